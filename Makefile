@@ -1,0 +1,31 @@
+# `make demo` and `make test` do the whole thing on a fresh machine.
+
+VENV := .venv/bin
+UV ?= uv
+LOCK := $(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet --extra build
+
+.PHONY: setup demo test soak lock clean
+
+setup:
+	@sh deploy/setup.sh
+
+demo: setup
+	@exec $(VENV)/vigil demo $(DEMO_ARGS)
+
+test: setup
+	$(VENV)/ruff check
+	$(VENV)/ruff format --check
+	$(VENV)/mypy
+	$(VENV)/lint-imports
+	$(VENV)/pytest -m "not soak" $(PYTEST_ARGS)
+
+soak: setup
+	$(VENV)/pytest -m soak --timeout 3600 $(PYTEST_ARGS)
+
+# Regenerates both locks from pyproject.toml: what runs, and that with the tools on top. `make lock LOCK_ARGS=--upgrade`.
+lock:
+	$(LOCK) $(LOCK_ARGS) --output-file requirements.lock pyproject.toml
+	$(LOCK) $(LOCK_ARGS) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
