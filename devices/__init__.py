@@ -1,0 +1,1 @@
+"""What the bytes mean: vocabulary, units and codecs. Pure: no socket, clock, log or database."""
