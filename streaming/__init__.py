@@ -1,0 +1,1 @@
+"""What we conclude: windows, features, detectors, the dose matcher. Pure: `now` is an argument, state a value."""

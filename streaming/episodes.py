@@ -1,0 +1,67 @@
+"""What a rule concludes: one continuous finding about one patient, with its severity and its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
+
+
+class Rule(StrEnum):
+    """The contract's names of the rules that stream over readings, nights and doses."""
+
+    NOCTURNAL_HYPOGLYCAEMIA = "nocturnal_hypoglycaemia"
+    HRV_DRIFT = "hrv_drift"
+    MISSED_DOSE = "missed_dose"
+
+
+class Severity(StrEnum):
+    """How much it matters. Compare by `rank`: as strings the members order alphabetically."""
+
+    URGENT = "urgent"
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+
+    @property
+    def rank(self) -> int:
+        """3 for urgent down to 0 for low."""
+        return _RANK[self]
+
+
+_RANK = {severity: rank for rank, severity in enumerate(reversed(Severity))}
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One continuous finding of one rule for one patient.
+
+    `opened_at` and `resolved_at` are event times in ms (`None`: still open). `subject` tells episodes of one rule
+    apart where several can be open at once (a dose). Evidence keys that end in `_at` are ms since the epoch.
+    """
+
+    opened_at: int
+    resolved_at: int | None
+    severity: Severity
+    evidence: Mapping[str, JSON] = field(default_factory=dict)
+    subject: str = ""
+
+    def covers(self, at_ms: int) -> bool:
+        """Whether the episode was open at `at_ms`; both of its ends belong to it."""
+        return self.opened_at <= at_ms and (self.resolved_at is None or at_ms <= self.resolved_at)
+
+
+def settled_before(episodes: Iterable[Episode], at_ms: int) -> int:
+    """Return the newest instant, not after `at_ms`, just before which none of the rule's `episodes` was open.
+
+    A rule whose closed state has no memory can be folded again from the first reading at or after this instant, with
+    no state, when a late reading at `at_ms` arrives: everything before it stays as it was concluded.
+    """
+    start = at_ms
+    for episode in sorted(episodes, key=lambda found: found.opened_at, reverse=True):
+        if episode.covers(start):
+            start = episode.opened_at
+    return start
