@@ -1,0 +1,1 @@
+"""The sub-commands of `vigil`, one module each, imported only when called."""

@@ -1,0 +1,178 @@
+"""Server processes: started as an unprivileged user, recognised again by pid and start time, stopped for certain."""
+
+import ctypes
+import os
+import resource
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.stack.errors import StackError
+from gateway.runtime import clock
+
+# `nobody`: PostgreSQL refuses to run as root, and the broker need not.
+UNPRIVILEGED = 65534
+_PR_SET_PDEATHSIG = 1
+_POLL_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """A process that cannot be mistaken for a later one with the same pid: `started` is in clock ticks since boot."""
+
+    pid: int
+    started: int
+
+
+def identify(pid: int) -> ProcessIdentity | None:
+    """Return who runs under `pid`, None if nobody does (a zombie does not run)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()  # the name in parentheses may hold anything
+    return None if fields[0] in {"Z", "X"} else ProcessIdentity(pid, int(fields[19]))
+
+
+def is_running(process: ProcessIdentity) -> bool:
+    """Tell whether this very process still runs."""
+    return identify(process.pid) == process
+
+
+def spawn(
+    command: Sequence[str | Path], *, cwd: Path, log: Path, when_parent_dies: signal.Signals | None
+) -> subprocess.Popen[bytes]:
+    """Start a server in a session of its own, its output appended to `log`, as `nobody` if we are root.
+
+    With `when_parent_dies` the kernel sends it that signal when the starting thread ends, however that happens.
+    """
+    options: dict[str, object] = {}
+    if os.geteuid() == 0:
+        options = {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []}
+    with log.open("ab") as output:
+        return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+            command,
+            cwd=cwd,
+            env={"PATH": os.defpath, "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_in_child(when_parent_dies),  # noqa: PLW1509 - two system calls, no locks, no allocation of note
+            **options,
+        )
+
+
+def _in_child(when_parent_dies: signal.Signals | None) -> Callable[[], None]:
+    libc = ctypes.CDLL(None, use_errno=True)
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def prepare() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+        if when_parent_dies is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, int(when_parent_dies), 0, 0, 0)
+
+    return prepare
+
+
+def run_unprivileged(command: Sequence[str | Path], *, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end as the servers' user and return what it said."""
+    user = UNPRIVILEGED if os.geteuid() == 0 else None
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={"PATH": os.defpath, "LC_ALL": "C"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        user=user,
+        group=user,
+        extra_groups=None if user is None else [],
+    )
+
+
+def send(process: ProcessIdentity, number: signal.Signals) -> None:
+    """Send a signal to this very process; nothing happens if it has ended."""
+    if is_running(process):
+        try:
+            os.kill(process.pid, number)
+        except ProcessLookupError:
+            return
+
+
+def stop(process: ProcessIdentity, number: signal.Signals, *, within_seconds: float) -> bool:
+    """Ask a process to end, then insist. Returns whether it went by itself."""
+    send(process, number)
+    if wait_until(lambda: not is_running(process), within_seconds=within_seconds):
+        return True
+    send(process, signal.SIGKILL)
+    wait_until(lambda: not is_running(process), within_seconds=within_seconds)
+    return False
+
+
+def children(pid: int) -> list[ProcessIdentity]:
+    """Return the direct children of a process."""
+    try:
+        pids = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [child for child in map(identify, map(int, pids)) if child is not None]
+
+
+def wait_until(condition: Callable[[], bool], *, within_seconds: float) -> bool:
+    """Poll until the condition holds; returns whether it did in time."""
+    deadline = clock.monotonic() + within_seconds
+    while not condition():
+        if clock.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def free_port() -> int:
+    """Return a port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def accepts_connections(port: int) -> bool:
+    """Tell whether somebody listens on the port of this machine."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def make_server_folder(folder: Path) -> None:
+    """Make a folder that belongs to the servers' user alone; its parents must let that user through."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    if os.geteuid() == 0:
+        if not is_reachable(folder):
+            raise StackError(f"{folder} lies in a folder closed to the unprivileged user the servers run as.")
+        os.chown(folder, UNPRIVILEGED, UNPRIVILEGED)
+
+
+def give_to_server(path: Path) -> None:
+    """Let the servers' user own a file, unreadable for others."""
+    path.chmod(0o600)
+    if os.geteuid() == 0:
+        os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
+
+
+def is_reachable(folder: Path) -> bool:
+    """Tell whether the servers' user may pass through all that lies above the folder."""
+    above = (place.stat() for place in folder.resolve().parents)
+    return all(place.st_mode & 0o001 or place.st_uid == UNPRIVILEGED for place in above)
+
+
+def log_end(log: Path, lines: int = 12) -> str:
+    """Return the last lines of a log."""
+    if not log.is_file():
+        return ""
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
