@@ -1,0 +1,391 @@
+"""Doses: when a schedule's doses are due, and which opening of the pill box was which dose."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+from typing import Final
+
+from devices.vocabulary import EventType
+from streaming.episodes import Episode, Severity
+from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, ZoneHistory
+
+EVERY_DAY: Final = frozenset(range(1, 8))
+
+
+class DoseState(StrEnum):
+    """What became of a dose."""
+
+    DUE = "due"
+    TAKEN = "taken"
+    EARLY = "early"
+    LATE = "late"
+    MISSED = "missed"
+    DOUBLED = "doubled"
+    SKIPPED = "skipped"
+    PAUSED = "paused"
+    UNKNOWN = "unknown"
+
+    @property
+    def was_taken(self) -> bool:
+        """Whether the medicine was taken, whenever."""
+        return self in _WAS_TAKEN
+
+
+_WAS_TAKEN = frozenset({DoseState.TAKEN, DoseState.EARLY, DoseState.LATE, DoseState.DOUBLED})
+
+
+@dataclass(frozen=True, slots=True)
+class DoseSchedule:
+    """One medication's doses: local times on ISO weekdays (1 is Monday), on the local dates from–until, inclusive."""
+
+    id: int
+    local_times: tuple[time, ...]
+    valid_from: date
+    created_at: int
+    valid_until: date | None = None
+    weekdays: frozenset[int] = EVERY_DAY
+    compartment: int | None = None
+    window_before_ms: int = HOUR_MS
+    window_after_ms: int = HOUR_MS
+    critical: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DueDose:
+    """One dose of a schedule: due at an instant, in time from `window_start` on and before `window_end` (ms).
+
+    `alerts`: a miss is worth an alert; not if the window had closed more than a day before the schedule was written
+    down. `contact_seen_at`: when a box of the patient was first known to have been in contact after the window, kept
+    by the caller from earlier outcomes.
+    """
+
+    schedule_id: int
+    due_at: int
+    window_start: int
+    window_end: int
+    compartment: int | None = None
+    critical: bool = False
+    alerts: bool = True
+    contact_seen_at: int | None = None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What tells doses apart."""
+        return (self.schedule_id, self.due_at)
+
+    @property
+    def subject(self) -> str:
+        """The subject of an episode about this dose."""
+        return f"{self.schedule_id}:{self.due_at}"
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What the box said about a dose: `compartment_opened`, `dose_taken` or `dose_skipped`, at its own time.
+
+    `count` is the number of pills where the box counts them, `None` where it does not. With 0 nothing was taken, and
+    the opening before it settles nothing.
+    """
+
+    at: int
+    type: EventType = EventType.COMPARTMENT_OPENED
+    compartment: int | None = None
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """The newest stamp of a patient's box with no gap before it, and when Vigil saw it (ms).
+
+    With several boxes: that of the box with the oldest stamp, because the dose may have been in that one.
+    """
+
+    stamp_ms: int
+    seen_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DoseSettings:
+    """How openings become doses.
+
+    `late_ms`: so long after it was due an opening still settles a dose (both ends belong to it). `reach_ms`: an
+    opening says nothing about a dose that is due further away than this. `same_act_ms`: a `dose_taken` or
+    `dose_skipped` so soon after the opening of its compartment is the same act. `contact_grace_ms`: a box that comes
+    back says so before it has sent all that it kept.
+    """
+
+    late_ms: int = 6 * HOUR_MS
+    reach_ms: int = 12 * HOUR_MS
+    same_act_ms: int = 10 * MINUTE_MS
+    contact_grace_ms: int = 2 * MINUTE_MS
+
+
+@dataclass(frozen=True, slots=True)
+class DoseOutcome:
+    """What became of one dose, as far as is known.
+
+    `taken_at`: event time of the first opening that settled it (for a skipped dose, of the skip). `openings`: how many
+    there were. `count`: pills taken, where the box counts. `contact_seen_at`: to be kept for the next time.
+    """
+
+    dose: DueDose
+    state: DoseState
+    taken_at: int | None = None
+    openings: int = 0
+    count: int | None = None
+    contact_seen_at: int | None = None
+
+    @property
+    def severity(self) -> Severity:
+        """How much a miss of this dose matters."""
+        return Severity.HIGH if self.dose.critical else Severity.MEDIUM
+
+
+def due_doses(schedule: DoseSchedule, zone: ZoneHistory, start_ms: int, end_ms: int) -> list[DueDose]:
+    """Return the doses of a schedule that are due in [start, end), in order.
+
+    A local time that does not exist that day moves forward by the gap; of one that comes twice it is the first. Two
+    local times that so become the same instant are one dose.
+    """
+    due = {
+        at_ms
+        for day in _days(schedule, start_ms, end_ms)
+        if day.isoweekday() in schedule.weekdays
+        for local_time in schedule.local_times
+        if start_ms <= (at_ms := zone.instant(datetime.combine(day, local_time))) < end_ms
+    }
+    return [
+        DueDose(
+            schedule_id=schedule.id,
+            due_at=at_ms,
+            window_start=at_ms - schedule.window_before_ms,
+            window_end=at_ms + schedule.window_after_ms,
+            compartment=schedule.compartment,
+            critical=schedule.critical,
+            alerts=at_ms + schedule.window_after_ms >= schedule.created_at - DAY_MS,
+        )
+        for at_ms in sorted(due)
+    ]
+
+
+def _days(schedule: DoseSchedule, start_ms: int, end_ms: int) -> Iterator[date]:
+    """Yield the local dates on which a dose may be due in [start, end); no zone is a whole two days from UTC."""
+    first = max(_utc_date(start_ms) - timedelta(days=2), schedule.valid_from)
+    last = _utc_date(end_ms) + timedelta(days=2)
+    if schedule.valid_until is not None:
+        last = min(last, schedule.valid_until)
+    for day in range((last - first).days + 1):
+        yield first + timedelta(days=day)
+
+
+def _utc_date(at_ms: int) -> date:
+    return datetime.fromtimestamp(at_ms // 1000, UTC).date()
+
+
+def settle(
+    doses: Iterable[DueDose],
+    openings: Iterable[Opening],
+    contact: Contact | None,
+    now_ms: int,
+    settings: DoseSettings | None = None,
+) -> list[DoseOutcome]:
+    """Say for every dose of one patient what became of it; in order of `due_at`, then schedule.
+
+    Openings are taken in order of time, whatever order they came in, and each asks, in turn, among the doses whose
+    compartment it may be (a schedule or an event without compartment matches any):
+
+    1. Is it inside windows? The dose of each schedule that is nearest to being due, and not settled, is *taken*.
+       If all of them are settled, the nearest of all is *doubled*: a second opening.
+    2. Is a dose before it unsettled, due at most `late_ms` ago? The latest such is *late*.
+    3. Is the next dose due within `reach_ms`? It is *early*, or *doubled* if an opening has settled it before.
+    4. Is the dose before it settled, and was due within `reach_ms`? It is *doubled*.
+
+    In 2 and 3, doses of other schedules that are due inside the found dose's window are settled with it: one opening
+    settles at most one dose of each schedule. A skip settles in the same way, but doubles nothing, and an opening
+    inside the window takes a skipped dose after all.
+
+    A dose that nothing settled is *due* until its window has closed and the grace is over; then *missed* if a box was
+    in contact since (stamp at or after the window's end, known for the length of the grace), else *unknown*.
+
+    An opening's meaning depends on what earlier ones settled. So that the answer does not depend on where the caller
+    cuts, hand in everything from one fixed beginning, the schedules' own.
+    """
+    settings = settings or DoseSettings()
+    matcher = _Matcher(sorted(doses, key=lambda dose: (dose.due_at, dose.schedule_id)), settings)
+    for act in _acts(openings, settings):
+        if act.at <= now_ms:
+            matcher.match(act)
+    return [_judged(outcome, contact, now_ms, settings) for outcome in matcher.outcomes]
+
+
+def missed_episode(outcome: DoseOutcome, *, was_missed: bool = False) -> Episode | None:
+    """Return the missed-dose episode of a dose: open while missed; resolved once a dose known as missed is settled.
+
+    Opened at the end of the window. Resolved at the time of the opening, or at the end of the window for an opening
+    inside it that was delivered late. `None` for doses that were never missed or too old to alert on.
+    """
+    dose = outcome.dose
+    if not dose.alerts:
+        return None
+    resolved_at: int | None = None
+    if outcome.state is not DoseState.MISSED:
+        if not was_missed or outcome.taken_at is None:
+            return None
+        resolved_at = max(dose.window_end, outcome.taken_at)
+    evidence = {
+        "schedule_id": dose.schedule_id,
+        "due_at": dose.due_at,
+        "window_end_at": dose.window_end,
+        "contact_seen_at": outcome.contact_seen_at,
+        "state": outcome.state.value,
+        "taken_at": outcome.taken_at,
+    }
+    return Episode(dose.window_end, resolved_at, outcome.severity, evidence, dose.subject)
+
+
+def _judged(outcome: DoseOutcome, contact: Contact | None, now_ms: int, settings: DoseSettings) -> DoseOutcome:
+    """Return the outcome with what is known about a dose that nothing settled."""
+    dose, grace = outcome.dose, settings.contact_grace_ms
+    seen = dose.contact_seen_at
+    if seen is None and contact is not None and contact.stamp_ms >= dose.window_end:
+        seen = min(contact.seen_at_ms, now_ms)
+    outcome = replace(outcome, contact_seen_at=seen)
+    if outcome.state is not DoseState.DUE or now_ms < dose.window_end + grace:
+        return outcome
+    if seen is None:
+        return replace(outcome, state=DoseState.UNKNOWN)
+    return replace(outcome, state=DoseState.MISSED) if now_ms >= seen + grace else outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Act:
+    """Something a person did at the box, in one or two events."""
+
+    at: int
+    skips: bool
+    compartment: int | None
+    count: int | None
+
+
+def _acts(openings: Iterable[Opening], settings: DoseSettings) -> list[_Act]:
+    """Return what was done, in order of time: a `dose_taken` or `dose_skipped` right after its opening is one act."""
+    acts: list[_Act] = []
+    unconfirmed: dict[int | None, int] = {}
+    for one in sorted(set(openings), key=_opening_order):
+        act = _Act(one.at, one.type is EventType.DOSE_SKIPPED, one.compartment, one.count)
+        if one.type is EventType.COMPARTMENT_OPENED:
+            unconfirmed[one.compartment] = len(acts)
+            acts.append(act)
+            continue
+        index = unconfirmed.pop(one.compartment, None)
+        if index is not None and one.at - acts[index].at <= settings.same_act_ms:
+            acts[index] = replace(act, at=acts[index].at)
+        else:
+            acts.append(act)
+    return [act for act in acts if act.count != 0]
+
+
+_EVENT_ORDER: Final = (EventType.COMPARTMENT_OPENED, EventType.DOSE_TAKEN, EventType.DOSE_SKIPPED)
+
+
+def _opening_order(one: Opening) -> tuple[int, int, int, int]:
+    """Return a total order, so that the order of arrival never matters."""
+    return (one.at, _EVENT_ORDER.index(one.type), _number(one.compartment), _number(one.count))
+
+
+def _number(value: int | None) -> int:
+    return -1 if value is None else value
+
+
+class _Matcher:
+    """Settles doses, sorted by `due_at`, by acts given in order of time."""
+
+    def __init__(self, doses: Sequence[DueDose], settings: DoseSettings) -> None:
+        self.outcomes = [DoseOutcome(dose, DoseState.DUE) for dose in doses]
+        self._due = [dose.due_at for dose in doses]
+        self._settings = settings
+        widest = max((max(d.window_end - d.due_at, d.due_at - d.window_start) for d in doses), default=0)
+        self._reach = max(widest, settings.reach_ms, settings.late_ms)
+
+    def match(self, act: _Act) -> None:
+        """Settle what this act settles."""
+        near = [
+            index
+            for index in range(
+                bisect_left(self._due, act.at - self._reach), bisect_right(self._due, act.at + self._reach)
+            )
+            if None in (act.compartment, self._dose(index).compartment)
+            or act.compartment == self._dose(index).compartment
+        ]
+        inside = [i for i in near if self._dose(i).window_start <= act.at < self._dose(i).window_end]
+        if inside:
+            self._match_inside(inside, act)
+        else:
+            self._match_outside(near, act)
+
+    def _match_inside(self, inside: list[int], act: _Act) -> None:
+        """Take each schedule's nearest unsettled dose; with none left the nearest of all is doubled."""
+        inside.sort(key=lambda index: (abs(self._due[index] - act.at), self._due[index], self._dose(index).schedule_id))
+        free = [i for i in inside if self._is_free(i) or (self._state(i) is DoseState.SKIPPED and not act.skips)]
+        self._settle_each_schedule(free, act, DoseState.TAKEN)
+        if not free:
+            self._double(inside[0], act)
+
+    def _match_outside(self, near: list[int], act: _Act) -> None:
+        """Settle the previous dose as late, else the next one as early, else double the one before."""
+        settings = self._settings
+        before = [index for index in near if self._dose(index).window_end <= act.at]
+        late = [i for i in before if self._is_free(i) and act.at - self._due[i] <= settings.late_ms]
+        if late:
+            self._settle_each_schedule(self._together(late[-1], late[::-1]), act, DoseState.LATE)
+            return
+        after = [i for i in near if self._dose(i).window_start > act.at and self._due[i] - act.at <= settings.reach_ms]
+        soon = self._together(after[0], after) if after else []
+        if free := [i for i in soon if self._is_free(i)]:
+            self._settle_each_schedule(free, act, DoseState.EARLY)
+        elif soon:
+            self._double(soon[0], act)
+        elif before and act.at - self._due[before[-1]] <= settings.reach_ms:
+            self._double(before[-1], act)
+
+    def _together(self, found: int, others: list[int]) -> list[int]:
+        """Return the doses that are due inside the window of the found one, which is the first of them."""
+        window = self._dose(found)
+        return [index for index in others if window.window_start <= self._due[index] < window.window_end]
+
+    def _settle_each_schedule(self, ranked: list[int], act: _Act, state: DoseState) -> None:
+        """Settle the first dose of each schedule."""
+        best: dict[int, int] = {}
+        for index in ranked:
+            best.setdefault(self._dose(index).schedule_id, index)
+        for index in best.values():
+            self._settle(index, act, state)
+
+    def _settle(self, index: int, act: _Act, state: DoseState) -> None:
+        state = DoseState.SKIPPED if act.skips else state
+        self.outcomes[index] = replace(
+            self.outcomes[index], state=state, taken_at=act.at, openings=0 if act.skips else 1, count=act.count
+        )
+
+    def _double(self, index: int, act: _Act) -> None:
+        """Note one more opening for a dose that had one; a skip takes nothing and so doubles nothing."""
+        old = self.outcomes[index]
+        if act.skips or not old.state.was_taken:
+            return
+        counts = [count for count in (old.count, act.count) if count is not None]
+        self.outcomes[index] = replace(
+            old, state=DoseState.DOUBLED, openings=old.openings + 1, count=sum(counts) if counts else None
+        )
+
+    def _dose(self, index: int) -> DueDose:
+        return self.outcomes[index].dose
+
+    def _state(self, index: int) -> DoseState:
+        return self.outcomes[index].state
+
+    def _is_free(self, index: int) -> bool:
+        return self._state(index) is DoseState.DUE
