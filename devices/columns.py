@@ -1,0 +1,144 @@
+"""The series of a batch as columns of numbers: what the checks work on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
+import numpy as np
+from msgspec import UNSET
+from numpy.typing import NDArray
+
+from devices.messages import MessageHead, Series
+from devices.vocabulary import CODE_BY_WIRE, FLAG_BY_WIRE, UNIT_BY_UCUM, Code, Flag
+
+Int16 = NDArray[np.int16]
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+Index = NDArray[np.intp]
+
+Row = tuple[int, int, int, MessageHead, Sequence[Series]]
+"""A decoded message: number, device, arrival in ms, head, series."""
+
+UNKNOWN: Final = 0
+"""No code and no unit has this number."""
+LO_OR_HI: Final = int(Flag.BELOW_RANGE | Flag.ABOVE_RANGE)
+
+_CODES: Final[dict[str, int]] = {name: int(code) for name, code in CODE_BY_WIRE.items()}
+_UNITS: Final[dict[str, int]] = {name: int(unit) for name, unit in UNIT_BY_UCUM.items()}
+_FLAGS: Final[dict[str, int]] = {name: int(flag) for name, flag in FLAG_BY_WIRE.items()}
+_RR_INTERVAL: Final = Code.RR_INTERVAL.wire
+
+
+@dataclass(slots=True)
+class Columns:
+    """One row per series, n of them, and the samples of all of them one after another, m of them.
+
+    `faults` are (series, sentence) of those whose shape or flags are malformed: they have no samples here.
+    """
+
+    series: list[Series]
+    faults: list[tuple[int, str]]
+    message: Int32
+    device: Int32
+    arrival: Int64
+    """ms since the epoch"""
+    position: Int16
+    """in its message"""
+    code: Int16
+    unit: Int16
+    flags: Int16
+    at: Int64
+    """of the first sample, ms since the epoch"""
+    period: Int64
+    """ms between samples; 0 for a single value and for RR intervals"""
+    count: Int64
+    start: Int64
+    """the series' samples are value[start : start + count]"""
+    single: Bool
+    """it was sent as `value`"""
+    value: Float64
+    """[m], NaN where null"""
+    owner: Index
+    """[m] the series of each sample"""
+
+
+def build_columns(rows: Sequence[Row], positions: dict[int, list[int]]) -> Columns:
+    """Turn decoded messages into columns; `positions` by row for messages of which not all series are left."""
+    series = list(chain.from_iterable([row[4] for row in rows]))
+    faults: list[tuple[int, str]] = []
+    samples, count, single, period = _samples(series, faults)
+    per_message = np.array([len(row[4]) for row in rows], dtype=np.int64)
+    row_of = np.repeat(np.arange(len(rows)), per_message)
+    first = np.cumsum(per_message) - per_message
+    position = (np.arange(len(series)) - first[row_of]).astype(np.int16)
+    for row, kept in positions.items():
+        position[first[row] : first[row] + per_message[row]] = kept
+    return Columns(
+        series=series,
+        faults=faults,
+        message=np.array([row[0] for row in rows], dtype=np.int32)[row_of],
+        device=np.array([row[1] for row in rows], dtype=np.int32)[row_of],
+        arrival=np.array([row[2] for row in rows], dtype=np.int64)[row_of],
+        position=position,
+        code=np.array([_CODES.get(s.code, UNKNOWN) for s in series], dtype=np.int16),
+        unit=np.array([_UNITS.get(s.unit, UNKNOWN) for s in series], dtype=np.int16),
+        flags=np.array(
+            [_flag_bits(i, s.flags, faults) if s.flags else 0 for i, s in enumerate(series)], dtype=np.int16
+        ),
+        at=np.array([s.at for s in series], dtype=np.int64),
+        period=period,
+        count=count,
+        start=np.cumsum(count) - count,
+        single=single,
+        value=np.array(samples, dtype=np.float64),
+        owner=np.repeat(np.arange(len(series)), count),
+    )
+
+
+def _samples(series: Sequence[Series], faults: list[tuple[int, str]]) -> tuple[list[float | None], Int64, Bool, Int64]:
+    """Return the samples of all series in a row, and per series their count, whether it is a single, its period."""
+    size = len(series)
+    singles = [s.value for s in series]
+    if singles.count(UNSET) == 0 and [s.values for s in series].count(UNSET) == size:
+        return singles, np.ones(size, np.int64), np.ones(size, np.bool_), np.zeros(size, np.int64)  # type: ignore[return-value]
+    samples: list[float | None] = []
+    count = np.zeros(size, np.int64)
+    single = np.zeros(size, np.bool_)
+    period = np.zeros(size, np.int64)
+    for i, s in enumerate(series):
+        if s.values is UNSET:
+            if s.value is UNSET:
+                faults.append((i, "neither `value` nor `values`"))
+                continue
+            samples.append(s.value)
+            count[i] = 1
+            single[i] = True
+        elif s.value is not UNSET:
+            faults.append((i, "both `value` and `values`"))
+        elif s.code == _RR_INTERVAL:
+            samples += s.values
+            count[i] = len(s.values)
+        elif s.period_ms:
+            samples += s.values
+            count[i] = len(s.values)
+            period[i] = s.period_ms
+        else:
+            faults.append((i, "`values` without `period_ms`"))
+    return samples, count, single, period
+
+
+def _flag_bits(i: int, names: Sequence[str], faults: list[tuple[int, str]]) -> int:
+    """Return flags as bits; unknown and contradictory ones are faults."""
+    bits = 0
+    for name in names:
+        bit = _FLAGS.get(name)
+        if bit is None:
+            faults.append((i, "a flag is unknown"))
+            return 0
+        bits |= bit
+    if bits & LO_OR_HI == LO_OR_HI:
+        faults.append((i, "both below_range and above_range"))
+    return bits
