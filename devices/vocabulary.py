@@ -87,6 +87,14 @@ class EventType(StrEnum):
     COMMAND_DONE = "command_done"
 
 
+class CommandType(StrEnum):
+    """What a device can be told to do."""
+
+    REMIND = "remind"
+    SET_CLOCK = "set_clock"
+    SET_SCHEDULE = "set_schedule"
+
+
 class DeviceModel(StrEnum):
     """Kinds of devices that can be provisioned."""
 
