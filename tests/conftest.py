@@ -52,7 +52,7 @@ class TestStack:
 
     def _administer(self, statement: str, *names: str) -> None:
         with psycopg.connect(self.postgres.superuser_url(), autocommit=True) as connection:
-            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))  # type: ignore[arg-type]
+            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
 
 @pytest.fixture(scope="session")

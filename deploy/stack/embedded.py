@@ -90,7 +90,7 @@ class EmbeddedServer(ABC):
             for process in [self.process, *helpers]:
                 processes.send(process, signal.SIGKILL)
             for process in [self.process, *helpers]:
-                processes.wait_until(lambda it=process: not processes.is_running(it), within_seconds=_STOP_SECONDS)
+                processes.wait_for_end(process, within_seconds=_STOP_SECONDS)
         self._forget()
 
     def restart(self) -> None:
@@ -251,18 +251,18 @@ class MosquittoServer(EmbeddedServer):
         return f"mqtt://{mosquitto_config.ACCOUNT}:{self.password}@127.0.0.1:{self.port}"
 
     def _prepare(self) -> None:
-        security = self.folder / mosquitto_config.DYNAMIC_SECURITY_FILE
-        if not security.exists():
-            security.write_text(mosquitto_config.first_dynamic_security(self.password), encoding="utf-8")
-            processes.give_to_server(security)
-        config = mosquitto_config.render_config(
+        contents = mosquitto_config.config_files(
             port=self.port, bind="127.0.0.1", folder=self.folder, plugin=self.programs.dynamic_security
         )
-        (self.folder / "mosquitto.conf").write_text(config, encoding="utf-8")
-        processes.give_to_server(self.folder / "mosquitto.conf")
+        if not (self.folder / mosquitto_config.DYNAMIC_SECURITY_FILE).exists():
+            contents[mosquitto_config.DYNAMIC_SECURITY_FILE] = mosquitto_config.first_dynamic_security(self.password)
+        for name, text in contents.items():
+            path = self.folder / name
+            path.write_text(text, encoding="utf-8")
+            processes.give_to_server(path)
 
     def _command(self) -> list[str | Path]:
-        return [self.programs.mosquitto, "-c", self.folder / "mosquitto.conf"]
+        return [self.programs.mosquitto, "-c", self.folder / mosquitto_config.CONFIG_FILE]
 
     def _working_folder(self) -> Path:
         return self.folder

@@ -1,7 +1,8 @@
 """Configuration of the broker: its options and the first state of its dynamic-security plugin.
 
 The account in VIGIL_MQTT_URL may use any topic and administers accounts. A device logs in with its id as user name and
-has the role `device`: its own telemetry, event and status to publish, its own receipt and command to read.
+may use its own topics only. The plugin of Mosquitto 2.0 knows no rule with the user's name in it, so those rules stand in
+the broker's acl_file, which is asked about whatever the plugin leaves undecided; the role `device` itself allows nothing.
 """
 
 import base64
@@ -9,24 +10,30 @@ import hashlib
 import json
 import secrets
 from importlib.resources import files
-from pathlib import PurePosixPath
+from pathlib import PurePath
 from string import Template
 from typing import Any
 
 ACCOUNT = "vigil"
 ADMIN_ROLE = "admin"
 DEVICE_ROLE = "device"
+CONFIG_FILE = "mosquitto.conf"
 DYNAMIC_SECURITY_FILE = "dynamic-security.json"
+DEVICE_TOPICS_FILE = "device-topics.acl"
 # As mosquitto_ctrl writes it; the passwords are 256 random bits, so more rounds would guard nothing.
 _ITERATIONS = 101
 _SALT_BYTES = 12
 _KEY_BYTES = 64
 
 
-def render_config(*, port: int, bind: str, folder: PurePosixPath, plugin: PurePosixPath) -> str:
-    """Return mosquitto.conf for a broker whose data lie in `folder`."""
-    template = Template(files("deploy").joinpath("mosquitto/mosquitto.conf.template").read_text(encoding="utf-8"))
-    return template.substitute(port=port, bind=bind, folder=folder, plugin=plugin)
+def config_files(*, port: int, bind: str, folder: PurePath, plugin: PurePath) -> dict[str, str]:
+    """Return the files, by name, that a broker finds in its `folder` at every start."""
+    place = files("deploy").joinpath("mosquitto")
+    template = Template(place.joinpath("mosquitto.conf.template").read_text(encoding="utf-8"))
+    return {
+        CONFIG_FILE: template.substitute(port=port, bind=bind, folder=folder, plugin=plugin),
+        DEVICE_TOPICS_FILE: place.joinpath(DEVICE_TOPICS_FILE).read_text(encoding="utf-8"),
+    }
 
 
 def first_dynamic_security(password: str) -> str:
@@ -53,7 +60,11 @@ def first_dynamic_security(password: str) -> str:
         "groups": [],
         "roles": [
             {"rolename": ADMIN_ROLE, "textname": "May use any topic", "acls": _admin_acls()},
-            {"rolename": DEVICE_ROLE, "textname": "May use its own topics", "acls": device_acls()},
+            {
+                "rolename": DEVICE_ROLE,
+                "textname": "Tells devices from people and programs; its topics stand in the acl_file",
+                "acls": [],
+            },
         ],
     }
     return json.dumps(state, indent="\t")
@@ -63,18 +74,6 @@ def _admin_acls() -> list[dict[str, Any]]:
     topics = ("#", "$CONTROL/dynamic-security/#", "$SYS/#")
     kinds = ("publishClientSend", "publishClientReceive", "subscribePattern", "unsubscribePattern")
     return [_allow(kind, topic) for topic in topics for kind in kinds]
-
-
-def device_acls() -> list[dict[str, Any]]:
-    """Return the ACLs of the role `device`; the plugin puts the client's user name in place of %u."""
-    own = "vigil/v1/%u/"
-    written = [_allow("publishClientSend", own + name) for name in ("telemetry", "event", "status")]
-    read = [
-        _allow(kind, own + name)
-        for name in ("receipt", "command")
-        for kind in ("publishClientReceive", "subscribePattern")
-    ]
-    return written + read
 
 
 def _allow(kind: str, topic: str) -> dict[str, Any]:

@@ -236,7 +236,7 @@ def _relocate(files: ServerFiles, home: Path) -> None:
     for program in files.programs:
         if program.name in {"postgres", "initdb"}:
             _use_own_zoneinfo(program)
-        command = [
+        command: list[str | Path] = [
             _patchelf(),
             "--set-interpreter",
             there / loader.name,

@@ -108,11 +108,16 @@ def send(process: ProcessIdentity, number: signal.Signals) -> None:
 def stop(process: ProcessIdentity, number: signal.Signals, *, within_seconds: float) -> bool:
     """Ask a process to end, then insist. Returns whether it went by itself."""
     send(process, number)
-    if wait_until(lambda: not is_running(process), within_seconds=within_seconds):
+    if wait_for_end(process, within_seconds=within_seconds):
         return True
     send(process, signal.SIGKILL)
-    wait_until(lambda: not is_running(process), within_seconds=within_seconds)
+    wait_for_end(process, within_seconds=within_seconds)
     return False
+
+
+def wait_for_end(process: ProcessIdentity, *, within_seconds: float) -> bool:
+    """Wait until a process has ended; returns whether it did in time."""
+    return wait_until(lambda: not is_running(process), within_seconds=within_seconds)
 
 
 def children(pid: int) -> list[ProcessIdentity]:
