@@ -1,0 +1,81 @@
+"""What people do to alerts: acknowledge and resolve, decided purely, then written in the order all writers keep."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any, LiteralString
+
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+
+from api.alert_view import Alert, AlertState
+from api.dependencies import Session
+from api.problems import ProblemError, not_found
+from gateway.store.queries import load_queries
+
+SQL = load_queries("api.sql", "alerts.sql")
+
+
+class Action(StrEnum):
+    """What a person may do; the value is the state that it leads to and its word in the history."""
+
+    ACKNOWLEDGE = "acknowledged"
+    RESOLVE = "resolved"
+
+
+class Decision(StrEnum):
+    """What is to be done about a request to act."""
+
+    CHANGE = "change"
+    ALREADY_SO = "already_so"
+    REFUSE = "refuse"
+
+
+_FROM: Mapping[Action, frozenset[AlertState]] = {
+    Action.ACKNOWLEDGE: frozenset({"open", "snoozed"}),
+    Action.RESOLVE: frozenset({"open", "acknowledged", "snoozed"}),
+}
+
+
+def decide(action: Action, state: AlertState) -> Decision:
+    """Return whether an alert in `state` can be acted upon; asking again for what is already so is no error."""
+    if state == action.value:
+        return Decision.ALREADY_SO
+    return Decision.CHANGE if state in _FROM[action] else Decision.REFUSE
+
+
+async def act(session: Session, key: int, action: Action, note: str | None) -> Alert:
+    """Do it and return the alert as it is then. Raises ProblemError 404, or 409 from a state that forbids it."""
+    connection = session.connection
+    values = {"alert": key, "actor": session.user_id, "now": session.now, "action": action.value, "note": note}
+    row = await _alert_row(connection, SQL.alert_for_update, values)
+    match decide(action, row["state"]):
+        case Decision.REFUSE:
+            detail = f"An alert that is {row['state']} cannot be {action.value}."
+            raise ProblemError(HTTPStatus.CONFLICT, detail, error=f"alert_{row['state']}")
+        case Decision.ALREADY_SO:
+            if note is not None:
+                await connection.execute(SQL.add_note_once, values)
+            return Alert.model_validate(row)
+        case Decision.CHANGE:
+            change = SQL.acknowledge if action is Action.ACKNOWLEDGE else SQL.resolve
+            changed = await _alert_row(connection, change, values)
+            await connection.execute(SQL.add_history, values)
+            await _publish(connection, values)
+            return Alert.model_validate(changed)
+
+
+async def _publish(connection: AsyncConnection, values: Mapping[str, Any]) -> None:
+    """Write the outbox; last in the transaction, for its lock stops every other writer of alerts."""
+    await connection.execute(SQL.lock_outbox)
+    await connection.execute(SQL.publish, values)
+    await connection.execute(SQL.notify)
+
+
+async def _alert_row(connection: AsyncConnection, query: LiteralString, values: Mapping[str, Any]) -> dict[str, Any]:
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(query, values)
+        row = await cursor.fetchone()
+    if row is None:
+        raise not_found()
+    return row

@@ -1,0 +1,66 @@
+"""The Alert as the contract shows it, made from the alert's row or from the snapshot of it in the outbox."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Severity = Literal["urgent", "high", "medium", "low"]
+AlertState = Literal["open", "acknowledged", "snoozed", "resolved", "withdrawn"]
+DataState = Literal["current", "unknown"]
+
+
+def _public_id(value: object) -> object:
+    return str(value) if isinstance(value, int) else value
+
+
+PublicId = Annotated[str, BeforeValidator(_public_id)]
+"""An id as others see it: a string without meaning; the numbers of the database become one."""
+
+_EXAMPLE = {
+    "id": "41",
+    "patient_id": "7",
+    "rule": "nocturnal_hypoglycaemia",
+    "severity": "high",
+    "technical": False,
+    "state": "open",
+    "opened_at": "2026-11-22T03:10:00Z",
+    "resolved_at": None,
+    "raised_at": "2026-11-22T03:10:00.412Z",
+    "updated_at": "2026-11-22T03:10:00.412Z",
+    "retrospective": False,
+    "data": "current",
+    "summary": "Glucose 3.8 mmol/L at 03:10",
+    "evidence": {"lowest": {"value": 3.8, "unit": "mmol/L", "at": "2026-11-22T03:10:00Z"}},
+    "acknowledged_by": None,
+    "superseded_by": None,
+}
+
+
+class Alert(BaseModel):
+    """One episode that somebody should know of."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", json_schema_extra={"examples": [_EXAMPLE]})
+
+    id: PublicId
+    patient_id: PublicId
+    rule: str = Field(description="Which rule found it, such as nocturnal_hypoglycaemia, hrv_drift, missed_dose.")
+    severity: Severity
+    technical: bool = Field(description="About a device or missing data rather than about the patient's health.")
+    state: AlertState
+    opened_at: datetime = Field(description="Event time: when the finding began, by the readings' own time stamps.")
+    resolved_at: datetime | None = Field(description="Event time: when the finding ended; null: it has not.")
+    raised_at: datetime = Field(description="When Vigil wrote the alert.")
+    updated_at: datetime
+    retrospective: bool = Field(description="Found late, in data that came long after they were measured.")
+    data: DataState = Field(description="unknown: the data stopped, so nothing is known about now.")
+    summary: str
+    evidence: dict[str, Any]
+    acknowledged_by: PublicId | None = Field(description="Id of the user who acknowledged it.")
+    superseded_by: PublicId | None = Field(description="Id of the alert that a withdrawn one went into.")
+
+
+def alert_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an alert's row, or its snapshot in the outbox, as the JSON object of the contract."""
+    return Alert.model_validate(row).model_dump(mode="json")

@@ -1,0 +1,179 @@
+"""Alerts: what was found, what became of it, and the live stream."""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Query
+from psycopg.rows import dict_row
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.alert_actions import SQL, Action, act
+from api.alert_view import Alert, AlertState, Severity
+from api.database import fetch_all
+from api.dependencies import (
+    INT4_MAX,
+    INT8_MAX,
+    Caller,
+    Now,
+    PatientFilter,
+    TheParts,
+    TheSession,
+    check_standing,
+    filter_key,
+    row_key,
+)
+from api.openapi import problems
+from api.pages import CursorText, Limit, Page, page, read_cursor
+from api.problems import invalid, not_found
+from api.streams import AlertStream
+
+router = APIRouter(prefix="/alerts", tags=["alerts"])
+
+
+class HistoryEntry(BaseModel):
+    """Something that happened to an alert."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    at: datetime
+    action: str = Field(examples=["raised", "acknowledged", "resolved"])
+    actor: str | None = Field(description="Id of the user who did it; null: Vigil itself.")
+    actor_email: str | None
+    note: str | None
+    detail: dict[str, Any] | None
+
+
+class Delivery(BaseModel):
+    """One time that an alert was told."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str = Field(description="Of the channel `stream`: the id of the event.")
+    channel: str = Field(examples=["stream"])
+    action: str = Field(description="What there was to tell.")
+    at: datetime
+
+
+class AlertDetails(Alert):
+    """An alert with all that happened to it."""
+
+    history: list[HistoryEntry]
+    deliveries: list[Delivery]
+
+
+class Remark(BaseModel):
+    """What the user wants to say about it."""
+
+    note: str | None = Field(None, min_length=1, max_length=2000, pattern=r"^[^\x00]*$", examples=["Ate at 03:20."])
+
+
+RemarkBody = Annotated[Remark | None, Body()]
+_NOT_FOUND = problems(HTTPStatus.NOT_FOUND)
+_ACTION_PROBLEMS = problems(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus(413))
+_STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    **problems(HTTPStatus(422), HTTPStatus.TOO_MANY_REQUESTS),
+    200: {
+        "description": "Events until the token runs out. `data` of each is an Alert.",
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": 'event: alert\nid: 1042\ndata: {"id":"41","state":"open"}\n\n',
+            }
+        },
+        "headers": {
+            "Last-Event-ID": {
+                "description": "Where the stream begins: resume here when it breaks before its first event.",
+                "schema": {"type": "string"},
+            }
+        },
+    },
+}
+
+
+@router.get("", summary="Alerts, latest first", responses=problems())
+async def list_alerts(
+    session: TheSession,
+    state: Annotated[
+        list[AlertState] | None, Query(description="Only these states; all but withdrawn unless given. Repeatable.")
+    ] = None,
+    severity: Annotated[list[Severity] | None, Query(description="Only these severities. Repeatable.")] = None,
+    patient_id: PatientFilter = None,
+    limit: Limit = 50,
+    cursor: CursorText = None,
+) -> Page[Alert]:
+    """In the order in which they were raised, the latest first."""
+    (after,) = read_cursor(cursor, int)
+    async with session.connection.cursor(row_factory=dict_row) as found:
+        await found.execute(
+            SQL.alerts,
+            {
+                "states": state,
+                "severities": severity,
+                "patient": filter_key(patient_id, INT4_MAX),
+                "after": after,
+                "limit": limit + 1,
+            },
+        )
+        alerts = [Alert.model_validate(row) for row in await found.fetchall()]
+    return page(alerts, limit, lambda alert: (int(alert.id),))
+
+
+@router.get(
+    "/stream",
+    summary="Live alerts (server-sent events)",
+    response_class=AlertStream,
+    response_model=None,
+    responses=_STREAM_RESPONSES,
+)
+async def stream_alerts(
+    token: Caller,
+    the: TheParts,
+    now: Now,
+    last_event_id: Annotated[
+        str | None, Header(max_length=20, description="Id of the last event you have; the stream goes on after it.")
+    ] = None,
+    from_query: Annotated[
+        str | None, Query(alias="last_event_id", max_length=20, description="The same, where headers cannot be set.")
+    ] = None,
+) -> AlertStream:
+    """Every change of an alert that you may see, as it is committed: `event: alert`, `id`, `data`.
+
+    Begins now, or after the event named. Ids rise in the order of commits, so a resumed stream skips nothing. It ends
+    when the token runs out or the account changes; comments come every 15 s while nothing happens.
+    """
+    async with the.database.as_user(token.user_id) as connection:
+        await check_standing(connection, token)
+    wanted = last_event_id or from_query
+    if wanted and not (wanted.isascii() and wanted.isdecimal() and int(wanted) <= INT8_MAX):
+        raise invalid("header.last-event-id", "An event id is a number.")
+    head = await the.streams.head()
+    # An id from the future can only come from another database: begin where this one is.
+    return the.streams.subscribe(token, min(int(wanted), head) if wanted else head, now)
+
+
+@router.get("/{alert_id}", summary="One alert", responses=_NOT_FOUND)
+async def get_alert(session: TheSession, alert_id: str) -> AlertDetails:
+    """With its evidence, its history, and where it was told."""
+    key = {"alert": row_key(alert_id)}
+    async with session.connection.cursor(row_factory=dict_row) as found:
+        await found.execute(SQL.alert, key)
+        row = await found.fetchone()
+    if row is None:
+        raise not_found()
+    history = await fetch_all(session.connection, HistoryEntry, SQL.history, key)
+    deliveries = await fetch_all(session.connection, Delivery, SQL.deliveries, key)
+    return AlertDetails.model_validate({**row, "history": history, "deliveries": deliveries})
+
+
+@router.post("/{alert_id}/acknowledge", summary="Acknowledge an alert", responses=_ACTION_PROBLEMS)
+async def acknowledge_alert(session: TheSession, alert_id: str, remark: RemarkBody = None) -> Alert:
+    """Say that you have taken notice. Doing so again changes nothing; a resolved or withdrawn alert refuses it."""
+    return await act(session, row_key(alert_id), Action.ACKNOWLEDGE, remark.note if remark else None)
+
+
+@router.post("/{alert_id}/resolve", summary="Resolve an alert", responses=_ACTION_PROBLEMS)
+async def resolve_alert(session: TheSession, alert_id: str, remark: RemarkBody = None) -> Alert:
+    """Say that it is over. Doing so again changes nothing; a withdrawn alert refuses it."""
+    return await act(session, row_key(alert_id), Action.RESOLVE, remark.note if remark else None)

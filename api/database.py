@@ -1,0 +1,108 @@
+"""The API's connections: everybody's reads run as `vigil_api` under row security, in the name of one user."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, LiteralString, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection, sql
+from psycopg.rows import class_row
+from psycopg_pool import AsyncConnectionPool
+
+from gateway.store.queries import load_queries
+
+SQL = load_queries("api.sql", "sessions.sql")
+Row = TypeVar("Row")
+
+
+class Database:
+    """A pool of connections. Transactions end with the block: committed, or rolled back when it raises."""
+
+    Unavailable = (psycopg.OperationalError, psycopg.InterfaceError)
+    """What a database that is away, restarting or overloaded raises; psycopg_pool's errors are among them."""
+
+    def __init__(self, url: str, *, max_connections: int, statement_timeout: timedelta) -> None:
+        self._statement_timeout = statement_timeout
+        self._pool = AsyncConnectionPool(
+            url,
+            kwargs={"autocommit": True},
+            min_size=1,
+            max_size=max_connections,
+            open=False,
+            configure=self._configure,
+            check=AsyncConnectionPool.check_connection,
+            timeout=5,
+            max_waiting=200,  # beyond that, waiting only makes everybody's answer late
+            name="api",
+        )
+        self._url = url
+
+    async def open(self) -> None:
+        """Begin to connect; does not wait, so that the process answers while the database is still away."""
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._pool.close()
+
+    async def _configure(self, connection: AsyncConnection) -> None:
+        # Plans are made for the values at hand: which chunks a query needs depends on them.
+        milliseconds = str(int(self._statement_timeout.total_seconds() * 1000))
+        await connection.execute(SQL.configure, {"statement_timeout": milliseconds})
+        await connection.execute("set role vigil_api")
+
+    @asynccontextmanager
+    async def as_user(self, user_id: int | None) -> AsyncIterator[AsyncConnection]:
+        """Run a transaction in which row security knows the user; None: nobody, who sees nothing."""
+        async with self._pool.connection() as connection, connection.transaction():
+            await connection.execute(SQL.become, {"user_id": "" if user_id is None else str(user_id)})
+            yield connection
+
+    @asynccontextmanager
+    async def as_operator(self) -> AsyncIterator[AsyncConnection]:
+        """Run a transaction with the rights of the process itself: for counts and positions, never for content."""
+        async with self._pool.connection() as connection, connection.transaction():
+            await connection.execute("set local role none")
+            yield connection
+
+    async def listening(self, channel: str) -> AsyncConnection:
+        """Return a connection of its own that listens on a channel; close it with `async with`."""
+        connection = await AsyncConnection.connect(
+            self._url,
+            autocommit=True,
+            connect_timeout=10,
+            keepalives_idle=15,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
+        await connection.execute("set role vigil_api")
+        await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+        return connection
+
+
+async def fetch_all(
+    connection: AsyncConnection, row: type[Row], query: LiteralString, parameters: Mapping[str, Any] | None = None
+) -> list[Row]:
+    """Return every row as a `row`, whose fields are the query's columns."""
+    async with connection.cursor(row_factory=class_row(row)) as cursor:
+        await cursor.execute(query, parameters)
+        return await cursor.fetchall()
+
+
+async def fetch_one(
+    connection: AsyncConnection, row: type[Row], query: LiteralString, parameters: Mapping[str, Any] | None = None
+) -> Row | None:
+    """Return the first row as a `row`, None when there is none."""
+    async with connection.cursor(row_factory=class_row(row)) as cursor:
+        await cursor.execute(query, parameters)
+        return await cursor.fetchone()
+
+
+async def fetch_value(
+    connection: AsyncConnection, query: LiteralString, parameters: Mapping[str, Any] | Sequence[Any] | None = None
+) -> Any:
+    """Return the first column of the first row, None when there is none."""
+    cursor = await connection.execute(query, parameters)
+    row = await cursor.fetchone()
+    return None if row is None else row[0]

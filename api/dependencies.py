@@ -1,0 +1,142 @@
+"""What the handlers ask for: the clock, the process's parts, and a session in the name of the caller."""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Final, cast
+
+from fastapi import Depends, Query, Request
+from fastapi.security import OAuth2PasswordBearer
+from psycopg import AsyncConnection
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, WithJsonSchema
+
+from api.database import Database
+from api.metrics import ApiMetrics
+from api.problems import BEARER, ProblemError, not_found, unauthorized
+from api.settings import ApiSettings
+from api.sign_in import SignIn, current_role
+from api.streams import Streams
+from api.tokens import AccessToken, TokenError, read_access_token
+from gateway.runtime import clock
+
+CLINICAL_ROLES: Final = frozenset({"admin", "doctor", "nurse"})
+INT4_MAX: Final = 2**31 - 1
+INT8_MAX: Final = 2**63 - 1
+
+_DECIMAL = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_TOKEN_URL = "/api/v1/auth/token"  # noqa: S105 - an address
+
+bearer = OAuth2PasswordBearer(
+    tokenUrl=_TOKEN_URL,
+    refreshUrl=_TOKEN_URL,
+    scheme_name="bearer",
+    auto_error=False,
+    description="See POST /auth/token.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What one process of the API is made of."""
+
+    settings: ApiSettings
+    database: Database
+    sign_in: SignIn
+    streams: Streams
+    metrics: ApiMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A transaction in which row security knows the caller."""
+
+    connection: AsyncConnection
+    user_id: int
+    now: datetime
+
+
+async def now() -> datetime:
+    """Return the time of day; tests put their own in its place."""
+    return clock.now()
+
+
+async def parts(request: Request) -> Parts:
+    """Return the parts of the process that serves the request."""
+    return cast("Parts", request.app.state.parts)
+
+
+Now = Annotated[datetime, Depends(now)]
+TheParts = Annotated[Parts, Depends(parts)]
+
+
+async def caller(token: Annotated[str | None, Depends(bearer)], the: TheParts, at: Now) -> AccessToken:
+    """Return whom the bearer token stands for. Raises ProblemError 401."""
+    if not token:
+        raise ProblemError(HTTPStatus.UNAUTHORIZED, "This needs a bearer token.", headers=BEARER)
+    try:
+        return read_access_token(token, key=the.settings.secret_key, now=at)
+    except TokenError as error:
+        raise unauthorized(str(error)) from error
+
+
+Caller = Annotated[AccessToken, Depends(caller)]
+
+
+async def check_standing(connection: AsyncConnection, token: AccessToken) -> None:
+    """Compare the token with the user as it is now. Raises ProblemError 401 or 403.
+
+    Row security alone decides what is seen; this only says so in words instead of with empty lists.
+    """
+    if await current_role(connection) != token.role:
+        raise unauthorized("The account has changed since the token was made. Log in again.")
+    if token.role not in CLINICAL_ROLES:
+        raise ProblemError(HTTPStatus.FORBIDDEN, f"The role {token.role} has no access to this.")
+
+
+async def session(token: Caller, the: TheParts, at: Now) -> AsyncIterator[Session]:
+    """Open the caller's transaction; it is committed before the response leaves."""
+    async with the.database.as_user(token.user_id) as connection:
+        await check_standing(connection, token)
+        yield Session(connection, token.user_id, at)
+
+
+TheSession = Annotated[Session, Depends(session, scope="function")]
+
+
+def row_key(public_id: str, largest: int = INT8_MAX) -> int:
+    """Return the number behind a public id. Raises ProblemError 404 for what can be none: ids are opaque."""
+    if not _DECIMAL.fullmatch(public_id) or int(public_id) > largest:
+        raise not_found()
+    return int(public_id)
+
+
+def filter_key(public_id: str | None, largest: int = INT8_MAX) -> int | None:
+    """Return the number behind an id to filter by; 0, which nothing has, for what can be no id."""
+    if public_id is None:
+        return None
+    return int(public_id) if _DECIMAL.fullmatch(public_id) and int(public_id) <= largest else 0
+
+
+def _rfc_3339(value: object) -> object:
+    if isinstance(value, str) and not _RFC_3339.fullmatch(value):
+        raise ValueError("a time is written as RFC 3339 with a zone: 2026-11-22T03:10:00Z (in a URL, + is %2B)")
+    return value
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("the time lies beyond the calendar") from error
+
+
+Time = Annotated[
+    AwareDatetime,
+    BeforeValidator(_rfc_3339),
+    AfterValidator(_in_utc),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-22T03:10:00Z"]}),
+]
+PatientFilter = Annotated[str | None, Query(max_length=20, description="Only what belongs to this patient.")]

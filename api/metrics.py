@@ -1,0 +1,76 @@
+"""What the API counts for Prometheus, and what it reads from the database for the operator."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from psycopg.rows import namedtuple_row
+from starlette.types import Scope
+
+from api.database import Database
+from gateway.store.queries import load_queries
+
+SQL = load_queries("api.sql", "operations.sql")
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_HELP = {
+    "vigil_alerts_standing": "Alerts that nobody has closed yet.",
+    "vigil_quarantine_refused": "Messages and series refused, kept or only counted.",
+    "vigil_quarantine_kept": "Messages and series kept in the quarantine.",
+    "vigil_conflicts": "Readings that contradict a stored one.",
+    "vigil_devices": "Devices by whether they are online, as they last said.",
+    "vigil_messages_lost": "Messages that devices no longer held when they were asked to resend.",
+    "vigil_outbox_last_id": "The newest entry of the alert stream.",
+}
+
+
+class _Readout(Collector):
+    """The figures of one look into the database."""
+
+    def __init__(self, figures: Iterable[tuple[str, dict[str, str], float]]) -> None:
+        self._families: dict[str, GaugeMetricFamily] = {}
+        for name, labels, value in figures:
+            family = self._families.setdefault(name, GaugeMetricFamily(name, _HELP[name], labels=sorted(labels)))
+            family.add_metric([labels[key] for key in sorted(labels)], value)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families.values()
+
+
+class ApiMetrics:
+    """The counters of one API process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "vigil_http_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "vigil_http_request_seconds", "Request to first byte.", ["route"], buckets=_SECONDS, registry=self.registry
+        )
+        self.streams = Gauge("vigil_alert_streams", "Open alert streams.", registry=self.registry)
+        self.logins = Counter(
+            "vigil_logins", "Requests for tokens by how they ended.", ["grant", "result"], registry=self.registry
+        )
+        self.database_up = Gauge("vigil_database_up", "1 when the database answered.", registry=self.registry)
+
+    def request(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count one answer. The label is the route's template: paths are chosen by strangers and without end."""
+        route = getattr(scope.get("route"), "path", "unknown")
+        method = scope["method"] if route != "unknown" else "unknown"
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    async def exposition(self, database: Database) -> bytes:
+        """Return everything in the text format, the database's figures too while it answers."""
+        figures: list[tuple[str, dict[str, str], float]] = []
+        try:
+            async with database.as_operator() as connection, connection.cursor(row_factory=namedtuple_row) as cursor:
+                await cursor.execute(SQL.operator_figures)
+                figures = [(row.name, row.labels, float(row.value)) for row in await cursor.fetchall()]
+            self.database_up.set(1)
+        except database.Unavailable:
+            self.database_up.set(0)
+        readout = CollectorRegistry()
+        readout.register(_Readout(figures))
+        return generate_latest(self.registry) + generate_latest(readout)

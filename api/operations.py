@@ -1,0 +1,56 @@
+"""For operators, outside /api/v1: whether the process lives, whether it can serve, and what it counts."""
+
+from http import HTTPStatus
+from typing import Literal
+
+import psycopg
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_PLAIN_1_0_0
+from pydantic import BaseModel
+
+from api.database import fetch_value
+from api.dependencies import TheParts
+from api.metrics import SQL
+from api.openapi import problem_responses
+from api.problems import RETRY_SOON, ProblemError
+
+router = APIRouter(tags=["operations"])
+
+
+class Health(BaseModel):
+    """The process does what it should."""
+
+    status: Literal["ok"] = "ok"
+
+
+@router.get("/healthz", summary="The process lives")
+async def get_health() -> Health:
+    """Asks nobody else: a database that is away is no reason to restart this process."""
+    return Health()
+
+
+@router.get("/readyz", summary="The process can serve", responses=problem_responses(HTTPStatus.SERVICE_UNAVAILABLE))
+async def get_readiness(the: TheParts) -> Health:
+    """The database answers and has the schema that this program needs."""
+    try:
+        async with the.database.as_operator() as connection:
+            migrated_to = await fetch_value(connection, SQL.migrated_to)
+    except the.database.Unavailable as error:
+        raise _not_ready("The database does not answer.") from error
+    except psycopg.errors.UndefinedTable as error:
+        raise _not_ready("The database has no schema yet.") from error
+    if (migrated_to or 0) < the.settings.schema_version:
+        raise _not_ready(
+            f"The database is migrated to {migrated_to}, this program needs {the.settings.schema_version}."
+        )
+    return Health()
+
+
+@router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
+async def get_metrics(the: TheParts) -> Response:
+    """Counts alone; nothing in them tells one person from another."""
+    return Response(await the.metrics.exposition(the.database), media_type=CONTENT_TYPE_PLAIN_1_0_0)
+
+
+def _not_ready(detail: str) -> ProblemError:
+    return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers=RETRY_SOON)

@@ -1,0 +1,1 @@
+"""The queries of the API, one file for each part of it."""
