@@ -51,6 +51,7 @@ class EmbeddedServer(ABC):
         self._die_with_parent = die_with_parent
         self._child: subprocess.Popen[bytes] | None = None
         self.process: ProcessIdentity | None = None
+        self._log_start = 0
 
     @property
     def pid(self) -> int:
@@ -103,6 +104,7 @@ class EmbeddedServer(ABC):
         self.process = process
 
     def _launch(self) -> None:
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
         self._child = processes.spawn(
             self._command(),
             cwd=self._working_folder(),
@@ -268,7 +270,9 @@ class MosquittoServer(EmbeddedServer):
         return self.folder
 
     def _answers(self) -> bool:
-        return processes.accepts_connections(self.port)
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return b" running\n" in log.read()
 
 
 @dataclass(frozen=True, slots=True)

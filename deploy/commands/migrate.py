@@ -1,0 +1,16 @@
+"""`vigil migrate`: brings the database to the current schema."""
+
+import typer
+
+from deploy.migrate import migrate as migrate_database
+from deploy.settings import DatabaseSettings, load_settings
+from gateway.runtime import clock
+
+
+def migrate() -> None:
+    """Bring the database in VIGIL_DATABASE_URL to the current schema; nothing if it is there."""
+    applied = migrate_database(load_settings(DatabaseSettings).database_url, clock.now())
+    for migration in applied:
+        typer.echo(f"applied {migration.version:04}_{migration.name}")
+    if not applied:
+        typer.echo("the schema is current")
