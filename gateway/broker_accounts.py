@@ -11,7 +11,7 @@ devices on the same broker do not notice.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -81,6 +81,7 @@ class BrokerAccounts:
         self._client = client
         self._timeout_s = timeout_s
         self._turn = asyncio.Lock()
+        self._name = secrets.token_hex(8)  # every administrator of the broker hears the answers to all of them
         self._asked = 0
 
     @classmethod
@@ -131,50 +132,42 @@ class BrokerAccounts:
         """Create an account for each device; return their secrets of 32 URL-safe characters by device id.
 
         A device account that is already there (a provisioning that did not finish) is taken over: new secret, enabled.
-        An account that is not a device's is left alone and refused. `on_progress` hears how many more are done.
+        A name whose account is not a device's is refused, before anything is made. `on_progress` hears how many more are done.
         """
-        created: dict[str, str] = {}
-        commands = []
-        for device_id in device_ids:
-            _check(device_id)
-            created[device_id] = secret = secrets.token_urlsafe(SECRET_BYTES)
-            commands.append(
-                {"command": "createClient", "username": device_id, "password": secret, "roles": [{"rolename": ROLE}]}
-            )
-        taken = []
-        async for command, answer in self._in_pieces(commands, on_progress):
-            if answer.error == "Client already exists":
-                taken.append(str(command["username"]))
-            else:
-                _raise(answer.error, f"account {command['username']}")
-        if taken:
-            await self._require_device_accounts(taken)
-            renew = [{"command": "setClientPassword", "username": name, "password": created[name]} for name in taken]
-            await self._do(renew + [{"command": "enableClient", "username": name} for name in taken])
+        created = {_check(device_id): secrets.token_urlsafe(SECRET_BYTES) for device_id in device_ids}
+        present = await self._existing(device_ids)
+        roles = [{"rolename": ROLE}]
+        fresh = [name for name in created if name not in present]
+        await self._do(
+            [
+                {"command": "createClient", "username": name, "password": created[name], "roles": roles}
+                for name in fresh
+            ],
+            on_progress,
+        )
+        await self._do(
+            [{"command": "setClientPassword", "username": name, "password": created[name]} for name in present],
+            on_progress,
+        )
+        await self._do([{"command": "enableClient", "username": name} for name in present])
         return created
 
     async def rotate_secret(self, device_id: str) -> str:
         """Give the device a new secret and return it; a connected device is cut off. One without account gets one."""
-        secret = secrets.token_urlsafe(SECRET_BYTES)
-        if device_id not in await self._existing([device_id]):
-            return await self.create_device_account(device_id)
-        await self._do([{"command": "setClientPassword", "username": device_id, "password": secret}])
-        return secret
+        return await self.create_device_account(device_id)
 
     async def disable(self, device_id: str) -> None:
         """Refuse the device's log-ins and cut it off now if it is connected."""
-        await self._require_device_accounts([device_id])
-        await self._do([{"command": "disableClient", "username": device_id}])
+        await self._change(device_id, "disableClient")
 
     async def enable(self, device_id: str) -> None:
         """Let the device log in again, with the secret it had."""
-        await self._require_device_accounts([device_id])
-        await self._do([{"command": "enableClient", "username": device_id}])
+        await self._change(device_id, "enableClient")
 
-    async def delete(self, device_ids: Iterable[str]) -> None:
+    async def delete(self, device_ids: Sequence[str]) -> None:
         """Remove the accounts and cut the devices off; those that have no account are passed over."""
-        existing = await self._existing(list(device_ids))
-        await self._do([{"command": "deleteClient", "username": name} for name in existing])
+        present = await self._existing(device_ids)
+        await self._do([{"command": "deleteClient", "username": name} for name in present])
 
     async def accounts(self) -> list[Account]:
         """Return every device account, by id."""
@@ -193,9 +186,14 @@ class BrokerAccounts:
             ]
         return sorted(found, key=lambda account: account.device_id)
 
-    async def _existing(self, device_ids: Sequence[str]) -> list[str]:
-        """Return which of the devices have an account; refuse an account that is not a device's."""
-        existing = []
+    async def _change(self, device_id: str, command: str) -> None:
+        if not await self._existing([device_id]):
+            raise BrokerAccountError(f"the broker has no account {device_id}")
+        await self._do([{"command": command, "username": device_id}])
+
+    async def _existing(self, device_ids: Sequence[str]) -> set[str]:
+        """Return which of the devices have an account; refuse a name whose account is not a device's."""
+        existing = set()
         commands = [{"command": "getClient", "username": _check(device_id)} for device_id in device_ids]
         async for command, answer in self._in_pieces(commands):
             name = str(command["username"])
@@ -204,16 +202,11 @@ class BrokerAccounts:
             _raise(answer.error, f"account {name}")
             if not _is_device(answer.data["client"]):
                 raise BrokerAccountError(f"the broker account {name} is not a device's: it is left as it is")
-            existing.append(name)
+            existing.add(name)
         return existing
 
-    async def _require_device_accounts(self, device_ids: Sequence[str]) -> None:
-        missing = set(device_ids).difference(await self._existing(device_ids))
-        if missing:
-            raise BrokerAccountError(f"the broker has no account {min(missing)}")
-
-    async def _do(self, commands: Sequence[dict[str, Any]]) -> None:
-        async for command, answer in self._in_pieces(commands):
+    async def _do(self, commands: Sequence[dict[str, Any]], on_progress: Callable[[int], None] | None = None) -> None:
+        async for command, answer in self._in_pieces(commands, on_progress):
             _raise(answer.error, f"account {command['username']}")
 
     async def _in_pieces(
@@ -239,7 +232,7 @@ class BrokerAccounts:
             return []
         async with self._turn:
             self._asked += 1
-            mark = f"{self._asked}"
+            mark = f"{self._name}-{self._asked}"
             payload = msgspec.json.encode({"commands": [{**command, "correlationData": mark} for command in commands]})
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -256,7 +249,7 @@ class BrokerAccounts:
         return answers
 
     async def _answers(self, mark: str) -> list[_Response]:
-        """Wait for the message that answers `mark`; those to earlier questions, given up since, are passed over."""
+        """Wait for the message that answers `mark`; those to others' questions are passed over."""
         async for message in self._client.messages:
             try:
                 answers = msgspec.json.decode(message.payload, type=_Responses).responses

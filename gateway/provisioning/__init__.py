@@ -1,0 +1,46 @@
+"""Who is watched, by which devices and whom: the one way to change it, for the shell, the simulator and the tests."""
+
+from gateway.provisioning.devices import Devices
+from gateway.provisioning.doses import Doses
+from gateway.provisioning.errors import (
+    AlreadyExistsError,
+    InvalidValueError,
+    NotFoundError,
+    ProvisioningError,
+    WornByAnotherError,
+)
+from gateway.provisioning.people import People
+from gateway.provisioning.records import (
+    AccountMismatch,
+    DeviceRow,
+    DoseRow,
+    NewDevice,
+    NewPatient,
+    PatientRow,
+    UserRow,
+)
+
+__all__ = [
+    "AccountMismatch",
+    "AlreadyExistsError",
+    "DeviceRow",
+    "DoseRow",
+    "InvalidValueError",
+    "NewDevice",
+    "NewPatient",
+    "NotFoundError",
+    "PatientRow",
+    "Provisioning",
+    "ProvisioningError",
+    "UserRow",
+    "WornByAnotherError",
+]
+
+
+class Provisioning(People, Devices, Doses):
+    """Changes to who is watched, by what and whom, on one connection at one moment.
+
+    Every method is all or nothing and raises ProvisioningError with a sentence for the person who asked, or
+    BrokerAccountError when the broker does not do as asked. Give a connection in autocommit mode: then a change is
+    committed when its method returns. Without a broker, devices get no accounts. `now` is when the changes happen.
+    """

@@ -1,0 +1,41 @@
+"""Why a provisioning was refused. Every text is a sentence for the person who asked.
+
+ProvisioningError
+├── InvalidValueError      a value cannot be used as it is
+├── NotFoundError          what it refers to does not exist
+├── AlreadyExistsError     the name is taken
+└── WornByAnotherError     the device has a wearer at that time: carries who and when
+"""
+
+from datetime import datetime
+
+
+class ProvisioningError(Exception):
+    """The root: what was asked cannot be done, and nothing was changed."""
+
+
+class InvalidValueError(ProvisioningError):
+    """A value cannot be used as it is."""
+
+
+class NotFoundError(ProvisioningError):
+    """What the request refers to does not exist."""
+
+
+class AlreadyExistsError(ProvisioningError):
+    """The name is taken."""
+
+
+class WornByAnotherError(ProvisioningError):
+    """The device has a wearer at the time asked for; open ends are None."""
+
+    def __init__(
+        self, device_id: str, patient_id: int, name: str, since: datetime | None, until: datetime | None
+    ) -> None:
+        start = since.isoformat(timespec="seconds") if since else "ever"
+        end = until.isoformat(timespec="seconds") if until else "further notice"
+        super().__init__(f"device {device_id} is worn by patient {patient_id} ({name}) from {start} until {end}")
+        self.device_id = device_id
+        self.patient_id = patient_id
+        self.since = since
+        self.until = until
