@@ -83,6 +83,10 @@ class Device:
         """Return a message as it goes out now."""
         return self.encoder.message(record, sent_at=self.clock.now_ms(), oldest=self.flash.oldest)
 
+    def is_live(self, record: Record) -> bool:
+        """Return whether the message was measured in real time, not told as history."""
+        return self.live and record.seq >= self._live_seq
+
     def first_time(self, record: Record) -> bool:
         """Return whether the message has never been sent before, and remember that it is now."""
         first = record.seq > self._sent_through

@@ -136,7 +136,7 @@ class Link:
         if device.first_time(record):
             meter.messages += 1
             meter.readings += record.readings
-            if device.live:
+            if device.is_live(record):
                 meter.lateness_ms.append(self._air.wall_ms() - device.clock.wall_of(record.due_ms))
         else:
             meter.resends += 1

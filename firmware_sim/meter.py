@@ -22,7 +22,7 @@ class Meter:
     refusals: int = 0
     """Connections the broker refused, or that failed."""
     commands: int = 0
-    lateness_ms: array[float] = field(default_factory=lambda: array("d"))
+    lateness_ms: "array[float]" = field(default_factory=lambda: array("d"))
     """Of each live message: when it was handed to the socket minus when it was due."""
 
 
