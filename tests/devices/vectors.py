@@ -6,9 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import cbor2
+from hypothesis import HealthCheck, settings
 
 from devices.batch import BatchBuilder, ObservationBatch
 from devices.vocabulary import Code, Flag, Reason, Unit
+
+RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+"""Examples are bounded by their number, not by how busy the machine is."""
 
 NOW = 1_763_770_000_500
 AT = 1_763_769_900_000
