@@ -1,0 +1,50 @@
+"""How commands answer on stdout: a sentence or a table for people, with `--json` one JSON object."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, time
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def tell(told: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
+    """Print what was done: as one JSON object, or as a sentence."""
+    typer.echo(_json(told) if as_json else sentence)
+
+
+def show(items: Sequence[Mapping[str, Any]], *, as_json: bool, **more: Any) -> None:
+    """Print a list as one object {"items": […]}, or as a table."""
+    if as_json:
+        typer.echo(_json({"items": items, **more}))
+        return
+    if not items:
+        typer.echo("none")
+        return
+    table = Table(*items[0])
+    for item in items:
+        table.add_row(*(Text(_cell(value)) for value in item.values()))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ", ".join(map(_cell, value))
+        case datetime():
+            return value.isoformat(timespec="seconds")
+        case time():
+            return value.isoformat(timespec="minutes")
+        case _:
+            return str(value)
+
+
+def _json(told: Mapping[str, Any]) -> str:
+    return json.dumps(told, default=lambda value: value.isoformat(), ensure_ascii=False)
