@@ -6,6 +6,13 @@
 create extension if not exists timescaledb;
 create extension if not exists btree_gist;
 
+-- Times travel between the programs and SQL as whole milliseconds since the Unix epoch.
+create function from_ms(ms bigint) returns timestamptz language sql immutable parallel safe
+return timestamptz 'epoch' + ms * interval '1 ms';
+
+create function to_ms(at timestamptz) returns bigint language sql immutable parallel safe
+return (extract(epoch from at) * 1000)::bigint;
+
 -- Vocabulary ------------------------------------------------------------------------------------------------------
 -- Filled from devices/vocabulary.py after every migration, so that SQL and Python cannot drift apart.
 
@@ -237,7 +244,8 @@ create table receipt_journal (
     device_keys integer[] not null,
     seqs bigint[] not null,
     oldest bigint[] not null,         -- -1: the message did not say
-    stamps bigint[] not null          -- sent_at, ms since the epoch; -1: the message did not say
+    stamps bigint[] not null,         -- sent_at, ms since the epoch; -1: the message did not say
+    news boolean[] not null           -- it brought something that was not stored yet
 );
 
 create table receipt (
@@ -296,7 +304,8 @@ create table dose_schedule (
     valid_from date not null,
     valid_until date,                 -- last day, inclusive
     critical boolean not null default false,
-    created_at timestamptz not null
+    created_at timestamptz not null,
+    computed_until timestamptz        -- doses due before this have their rows
 );
 create index dose_schedule_by_patient on dose_schedule (patient_id);
 
@@ -373,6 +382,7 @@ create table alert (
     data text not null default 'current' check (data in ('current', 'unknown')),
     opened_at timestamptz not null,
     resolved_at timestamptz,
+    running boolean not null,                  -- the episode goes on in the data, whatever a human did to the alert
     raised_at timestamptz not null,
     updated_at timestamptz not null,
     retrospective boolean not null,
@@ -389,7 +399,8 @@ create table alert (
 -- One alert per episode.
 create unique index alert_episode on alert (patient_id, rule, subject, opened_at) where state <> 'withdrawn';
 create index alert_by_patient on alert (patient_id, rule, opened_at);
-create index alert_open on alert (rule, patient_id) where state in ('open', 'acknowledged', 'snoozed');
+create index alert_running on alert (rule, patient_id) where running;
+create index alert_open on alert (patient_id) where state in ('open', 'acknowledged', 'snoozed');
 
 create table alert_history (
     id bigint generated always as identity primary key,

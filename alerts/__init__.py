@@ -1,0 +1,1 @@
+"""What Vigil does about what it concludes: alerts, their life, their words. Pure."""

@@ -1,0 +1,169 @@
+"""Brings the alerts of one patient and rule in line with the episodes a fold found: pure.
+
+Data may come late, so a fold may move, split, merge or undo episodes that alerts already stand for. Where episodes
+overlap the alert's id stays (the earliest survives); an alert whose episode is gone is withdrawn, with the survivor it
+was merged into where there is one; an acknowledgement by a human carries over to the survivor.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from streaming.episodes import JSON, Episode, Severity
+
+
+class AlertState(StrEnum):
+    """The life of an alert."""
+
+    OPEN = "open"
+    ACKNOWLEDGED = "acknowledged"
+    SNOOZED = "snoozed"
+    RESOLVED = "resolved"
+    WITHDRAWN = "withdrawn"
+
+
+class Action(StrEnum):
+    """What happened to an alert; also the words of its history and of the outbox."""
+
+    RAISED = "raised"
+    UPDATED = "updated"
+    SEVERITY_RAISED = "severity_raised"
+    RESOLVED = "resolved"
+    REOPENED = "reopened"
+    WITHDRAWN = "withdrawn"
+    MERGED = "merged"
+    DATA_UNKNOWN = "data_unknown"
+    DATA_CURRENT = "data_current"
+    ACKNOWLEDGED = "acknowledged"
+    SNOOZED = "snoozed"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An alert as it stands in the store, not withdrawn. Times are event times in ms."""
+
+    id: int
+    subject: str
+    severity: Severity
+    state: AlertState
+    opened_at: int
+    resolved_at: int | None
+    running: bool
+    acknowledged_by: int | None
+    acknowledged_at: int | None
+    finding: Mapping[str, JSON]
+
+    def overlaps(self, episode: Episode) -> bool:
+        """Whether alert and episode share an instant, ends included."""
+        end = None if self.running else self.resolved_at
+        return (
+            self.subject == episode.subject
+            and (end is None or episode.opened_at <= end)
+            and (episode.resolved_at is None or self.opened_at <= episode.resolved_at)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """A new alert for an episode that no alert stands for."""
+
+    episode: Episode
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The alert `after.id` now stands for `episode`; `actions` says what became of it, empty for evidence alone."""
+
+    before: Standing
+    after: Standing
+    episode: Episode
+    actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """The alert's episode is gone; `survivor` is the alert it was merged into, if any."""
+
+    alert: Standing
+    survivor: int | None
+
+
+Decision = Raise | Change | Withdraw
+
+
+def reconcile(standing: Sequence[Standing], episodes: Sequence[Episode]) -> list[Decision]:
+    """Return what must happen so that the alerts equal the episodes.
+
+    `standing` holds every alert that touches the span that was folded, `episodes` every episode of that span: an alert
+    without an episode there is withdrawn. Withdrawals come first, so that "one alert per episode" holds at each step.
+    """
+    ordered = sorted(standing, key=lambda alert: (alert.opened_at, alert.id))
+    claimed: dict[int, Episode] = {}
+    unclaimed = {alert.id: alert for alert in ordered}
+    fresh: list[Decision] = []
+    for episode in sorted(episodes, key=lambda found: found.opened_at):
+        survivor = next((alert for alert in unclaimed.values() if alert.overlaps(episode)), None)
+        if survivor is None:
+            fresh.append(Raise(episode))
+        else:
+            del unclaimed[survivor.id]
+            claimed[survivor.id] = episode
+    survivors = [alert for alert in ordered if alert.id in claimed]
+    heirs: dict[int, Standing] = {}
+    withdrawn: list[Decision] = []
+    for alert in unclaimed.values():
+        heir = next((other for other in survivors if alert.overlaps(claimed[other.id])), None)
+        withdrawn.append(Withdraw(alert, heir.id if heir else None))
+        if heir is not None and alert.acknowledged_by is not None:
+            heirs.setdefault(heir.id, alert)
+    changed = [
+        change for alert in survivors if (change := _change(alert, claimed[alert.id], heirs.get(alert.id))) is not None
+    ]
+    return [*withdrawn, *changed, *fresh]
+
+
+def state_of(*, running: bool, acknowledged: bool) -> AlertState:
+    """Return the state of an alert nobody closed by hand."""
+    if not running:
+        return AlertState.RESOLVED
+    return AlertState.ACKNOWLEDGED if acknowledged else AlertState.OPEN
+
+
+def _change(before: Standing, episode: Episode, bequest: Standing | None) -> Change | None:
+    """Return how the alert moves to `episode`, or None when it already stands there."""
+    actions: list[Action] = []
+    running = episode.resolved_at is None
+    after = replace(
+        before,
+        opened_at=episode.opened_at,
+        running=running,
+        severity=episode.severity,
+        finding=episode.evidence,
+    )
+    if bequest is not None and before.acknowledged_by is None:
+        after = replace(after, acknowledged_by=bequest.acknowledged_by, acknowledged_at=bequest.acknowledged_at)
+        actions.append(Action.MERGED)
+    acknowledged = after.acknowledged_by is not None
+    if before.running and not running:
+        after = replace(after, state=AlertState.RESOLVED, resolved_at=episode.resolved_at)
+        actions.append(Action.RESOLVED)
+    elif running and not before.running:
+        after = replace(after, state=state_of(running=True, acknowledged=acknowledged), resolved_at=None)
+        actions.append(Action.REOPENED)
+    elif not running:
+        after = replace(after, resolved_at=episode.resolved_at)
+    elif acknowledged and before.state is AlertState.OPEN:
+        after = replace(after, state=AlertState.ACKNOWLEDGED)
+    if episode.severity.rank > before.severity.rank:
+        actions.append(Action.SEVERITY_RAISED)
+    if after == before:
+        return None
+    moved = (after.opened_at, after.resolved_at, after.severity) != (
+        before.opened_at,
+        before.resolved_at,
+        before.severity,
+    )
+    if moved and not actions:
+        actions.append(Action.UPDATED)
+    return Change(before, after, episode, tuple(actions))

@@ -1,0 +1,1 @@
+"""The ingest process: MQTT bridge, store, pipeline and worker."""

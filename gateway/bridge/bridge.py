@@ -1,0 +1,176 @@
+"""Keeps one MQTT connection of the gateway alive, and is the pipeline's Source of messages."""
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import unquote, urlsplit
+
+from gateway.bridge.connection import Connection, ConnectionLostError, ConnectionSettings, LoginRefusedError
+from gateway.source import Batch, SourceClosedError
+
+log = logging.getLogger(__name__)
+
+SUBSCRIPTIONS = ("vigil/v1/+/telemetry", "vigil/v1/+/event", "vigil/v1/+/status")
+CONNECT_TIMEOUT_S = 10.0
+FIRST_WAIT_S = 0.1
+LONGEST_WAIT_S = 30.0
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
+class State(StrEnum):
+    """Where the bridge stands; also a metric."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    WAITING = "waiting"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the broker is and who we are there."""
+
+    host: str
+    port: int
+    username: str | None
+    password: str | None
+    tls: ssl.SSLContext | None
+
+
+def parse_url(url: str, ca_file: str | None = None) -> Address:
+    """Return the address in `mqtt://user:password@host:port` or `mqtts://…`. Raises ValueError with a clear sentence."""
+    parts = urlsplit(url)
+    if parts.scheme not in PORTS or not parts.hostname:
+        raise ValueError("an MQTT address looks like mqtt://user:password@host:1883 or mqtts://…:8883")
+    return Address(
+        host=parts.hostname,
+        port=parts.port or PORTS[parts.scheme],
+        username=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        tls=ssl.create_default_context(cafile=ca_file) if parts.scheme == "mqtts" else None,
+    )
+
+
+def full_jitter(attempt: int, chance: random.Random) -> float:
+    """Return the seconds to wait before attempt number `attempt` (0 is the first retry).
+
+    Full jitter (Brooker 2015, "Exponential Backoff And Jitter"): a clinic's gateways must not come back in step.
+    """
+    return chance.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 20)))
+
+
+class Bridge:
+    """A Source over MQTT: connects, reconnects, hands out batches, acknowledges after the commit."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        client_id: str = "vigil-gateway",
+        receive_maximum: int = 8_192,
+        chance: random.Random | None = None,
+        on_state: Callable[[State], None] | None = None,
+    ) -> None:
+        self._address = address
+        self._settings = ConnectionSettings(
+            client_id=client_id,
+            username=address.username,
+            password=address.password.encode() if address.password is not None else None,
+            subscriptions=SUBSCRIPTIONS,
+            receive_maximum=receive_maximum,
+        )
+        self._chance = chance or random.Random()
+        self._on_state = on_state
+        self._connection: Connection | None = None
+        self._connections = 0
+        self._wake = asyncio.Event()
+        self._connected = asyncio.Event()
+        self._closing = False
+        self.state = State.CLOSED
+
+    async def run(self) -> None:
+        """Keep a connection until cancelled; every loss is logged with its cause and retried with full jitter."""
+        attempt = 0
+        try:
+            while True:
+                self._move(State.CONNECTING)
+                wait = full_jitter(attempt, self._chance)
+                try:
+                    connection = await self._connect()
+                    log.info("connected to the broker", extra={"session_present": connection.session_present})
+                    attempt = 0
+                    self._move(State.CONNECTED)
+                    self._connected.set()
+                    await asyncio.shield(connection.closed)
+                except (ConnectionLostError, OSError, TimeoutError) as error:
+                    level = logging.ERROR if isinstance(error, LoginRefusedError) else logging.WARNING
+                    cause = str(error) or type(error).__name__
+                    log.log(level, "no broker", extra={"cause": cause, "retry_s": round(wait, 2)})
+                self._connected.clear()
+                self._connection = None
+                self._move(State.WAITING)
+                attempt += 1
+                await asyncio.sleep(wait)
+        finally:
+            self._move(State.CLOSED)
+            if self._connection is not None:
+                self._connection.close()
+
+    async def batch(self) -> Batch:
+        """Wait for messages; return those that have gathered on the living connection. SourceClosedError after stop."""
+        while True:
+            if self._closing:
+                raise SourceClosedError
+            connection = self._connection
+            if connection is not None and connection.waiting:
+                return Batch(connection.take(), connection.number)
+            self._wake.clear()
+            await self._wake.wait()
+
+    def ack(self, batch: Batch) -> None:
+        """Acknowledge, unless the connection is gone: then the broker sends them again and the store knows them."""
+        connection = self._connection
+        if connection is not None and connection.number == batch.connection:
+            connection.ack(batch.messages)
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish at QoS 1, waiting for a connection and for the PUBACK. Raises ConnectionLostError on a loss."""
+        await self._connected.wait()
+        if self._connection is None:
+            raise ConnectionLostError("not connected")
+        await self._connection.publish(topic, payload, retain=retain)
+
+    def stop(self) -> None:
+        """Hand out no more batches; what is not acknowledged stays with the broker."""
+        self._closing = True
+        self._wake.set()
+
+    async def _connect(self) -> Connection:
+        self._connections += 1
+        connection = Connection(self._settings, self._wake.set, self._connections)
+        loop = asyncio.get_running_loop()
+        address = self._address
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await loop.create_connection(
+                lambda: connection,
+                address.host,
+                address.port,
+                ssl=address.tls,
+                server_hostname=address.host if address.tls else None,
+            )
+            self._connection = connection
+            try:
+                await asyncio.shield(connection.ready)
+            except BaseException:
+                connection.fail("the log-in did not finish")
+                raise
+        return connection
+
+    def _move(self, state: State) -> None:
+        self.state = state
+        if self._on_state is not None:
+            self._on_state(state)

@@ -1,0 +1,210 @@
+"""Folds fresh glucose into the nocturnal rule and brings the alerts in line, inside the batch's transaction.
+
+In-order readings are folded into the state in memory. A late one drops the state: the patient is folded again from the
+newest settled point before it, out of the store, until the new fold and the standing alerts agree again.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from alerts.reconcile import Standing
+from devices.vocabulary import Code
+from gateway.directory import Directory
+from gateway.evidence import night_evidence
+from gateway.intake import Rows
+from gateway.marks import UNKNOWN
+from gateway.store.alerts import SQL as ALERTS
+from gateway.store.alerts import AlertWriter, RuleContext
+from gateway.store.queries import load_queries
+from streaming.episodes import Episode
+from streaming.glucose import GlucoseSeries, NocturnalHypoglycaemia, NocturnalState
+
+SQL = load_queries("gateway.store", "glucose.sql")
+BATCH = load_queries("gateway.store", "batch.sql")
+
+Connection = psycopg.AsyncConnection[Any]
+PAGE = 2_000
+
+
+class GlucoseWatch:
+    """The nocturnal rule over all patients. Open episodes live in memory; everything else is in the store.
+
+    `_doubtful` patients are those that may be open: their state is known (`_states`), or must be folded from the store.
+    `_newest` is each patient's newest glucose over all devices: what is not later is late.
+    """
+
+    def __init__(self, detector: NocturnalHypoglycaemia | None = None) -> None:
+        """Watch with the clinic's settings unless given others."""
+        self.detector = detector or NocturnalHypoglycaemia()
+        self._states: dict[int, NocturnalState] = {}
+        self._doubtful: NDArray[np.bool_] = np.zeros(1024, np.bool_)
+        self._newest: NDArray[np.int64] = np.full(1024, UNKNOWN, np.int64)
+        self._touched: dict[int, NocturnalState | None] = {}
+        self._seen: tuple[NDArray[np.int32], NDArray[np.int64]] | None = None
+
+    async def hydrate(self, connection: Connection) -> None:
+        """Forget everything; ask the store who has an open episode. States are folded when the next reading comes."""
+        self._states.clear()
+        self._touched, self._seen = {}, None
+        self._doubtful.fill(False)
+        self._newest.fill(UNKNOWN)
+        cursor = await connection.execute(ALERTS.running, {"rule": self.detector.rule})
+        for patient, _ in await cursor.fetchall():
+            self._grow(patient)
+            self._doubtful[patient] = True
+
+    async def prepare(self, connection: Connection, rows: Rows, directory: Directory) -> None:
+        """Ask the store for the newest glucose of patients not seen before. To be called before the rows are stored."""
+        patients = rows.patient[rows.code == Code.GLUCOSE]
+        if not len(patients):
+            return
+        self._grow(int(patients.max()))
+        unknown = np.unique(patients[self._newest[patients] == UNKNOWN]).tolist()
+        if not unknown:
+            return
+        pairs = [(patient, device) for patient in unknown for device in directory.devices_of[patient]]
+        parameters = {"device": [device for _, device in pairs], "code": [int(Code.GLUCOSE)] * len(pairs)}
+        cursor = await connection.execute(BATCH.newest, parameters)
+        self._newest[unknown] = -1
+        for (patient, _), (newest,) in zip(pairs, await cursor.fetchall(), strict=True):
+            self._newest[patient] = max(int(self._newest[patient]), newest)
+
+    async def step(self, rows: Rows, directory: Directory, writer: AlertWriter) -> None:
+        """Fold the fresh glucose among `rows`, which are stored in this transaction, and write what follows."""
+        self._touched, self._seen = {}, None
+        glucose = rows.code == Code.GLUCOSE
+        if not glucose.all():
+            rows = rows.take(glucose)
+        if not len(rows):
+            return
+        self._seen = (rows.patient, rows.at)
+        matters = self.detector.candidates(rows.value, rows.unit, rows.flags) | self._doubtful[rows.patient]
+        late = (rows.at <= self._newest[rows.patient]) & ~matters
+        if late.any():
+            matters[late] = await self._covered(writer.connection, rows.take(late))
+        if not matters.any():
+            return
+        patients = np.unique(rows.patient[matters])
+        rows = rows.take(np.isin(rows.patient, patients))
+        order = np.lexsort((rows.at, rows.patient))
+        starts = np.searchsorted(rows.patient[order], patients)
+        for patient, chosen in zip(patients.tolist(), np.split(order, starts[1:]), strict=True):
+            series = GlucoseSeries(rows.at[chosen], rows.value[chosen], rows.unit[chosen], rows.flags[chosen])
+            await self._fold(patient, series, directory, writer)
+
+    def commit(self) -> None:
+        """The transaction is committed: its states are the truth."""
+        for patient, state in self._touched.items():
+            self._doubtful[patient] = state is not None
+            if state is None:
+                self._states.pop(patient, None)
+            else:
+                self._states[patient] = state
+        if self._seen is not None:
+            np.maximum.at(self._newest, *self._seen)
+        self._touched, self._seen = {}, None
+
+    def roll_back(self) -> None:
+        """The transaction failed: drop the states it touched; they are folded from the store when needed."""
+        for patient in self._touched:
+            self._states.pop(patient, None)
+            self._doubtful[patient] = True
+        self._touched, self._seen = {}, None
+
+    async def _covered(self, connection: Connection, rows: Rows) -> NDArray[np.bool_]:
+        """Return which late rows fall into an episode that is known already."""
+        covered = np.zeros(len(rows), np.bool_)
+        parameters = {"rule": self.detector.rule, "patient": rows.patient.tolist(), "at": rows.at.tolist()}
+        cursor = await connection.execute(ALERTS.covered, parameters)
+        for (position,) in await cursor.fetchall():
+            covered[position] = True
+        return covered
+
+    async def _fold(self, patient: int, series: GlucoseSeries, directory: Directory, writer: AlertWriter) -> None:
+        context = RuleContext(patient, self.detector.rule, directory.zone(patient), self.detector.version)
+        devices = directory.devices_of[patient]
+        state = self._states.get(patient)
+        self._touched[patient] = state
+        first, last = int(series.at[0]), int(series.at[-1])
+        known = state is not None or not self._doubtful[patient]
+        in_order = known and first > self._newest[patient]
+        if in_order:
+            self._touched[patient], episodes = self.detector.fold(state, series, context.zone)
+            if not episodes:
+                return
+            standing = await writer.standing(context, episodes[0].opened_at, last)
+        else:
+            self._touched[patient], episodes, standing = await self._fold_again(context, devices, first, last, writer)
+        raised_before = len(writer.raised)
+        await writer.apply(context, standing, episodes)
+        for alert_id, opened_at in writer.raised[raised_before:]:
+            evidence = await night_evidence(writer.connection, patient, devices, opened_at)
+            await writer.add_evidence(alert_id, evidence)
+
+    async def _fold_again(
+        self, context: RuleContext, devices: Sequence[int], first: int, last: int, writer: AlertWriter
+    ) -> tuple[NocturnalState | None, list[Episode], list[Standing]]:
+        """Fold from the newest settled point before `first`, out of the store, until fold and alerts agree again."""
+        standing = await writer.standing(context, first, None)
+        since = settled_before(standing, first)
+        state: NocturnalState | None = None
+        episodes: dict[int, Episode] = {}
+        cursor = since
+        while True:
+            page, complete = await self._page(writer.connection, context.patient_id, devices, cursor)
+            if len(page):
+                state, found = self.detector.fold(state, page, context.zone)
+                episodes.update((episode.opened_at, episode) for episode in found)
+                cursor = int(page.at[-1]) + 1
+            reached = cursor - 1
+            agree = state is None and reached >= last and not any(_covers(alert, reached) for alert in standing)
+            if complete or agree:
+                break
+        until = None if complete else reached
+        touched = [alert for alert in standing if until is None or alert.opened_at <= until]
+        return state, [episodes[opened_at] for opened_at in sorted(episodes)], touched
+
+    async def _page(
+        self, connection: Connection, patient: int, devices: Sequence[int], since: int
+    ) -> tuple[GlucoseSeries, bool]:
+        """Return up to PAGE readings from `since` on, whole instants only, and whether they are the last."""
+        cursor = await connection.execute(
+            SQL.readings, {"patient": patient, "devices": list(devices), "since": since, "limit": PAGE}
+        )
+        rows = await cursor.fetchall()
+        complete = len(rows) < PAGE
+        columns = list(zip(*rows, strict=True)) if rows else [(), (), (), ()]
+        at = np.array(columns[0], np.int64)
+        series = GlucoseSeries(
+            at, np.array(columns[1], np.float64), np.array(columns[2], np.int16), np.array(columns[3], np.int16)
+        )
+        if not complete and at[0] != at[-1]:
+            series = series.take(at < at[-1])
+        return series, complete
+
+    def _grow(self, patient: int) -> None:
+        if patient >= len(self._doubtful):
+            newest = np.full(max(patient + 1, 2 * len(self._newest)), UNKNOWN, np.int64)
+            newest[: len(self._newest)] = self._newest
+            self._newest = newest
+            bigger = np.zeros(max(patient + 1, 2 * len(self._doubtful)), np.bool_)
+            bigger[: len(self._doubtful)] = self._doubtful
+            self._doubtful = bigger
+
+
+def settled_before(standing: Sequence[Standing], at_ms: int) -> int:
+    """Return the newest instant, not after `at_ms`, before which the rule was closed, by the standing alerts."""
+    start = at_ms
+    for alert in sorted(standing, key=lambda a: a.opened_at, reverse=True):
+        if _covers(alert, start):
+            start = alert.opened_at
+    return start
+
+
+def _covers(alert: Standing, at_ms: int) -> bool:
+    ends = alert.resolved_at
+    return alert.opened_at <= at_ms and (alert.running or ends is None or at_ms <= ends)

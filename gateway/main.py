@@ -1,0 +1,111 @@
+"""The gateway process: lock, bridge, pipeline and receipts, started and stopped in a written order."""
+
+import asyncio
+import logging
+import signal
+from dataclasses import dataclass
+
+from prometheus_client import start_http_server
+
+from gateway.active_lock import ActiveLock, LockLostError, active_lock
+from gateway.bridge.bridge import Address, Bridge, State
+from gateway.pipeline import Pipeline, PipelineSettings
+from gateway.receipt_keeper import ReceiptKeeper
+from gateway.runtime.metrics import GatewayMetrics
+
+log = logging.getLogger(__name__)
+
+LONGEST_STOP_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """What the process needs to know."""
+
+    database_url: str
+    broker: Address
+    client_id: str = "vigil-gateway"
+    receive_maximum: int = 8_192
+    receipt_interval_s: float = 3.0
+    retrospective_after_ms: int = 30 * 60_000
+    contact_grace_ms: int = 120_000
+    metrics_port: int = 0
+
+
+async def run_gateway(settings: GatewaySettings) -> None:
+    """Work until SIGTERM or SIGINT. Losing the database or the broker is survived; losing the lock starts over."""
+    metrics = GatewayMetrics()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = (
+        start_http_server(settings.metrics_port, "127.0.0.1", metrics.registry)[0] if settings.metrics_port else None
+    )
+    stopping = asyncio.create_task(stop.wait(), name="stop signal")
+    try:
+        while not stop.is_set():
+            active = asyncio.Event()
+            working = asyncio.create_task(_hold_and_work(settings, metrics, active, stop), name="gateway")
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                await asyncio.wait({working}, timeout=LONGEST_STOP_S if active.is_set() else 0)
+                working.cancel()
+            try:
+                await working
+            except asyncio.CancelledError:
+                if not stop.is_set():
+                    raise
+    finally:
+        stopping.cancel()
+        if server is not None:
+            server.shutdown()
+    log.info("gateway stopped")
+
+
+async def _hold_and_work(
+    settings: GatewaySettings, metrics: GatewayMetrics, active: asyncio.Event, stop: asyncio.Event
+) -> None:
+    """Wait for the lock and work until told to stop; return early when the lock is lost."""
+    try:
+        async with active_lock(settings.database_url) as lock:
+            active.set()
+            await _work(settings, metrics, lock, stop)
+    except* LockLostError as lost:
+        log.warning("lost the lock; starting over", extra={"cause": str(lost.exceptions[0])})
+
+
+async def _work(settings: GatewaySettings, metrics: GatewayMetrics, lock: ActiveLock, stop: asyncio.Event) -> None:
+    """Start: receipts from the store, then the pipeline, then the bridge. Stop: the other way round."""
+    bridge = Bridge(
+        settings.broker,
+        client_id=settings.client_id,
+        receive_maximum=settings.receive_maximum,
+        on_state=lambda state: metrics.connected.set(state is State.CONNECTED),
+    )
+    keeper = ReceiptKeeper(settings.database_url, bridge, metrics, settings.receipt_interval_s)
+    book = await keeper.hydrate()
+    pipeline = Pipeline(
+        PipelineSettings(settings.database_url, settings.retrospective_after_ms, settings.contact_grace_ms),
+        bridge,
+        book,
+        metrics,
+    )
+    try:
+        async with asyncio.TaskGroup() as group:
+            settling = group.create_task(pipeline.run(), name="pipeline")
+            keeping = group.create_task(keeper.run(lambda: pipeline.journalled), name="receipts")
+            watching = group.create_task(lock.watch(), name="lock")
+            bridging = group.create_task(bridge.run(), name="bridge")
+            log.info("gateway active")
+            await stop.wait()
+            bridge.stop()
+            await settling
+            keeping.cancel()
+            if bridge.state is State.CONNECTED:
+                async with asyncio.timeout(5):
+                    await keeper.flush(pipeline.journalled)
+            watching.cancel()
+            bridging.cancel()
+    finally:
+        await keeper.close()

@@ -1,0 +1,1 @@
+"""All SQL of the gateway: named queries in .sql files, rows as frozen dataclasses."""

@@ -1,0 +1,209 @@
+"""Writes what was decided about alerts: the row, its history, the outbox; always inside the caller's transaction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from alerts.reconcile import Action, AlertState, Change, Decision, Raise, Standing, Withdraw, reconcile, state_of
+from alerts.words import TECHNICAL, summary
+from gateway.store.queries import load_queries
+from streaming.episodes import JSON, Episode, Rule, Severity
+from streaming.zones import ZoneHistory
+
+SQL = load_queries("gateway.store", "alerts.sql")
+
+MINUTE_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class RuleContext:
+    """For whom and by which version of which rule the alerts are written."""
+
+    patient_id: int
+    rule: Rule
+    zone: ZoneHistory
+    version: int = 1
+    settings: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class AlertWriter:
+    """Collects the alerts' changes of one transaction; `finish` writes the outbox last, in the order of commits."""
+
+    connection: psycopg.AsyncConnection[Any]
+    now_ms: int
+    retrospective_after_ms: int = 30 * MINUTE_MS
+    told: list[tuple[int, Action]] = field(default_factory=list)
+    raised: list[tuple[int, int]] = field(default_factory=list)  # (alert id, opened_at), oldest first
+
+    async def standing(self, context: RuleContext, since_ms: int, until_ms: int | None) -> list[Standing]:
+        """Return (and lock) the alerts that touch a span of event time, ends included; None: without end."""
+        return await self._standing(
+            SQL.standing,
+            {"patient": context.patient_id, "rule": context.rule, "since": since_ms, "until": until_ms},
+        )
+
+    async def standing_subjects(self, context: RuleContext, subjects: Sequence[str]) -> list[Standing]:
+        """Return (and lock) the alerts about certain subjects."""
+        return await self._standing(
+            SQL.standing_subjects,
+            {"patient": context.patient_id, "rule": context.rule, "subjects": list(subjects)},
+        )
+
+    async def apply(
+        self,
+        context: RuleContext,
+        standing: Sequence[Standing],
+        episodes: Sequence[Episode],
+        *,
+        note: str | None = None,
+    ) -> list[Decision]:
+        """Bring the standing alerts in line with the episodes; return what was decided.
+
+        `note` is the sentence that the history of changed alerts shows.
+        """
+        decisions = reconcile(standing, episodes)
+        for decision in decisions:
+            match decision:
+                case Raise(episode):
+                    await self._raise(context, episode)
+                case Change():
+                    await self._change(context, decision, note)
+                case Withdraw(alert, survivor):
+                    await self._withdraw(alert, survivor)
+        return decisions
+
+    async def add_evidence(self, alert_id: int, evidence: Mapping[str, JSON]) -> None:
+        """Keep what a doctor will want to see beside the finding."""
+        await self.connection.execute(SQL.add_evidence, {"id": alert_id, "evidence": Jsonb(evidence)})
+
+    async def set_data(self, alert_ids: Sequence[int], action: Action) -> None:
+        """Mark the data behind running episodes as unknown (they stopped) or current again."""
+        data = "unknown" if action is Action.DATA_UNKNOWN else "current"
+        cursor = await self.connection.execute(SQL.set_data, {"ids": list(alert_ids), "data": data, "now": self.now_ms})
+        for alert_id, _ in await cursor.fetchall():
+            await self._tell(alert_id, action)
+
+    async def finish(self) -> None:
+        """Write the outbox and wake the listeners. The last thing to do before the commit."""
+        if not self.told:
+            return
+        await self.connection.execute(SQL.lock_outbox)
+        await self.connection.execute(
+            SQL.outbox,
+            {"alerts": [i for i, _ in self.told], "actions": [a.value for _, a in self.told], "now": self.now_ms},
+        )
+        await self.connection.execute(SQL.notify)
+
+    async def _standing(self, query: str, parameters: Mapping[str, Any]) -> list[Standing]:
+        async with self.connection.cursor(row_factory=class_row(_StandingRow)) as cursor:
+            await cursor.execute(query, parameters)
+            return [row.standing() for row in await cursor.fetchall()]
+
+    async def _raise(self, context: RuleContext, episode: Episode) -> None:
+        running = episode.resolved_at is None
+        cursor = await self.connection.execute(
+            SQL.insert,
+            {
+                "patient": context.patient_id,
+                "rule": context.rule,
+                "subject": episode.subject,
+                "severity": episode.severity,
+                "technical": context.rule in TECHNICAL,
+                "state": state_of(running=running, acknowledged=False),
+                "opened_at": episode.opened_at,
+                "resolved_at": episode.resolved_at,
+                "running": running,
+                "now": self.now_ms,
+                "retrospective": self.now_ms - episode.opened_at > self.retrospective_after_ms,
+                "summary": summary(context.rule, episode, context.zone),
+                "evidence": Jsonb({"finding": episode.evidence}),
+                "rule_version": context.version,
+                "settings": Jsonb(context.settings),
+            },
+        )
+        row = await cursor.fetchone()
+        if row is None:
+            raise LookupError("the insert returned no id")
+        self.raised.append((row[0], episode.opened_at))
+        await self._tell(row[0], Action.RAISED)
+
+    async def _change(self, context: RuleContext, change: Change, note: str | None) -> None:
+        after = change.after
+        await self.connection.execute(
+            SQL.change,
+            {
+                "id": after.id,
+                "severity": after.severity,
+                "state": after.state,
+                "opened_at": after.opened_at,
+                "resolved_at": after.resolved_at,
+                "running": after.running,
+                "now": self.now_ms,
+                "summary": summary(context.rule, change.episode, context.zone),
+                "evidence": Jsonb({"finding": change.episode.evidence}),
+                "retrospective_after": self.retrospective_after_ms,
+                "acknowledged_by": after.acknowledged_by,
+                "acknowledged_at": after.acknowledged_at,
+            },
+        )
+        detail: dict[str, list[JSON]] = {
+            "opened_at": [change.before.opened_at, after.opened_at],
+            "resolved_at": [change.before.resolved_at, after.resolved_at],
+            "severity": [change.before.severity.value, after.severity.value],
+        }
+        moved: dict[str, JSON] = {name: pair for name, pair in detail.items() if pair[0] != pair[1]}
+        for action in change.actions:
+            await self._tell(after.id, action, note=note, detail=moved)
+
+    async def _withdraw(self, alert: Standing, survivor: int | None) -> None:
+        await self.connection.execute(SQL.withdraw, {"id": alert.id, "survivor": survivor, "now": self.now_ms})
+        note = "late data: merged into another episode" if survivor else "late data: the episode is gone"
+        await self._tell(alert.id, Action.WITHDRAWN, note=note)
+
+    async def _tell(
+        self, alert_id: int, action: Action, *, note: str | None = None, detail: Mapping[str, JSON] | None = None
+    ) -> None:
+        await self.connection.execute(
+            SQL.history,
+            {
+                "alert": alert_id,
+                "now": self.now_ms,
+                "action": action,
+                "note": note,
+                "detail": Jsonb(detail) if detail else None,
+            },
+        )
+        self.told.append((alert_id, action))
+
+
+@dataclass(frozen=True, slots=True)
+class _StandingRow:
+    id: int
+    subject: str
+    severity: str
+    state: str
+    opened_at: int
+    resolved_at: int | None
+    running: bool
+    acknowledged_by: int | None
+    acknowledged_at: int | None
+    finding: Mapping[str, JSON]
+
+    def standing(self) -> Standing:
+        return Standing(
+            id=self.id,
+            subject=self.subject,
+            severity=Severity(self.severity),
+            state=AlertState(self.state),
+            opened_at=self.opened_at,
+            resolved_at=self.resolved_at,
+            running=self.running,
+            acknowledged_by=self.acknowledged_by,
+            acknowledged_at=self.acknowledged_at,
+            finding=self.finding or {},
+        )

@@ -1,0 +1,19 @@
+"""Opens the connections of the gateway and the worker to the database."""
+
+from typing import Any
+
+import psycopg
+
+CONNECT_TIMEOUT_S = 5
+
+
+async def connect(database_url: str, name: str) -> psycopg.AsyncConnection[Any]:
+    """Return a connection in autocommit mode that speaks UTC and is named `name` in pg_stat_activity.
+
+    Raises psycopg.OperationalError when the database is away.
+    """
+    connection: psycopg.AsyncConnection[Any] = await psycopg.AsyncConnection.connect(
+        database_url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, application_name=name
+    )
+    await connection.execute("set timezone to 'UTC'")
+    return connection
