@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 
 Severity = Literal["urgent", "high", "medium", "low"]
 AlertState = Literal["open", "acknowledged", "snoozed", "resolved", "withdrawn"]
@@ -18,7 +19,7 @@ def _public_id(value: object) -> object:
 PublicId = Annotated[str, BeforeValidator(_public_id)]
 """An id as others see it: a string without meaning; the numbers of the database become one."""
 
-_EXAMPLE = {
+_EXAMPLE: JsonDict = {
     "id": "41",
     "patient_id": "7",
     "rule": "nocturnal_hypoglycaemia",

@@ -75,7 +75,7 @@ async def list_assignments(
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page[Assignment]:
-    """The latest first; wearers whom you may not see are left out."""
+    """List the latest first; wearers whom you may not see are left out."""
     (after,) = read_cursor(cursor, int)
     if "\0" in device_id:
         raise not_found()

@@ -1,14 +1,15 @@
 """What the API counts for Prometheus, and what it reads from the database for the operator."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from psycopg.rows import namedtuple_row
 from starlette.types import Scope
 
-from api.database import Database
+from api.database import Database, fetch_all
 from gateway.store.queries import load_queries
 
 SQL = load_queries("api.sql", "operations.sql")
@@ -24,14 +25,23 @@ _HELP = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    name: str
+    labels: dict[str, str]
+    value: Decimal
+
+
 class _Readout(Collector):
     """The figures of one look into the database."""
 
-    def __init__(self, figures: Iterable[tuple[str, dict[str, str], float]]) -> None:
+    def __init__(self, figures: Iterable[_Figure]) -> None:
         self._families: dict[str, GaugeMetricFamily] = {}
-        for name, labels, value in figures:
-            family = self._families.setdefault(name, GaugeMetricFamily(name, _HELP[name], labels=sorted(labels)))
-            family.add_metric([labels[key] for key in sorted(labels)], value)
+        for figure in figures:
+            names = sorted(figure.labels)
+            fresh = GaugeMetricFamily(figure.name, _HELP[figure.name], labels=names)
+            family = self._families.setdefault(figure.name, fresh)
+            family.add_metric([figure.labels[name] for name in names], float(figure.value))
 
     def collect(self) -> Iterable[Metric]:
         return self._families.values()
@@ -63,11 +73,10 @@ class ApiMetrics:
 
     async def exposition(self, database: Database) -> bytes:
         """Return everything in the text format, the database's figures too while it answers."""
-        figures: list[tuple[str, dict[str, str], float]] = []
+        figures: list[_Figure] = []
         try:
-            async with database.as_operator() as connection, connection.cursor(row_factory=namedtuple_row) as cursor:
-                await cursor.execute(SQL.operator_figures)
-                figures = [(row.name, row.labels, float(row.value)) for row in await cursor.fetchall()]
+            async with database.as_operator() as connection:
+                figures = await fetch_all(connection, _Figure, SQL.operator_figures)
             self.database_up.set(1)
         except database.Unavailable:
             self.database_up.set(0)

@@ -60,7 +60,7 @@ def operation_id(route: APIRoute) -> str:
 
 
 def _replace_validation_errors(paths: Mapping[str, Any]) -> None:
-    """The framework documents its own 422, which this API never sends."""
+    """Put ours in the place of the framework's own 422, which this API never sends."""
     for operations in paths.values():
         for operation in operations.values():
             responses = operation.get("responses", {})

@@ -5,7 +5,7 @@ from typing import Literal
 
 import psycopg
 from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_PLAIN_1_0_0
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from api.database import fetch_value
@@ -31,7 +31,7 @@ async def get_health() -> Health:
 
 @router.get("/readyz", summary="The process can serve", responses=problem_responses(HTTPStatus.SERVICE_UNAVAILABLE))
 async def get_readiness(the: TheParts) -> Health:
-    """The database answers and has the schema that this program needs."""
+    """Ask whether the database answers and has the schema that this program needs."""
     try:
         async with the.database.as_operator() as connection:
             migrated_to = await fetch_value(connection, SQL.migrated_to)
@@ -48,8 +48,8 @@ async def get_readiness(the: TheParts) -> Health:
 
 @router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
 async def get_metrics(the: TheParts) -> Response:
-    """Counts alone; nothing in them tells one person from another."""
-    return Response(await the.metrics.exposition(the.database), media_type=CONTENT_TYPE_PLAIN_1_0_0)
+    """Count; nothing in the figures tells one person from another."""
+    return Response(await the.metrics.exposition(the.database), media_type=CONTENT_TYPE_LATEST)
 
 
 def _not_ready(detail: str) -> ProblemError:

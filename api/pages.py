@@ -48,8 +48,6 @@ def read_cursor(text: str | None, *types: type[KeyPart]) -> tuple[Any, ...]:
         return (None,) * len(types)
     try:
         parts = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        if not isinstance(parts, list):
-            raise TypeError("a cursor is a list")
         return tuple(_key_part(kind, part) for kind, part in zip(types, parts, strict=True))
     except (binascii.Error, ValueError, TypeError, RecursionError) as error:
         raise invalid("query.cursor", "This is no cursor of this list.") from error

@@ -86,8 +86,10 @@ class SignIn:
         self._waiting = 0
 
     async def with_password(self, email: str, password: str, address: str, now: datetime) -> TokenPair:
-        """Check a password. Raises ProblemError 401, or 429 after too many failures; an unknown or disabled user
-        looks and takes the same as a wrong password."""
+        """Check a password. Raises ProblemError 401, or 429 after too many failures.
+
+        An unknown or disabled user looks the same as a wrong password, and takes as long.
+        """
         account = hmac.digest(self._settings.secret_key.encode(), email.strip().lower().encode(), hashlib.sha256)
         attempt = {"account": account, "address": client_network(address), "now": now}
         await self._count(attempt, now)

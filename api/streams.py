@@ -181,6 +181,7 @@ class AlertStream(StreamingResponse):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events until the stream ends or its reader leaves."""
         self._streams.attach(self._user_id, self._wake)
         try:
             async with asyncio.timeout(max(self._lifetime, 0) + _STUCK_SECONDS):
