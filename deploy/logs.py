@@ -48,5 +48,7 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
 
 def _last(target: TextIO) -> list[Processor]:
     if target.isatty():
-        return [structlog.dev.ConsoleRenderer()]
-    return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    # No local variables in tracebacks: they hold patients' data and secrets.
+    tracebacks = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+    return [tracebacks, structlog.processors.JSONRenderer()]

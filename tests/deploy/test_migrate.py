@@ -1,0 +1,101 @@
+"""Migrations: each once, in order, whoever else migrates; the vocabulary as Python has it."""
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from deploy.migrate import ChangedMigration, Migration, MigrationError, UnknownMigration, load_migrations, migrate
+from deploy.stack.packages import ensure_server_files
+from devices.vocabulary import CODES, FLAG_NAMES, UCUM
+from tests.conftest import TestStack
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+def schema(url: str) -> str:
+    program = ensure_server_files().postgres_bin / "pg_dump"
+    done = subprocess.run([program, "--schema-only", url], capture_output=True, text=True, check=True)
+    # pg_dump guards its output with a random word.
+    return "\n".join(line for line in done.stdout.splitlines() if "restrict" not in line.split(" ")[0])
+
+
+def test_step_by_step_equals_fresh(stack: TestStack, database_url: str) -> None:
+    known = load_migrations()
+    with stack.database(template="vigil") as stepped:
+        for length in range(1, len(known) + 1):
+            assert migrate(stepped, NOW, known[:length]) == [known[length - 1]]
+        assert schema(stepped) == schema(database_url)
+
+
+def test_migrating_twice_changes_nothing(empty_database_url: str) -> None:
+    assert migrate(empty_database_url, NOW) == load_migrations()
+    before = schema(empty_database_url)
+    with psycopg.connect(empty_database_url) as connection:
+        rows = connection.execute("select xmin::text, * from vocabulary_code order by code").fetchall()
+    assert migrate(empty_database_url, NOW) == []
+    assert schema(empty_database_url) == before
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("select xmin::text, * from vocabulary_code order by code").fetchall() == rows
+
+
+def test_two_migrators_at_once_apply_each_once(empty_database_url: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: migrate(empty_database_url, NOW), range(4)))
+    assert sorted(map(len, results)) == [0, 0, 0, len(load_migrations())]
+
+
+def test_a_failing_migration_leaves_nothing_behind(empty_database_url: str) -> None:
+    broken = Migration(1, "one", "create table one (id integer); insert into one values ('not a number')")
+    with pytest.raises(MigrationError, match="0001_one failed"):
+        migrate(empty_database_url, NOW, [broken])
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("select to_regclass('one')").fetchone() == (None,)
+        assert connection.execute("select count(*) from schema_migration").fetchone() == (0,)
+
+
+def test_a_changed_file_is_refused(database_url: str) -> None:
+    first, *rest = load_migrations()
+    changed = Migration(first.version, first.name, first.text + "-- changed")
+    with pytest.raises(ChangedMigration, match="0001_"):
+        migrate(database_url, NOW, [changed, *rest])
+
+
+def test_a_database_ahead_of_the_program_is_refused(database_url: str) -> None:
+    with pytest.raises(UnknownMigration, match="0001_"):
+        migrate(database_url, NOW, [])
+
+
+@pytest.mark.parametrize("names", [["0002_b.sql"], ["0001_a.sql", "0003_c.sql"], ["0001_a.sql", "1_b.sql"]])
+def test_files_must_be_numbered_without_gaps(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).write_text("select 1", encoding="utf-8")
+    with pytest.raises(MigrationError):
+        load_migrations(tmp_path)
+
+
+def test_the_vocabulary_is_python_s(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        codes = connection.execute("select code, name, canonical_unit from vocabulary_code").fetchall()
+        units = connection.execute("select unit, ucum from vocabulary_unit").fetchall()
+        conversions = connection.execute("select code, unit, factor, shift from vocabulary_conversion").fetchall()
+        flags = connection.execute("select bit, name from vocabulary_flag").fetchall()
+    assert set(codes) == {(int(code), code.wire, int(rule.canonical)) for code, rule in CODES.items()}
+    assert set(units) == {(int(unit), ucum) for unit, ucum in UCUM.items()}
+    assert set(flags) == {(int(flag), name) for flag, name in FLAG_NAMES.items()}
+    assert set(conversions) == {
+        (int(code), int(unit), use.factor, use.shift)
+        for code, rule in CODES.items()
+        for unit, use in rule.units.items()
+    }
+
+
+def test_a_changed_word_is_corrected(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("update vocabulary_code set name = 'wrong' where code = 1")
+    migrate(database_url, NOW)
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("select name from vocabulary_code where code = 1").fetchone() == ("glucose",)
