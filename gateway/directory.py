@@ -94,8 +94,7 @@ async def load_directory(connection: psycopg.AsyncConnection[Any]) -> Directory:
         assignments = await (await connection.execute(SQL.assignments)).fetchall()
         timezones = await (await connection.execute(SQL.timezones)).fetchall()
         consents = await (await connection.execute(SQL.consents)).fetchall()
-    assert version is not None, "the schema holds exactly one version row"
-    return _build(version[0], devices, assignments, timezones, consents)
+    return _build(version[0] if version else 0, devices, assignments, timezones, consents)
 
 
 def _build(

@@ -97,7 +97,7 @@ class GlucoseWatch:
             await self._fold(patient, series, directory, writer)
 
     def commit(self) -> None:
-        """The transaction is committed: its states are the truth."""
+        """Keep the states of the transaction, which is committed."""
         for patient, state in self._touched.items():
             self._doubtful[patient] = state is not None
             if state is None:
@@ -109,7 +109,7 @@ class GlucoseWatch:
         self._touched, self._seen = {}, None
 
     def roll_back(self) -> None:
-        """The transaction failed: drop the states it touched; they are folded from the store when needed."""
+        """Drop the states that the failed transaction touched; they are folded from the store when needed."""
         for patient in self._touched:
             self._states.pop(patient, None)
             self._doubtful[patient] = True

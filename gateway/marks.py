@@ -56,5 +56,5 @@ class Marks:
         np.maximum.at(self.newest, (device, code), at)
 
     def forget(self) -> None:
-        """A transaction failed, or another process wrote: ask the store again."""
+        """Ask the store again: a transaction failed, or another process wrote."""
         self.newest.fill(UNKNOWN)

@@ -84,7 +84,7 @@ class Pipeline:
         self._doses = DoseKeeper(settings.contact_grace_ms)
         self._connection: Connection | None = None
         self._reader: Reader | None = None
-        self._chance = random.Random()
+        self._chance = random.Random()  # noqa: S311 - jitter, not a secret
         self.journalled = 0
         """The newest journal entry whose messages are in the book."""
 
@@ -262,7 +262,7 @@ class Pipeline:
         return Heads(intake.head_device, intake.seq, intake.oldest, intake.sent_at, brought)
 
     def _apply(self, outcome: Outcome, now_ms: int) -> None:
-        """The batch is committed: what it changed in memory becomes true."""
+        """Make true in memory what the commit made true in the store."""
         self._glucose.commit()
         if len(outcome.stored):
             self._marks.advance(outcome.stored.device, outcome.stored.code, outcome.stored.at)

@@ -30,7 +30,8 @@ PUBLISH_TOGETHER = 200
 class Publisher(Protocol):
     """What receipts are published through."""
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None: ...
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Publish at QoS 1 and wait for the PUBACK. Raises ConnectionLostError."""
 
 
 class ReceiptKeeper:

@@ -68,7 +68,7 @@ class Receipt:
         self.gap_since_ms = None
 
     def _forget_below(self, oldest: int) -> None:
-        """The device holds nothing below `oldest`: what never came from there is lost."""
+        """Count as lost what never came from below `oldest`: the device does not hold it any more."""
         if oldest - 1 > self.seq:
             missing = oldest - 1 - self.seq
             missing -= sum(min(end, oldest) - start for start, end in self.above if start < oldest)

@@ -19,13 +19,20 @@ class Delivered(Protocol):
     """What the pipeline reads of a message."""
 
     @property
-    def topic(self) -> str: ...
+    def topic(self) -> str:
+        """The whole topic."""
+
     @property
-    def payload(self) -> bytes: ...
+    def payload(self) -> bytes:
+        """The bytes as published."""
+
     @property
-    def content_type(self) -> str | None: ...
+    def content_type(self) -> str | None:
+        """The MQTT 5 content type, if any."""
+
     @property
-    def packet_id(self) -> int | None: ...
+    def packet_id(self) -> int | None:
+        """The packet identifier; None at QoS 0."""
 
 
 @dataclass(frozen=True, slots=True)

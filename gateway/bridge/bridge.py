@@ -83,7 +83,7 @@ class Bridge:
             subscriptions=SUBSCRIPTIONS,
             receive_maximum=receive_maximum,
         )
-        self._chance = chance or random.Random()
+        self._chance = chance or random.Random()  # noqa: S311 - jitter, not a secret
         self._on_state = on_state
         self._connection: Connection | None = None
         self._connections = 0

@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import mqtt5
 import numpy as np
@@ -20,6 +21,7 @@ WAITING_CAP = 20_000
 BATCH_CAP = 8_192
 _ACK = np.dtype([("header", ">u2"), ("packet_id", ">u2")])
 _ACK_HEADER = 0x4002
+_GRANTED = (mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE, mqtt5.SubAckReasonCode.GRANTED_QOS_EXACTLY_ONCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Log in."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         settings = self.settings
         self._write(
             mqtt5.ConnectPacket(
@@ -203,7 +204,7 @@ class Connection(asyncio.Protocol):
         self._write(mqtt5.SubscribePacket(self._free_packet_id(), filters).write())
 
     def _on_suback(self, packet: mqtt5.SubAckPacket) -> None:
-        refused = [code for code in packet.reason_codes if code >= mqtt5.SubAckReasonCode.UNSPECIFIED_ERROR]
+        refused = [code for code in packet.reason_codes if code not in _GRANTED]
         if refused:
             self._end(LoginRefusedError(f"the broker refused a subscription: {refused[0].name.lower()}"))
         elif not self.ready.done():
