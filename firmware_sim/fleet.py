@@ -82,6 +82,7 @@ class Fleet:
         self._on_progress = on_progress
         self._connect_seconds = math.nan
         self._told = asyncio.Event()
+        self._stopped = asyncio.Event()
         self._due: list[tuple[int, int]] = []
         self._next_due: dict[int, int] = {}
         self._earlier = asyncio.Event()
@@ -95,8 +96,13 @@ class Fleet:
         self._links = [Link(device, secrets[device.plan.id], air) for device in self._devices]
         self._index = {device.plan.id: index for index, device in enumerate(self._devices)}
 
+    def stop(self) -> None:
+        """Have `run` come to its end, whatever is still to be told."""
+        self._told.set()
+        self._stopped.set()
+
     async def run(self, seconds: float | None = None) -> Summary:
-        """Run for `seconds` of real time after the history is told (None: until cancelled), settle, and sum up.
+        """Run for `seconds` of real time after the history is told (None: until `stop`), settle, and sum up.
 
         TooManyDevices: the descriptor limit is too low and cannot be raised.
         """
@@ -104,11 +110,11 @@ class Fleet:
         measuring = asyncio.create_task(self._measure(), name="measure")
         links = asyncio.create_task(self._run_links(), name="links")
         watching = asyncio.create_task(self._watch(), name="watch")
-        tasks = (measuring, links, watching)
+        timer = asyncio.create_task(self._stop_after(seconds), name="timer")
+        tasks = (measuring, links, watching, timer)
         try:
-            end = asyncio.create_task(self._until(seconds), name="end")
-            await asyncio.wait((*tasks, end), return_when=asyncio.FIRST_COMPLETED)
-            end.cancel()
+            # Only the timer ends by itself; another one that ends has a defect, and says so here.
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 if task.done():
                     task.result()
@@ -215,12 +221,13 @@ class Fleet:
             self._on_progress(progress)
             await asyncio.sleep(PROGRESS_EVERY_S)
 
-    async def _until(self, seconds: float | None) -> None:
-        if seconds is None:
-            await asyncio.Event().wait()
-            return
-        await self._told.wait()
-        await asyncio.sleep(seconds)
+    async def _stop_after(self, seconds: float | None) -> None:
+        """End once stopped, or `seconds` after the whole history is told."""
+        if seconds is not None:
+            await self._told.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
 
     async def _settle(self) -> None:
         """Give receipts a moment to come, if any ever came. Nothing new is measured any more."""

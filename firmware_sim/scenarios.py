@@ -143,7 +143,7 @@ def _patient(story: Story, index: int, start: Start) -> PatientPlan:
     return PatientPlan(
         name=f"{rng.choice(GIVEN_NAMES)} {rng.choice(FAMILY_NAMES)}",
         timezone=life.zone.key,
-        devices=(_wristband(life, index, rng, start), _pillbox(life, index, rng, start)),
+        devices=(_wristband(life, index, rng, start), *_pillbox(life, index, rng, start)),
         doses=tuple(
             DosePlan(
                 medication,
@@ -172,7 +172,8 @@ def _ordinary_life(rng: np.random.Generator, start: Start) -> _Life:
 
 
 def _steady(life: _Life, _rng: np.random.Generator, _start: Start) -> _Life:
-    return life
+    """Take no pills: a wristband and nothing that ever needs anybody."""
+    return replace(life, regimens=())
 
 
 def _night_low(life: _Life, rng: np.random.Generator, start: Start) -> _Life:
@@ -272,8 +273,10 @@ def _wristband(life: _Life, index: int, rng: np.random.Generator, start: Start) 
     )
 
 
-def _pillbox(life: _Life, index: int, rng: np.random.Generator, start: Start) -> DevicePlan:
-    return DevicePlan(
+def _pillbox(life: _Life, index: int, rng: np.random.Generator, start: Start) -> tuple[DevicePlan, ...]:
+    if not life.regimens:
+        return ()
+    box = DevicePlan(
         id=f"{start.prefix}-box-{index + 1}",
         model=DeviceModel.PILLBOX,
         seed=(start.seed, index),
@@ -291,6 +294,7 @@ def _pillbox(life: _Life, index: int, rng: np.random.Generator, start: Start) ->
         coverage=life.coverage,
         status_every_s=30,
     )
+    return (box,)
 
 
 def speed_of(text: str) -> float:
