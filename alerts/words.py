@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from math import exp
 
 from streaming.episodes import JSON, Episode, Rule
 from streaming.zones import ZoneHistory
@@ -38,9 +39,9 @@ def _missed(evidence: Mapping[str, JSON], opened: datetime, zone: ZoneHistory) -
 
 
 def _drift(evidence: Mapping[str, JSON], opened: datetime, _zone: ZoneHistory) -> str:
-    rmssd, baseline = evidence.get("rmssd"), evidence.get("baseline_rmssd")
+    rmssd, baseline = evidence.get("rmssd"), evidence.get("baseline")
     numbers = (
-        f": nightly RMSSD {rmssd:.0f} ms, usual {baseline:.0f} ms"
+        f": nightly RMSSD {rmssd:.0f} ms, usual {exp(baseline):.0f} ms"
         if isinstance(rmssd, int | float) and isinstance(baseline, int | float)
         else ""
     )

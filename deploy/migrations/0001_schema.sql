@@ -365,9 +365,12 @@ create table hrv_night (
     rolling_mean double precision,             -- 7-day mean of ln_rmssd, null below 3 nights
     z double precision,
     statistic double precision,                -- of the sequential test
+    cusum double precision,                    -- of a plain one-sided CUSUM beside it
     drift boolean not null default false,
+    settled boolean not null default false,    -- the night is over and was assessed with all that came of it
     primary key (patient_id, night)
 );
+create index hrv_night_unsettled on hrv_night (ends_at) where not settled;
 
 -- Alerts ----------------------------------------------------------------------------------------------------------
 

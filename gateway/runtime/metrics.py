@@ -40,3 +40,14 @@ class GatewayMetrics:
         self.retries = Counter(
             "vigil_batch_retries", "Batches done again after a failure, by cause", ["cause"], registry=self.registry
         )
+
+
+class WorkerMetrics:
+    """What an operator watches of a worker."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        """Register every metric."""
+        self.registry = registry or CollectorRegistry()
+        self.steps = Counter("vigil_worker_steps", "Steps done, by duty", ["duty"], registry=self.registry)
+        self.failures = Counter("vigil_worker_failures", "Steps that failed, by duty", ["duty"], registry=self.registry)
+        self.alerts = Counter("vigil_worker_alerts", "Alerts raised by deadlines", registry=self.registry)

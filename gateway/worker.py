@@ -1,0 +1,191 @@
+"""The worker process: deadlines, HRV, silent data and commands as set queries on a tick; any number of workers."""
+
+import asyncio
+import logging
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import aiomqtt
+import psycopg
+from prometheus_client import start_http_server
+
+from alerts.reconcile import Action
+from gateway.bridge.bridge import Address, full_jitter
+from gateway.commands import command_client, send_commands
+from gateway.dosing import DoseKeeper
+from gateway.hrv_keeper import HrvKeeper
+from gateway.runtime import clock
+from gateway.runtime.metrics import WorkerMetrics
+from gateway.store.alerts import AlertWriter
+from gateway.store.connect import connect
+from gateway.store.queries import load_queries
+
+SQL = load_queries("gateway.store", "worker.sql")
+log = logging.getLogger(__name__)
+
+Connection = psycopg.AsyncConnection[Any]
+Step = Callable[[Connection, int], Awaitable[int]]
+
+PATIENTS_AT_ONCE = 20
+# Twice the longest cadence of a glucose sensor (15 min): one lost reading is not silence.
+DATA_STOPPED_AFTER_MS = 30 * 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What the process needs to know."""
+
+    database_url: str
+    broker: Address
+    contact_grace_ms: int = 120_000
+    retrospective_after_ms: int = 30 * 60_000
+    metrics_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """Something to be done again and again: at once while there is more to do, else every `every_s` seconds."""
+
+    name: str
+    every_s: float
+    step: Step
+
+
+class Worker:
+    """The duties over the store. Every step is one or more short transactions with `now` as an argument."""
+
+    def __init__(self, settings: WorkerSettings, metrics: WorkerMetrics) -> None:
+        """Work with these settings."""
+        self._settings = settings
+        self._metrics = metrics
+        self._doses = DoseKeeper(settings.contact_grace_ms)
+        self._hrv = HrvKeeper()
+
+    def duties(self) -> list[Duty]:
+        """Return what a worker does, apart from sending commands."""
+        return [
+            Duty("doses", 1.0, self.settle_doses),
+            Duty("hrv windows", 2.0, self._hrv.compute_windows),
+            Duty("hrv nights", 2.0, self.assess_nights),
+            Duty("silent data", 15.0, self.mark_silent_data),
+        ]
+
+    async def settle_doses(self, connection: Connection, now_ms: int) -> int:
+        """Settle the doses of patients with something due; return how many patients that were."""
+        async with connection.transaction():
+            patients = await self._doses.patients_due(connection, now_ms, PATIENTS_AT_ONCE)
+            writer = AlertWriter(connection, now_ms, self._settings.retrospective_after_ms)
+            for patient in patients:
+                zone = await self._doses.zone(connection, patient)
+                await self._doses.settle_patient(patient, now_ms, zone, writer, now_ms)
+            await writer.finish()
+        self._metrics.alerts.inc(len(writer.raised))
+        return len(patients)
+
+    async def assess_nights(self, connection: Connection, now_ms: int) -> int:
+        """Assess HRV nights that are over."""
+        return await self._hrv.assess_nights(connection, now_ms, self._settings.retrospective_after_ms)
+
+    async def mark_silent_data(self, connection: Connection, now_ms: int) -> int:
+        """Mark open lows whose data stopped as unknown: silence never clears an alarm. Undo it when data come."""
+        async with connection.transaction():
+            cursor = await connection.execute(SQL.silent, {"since": now_ms - DATA_STOPPED_AFTER_MS})
+            changed = await cursor.fetchall()
+            writer = AlertWriter(connection, now_ms, self._settings.retrospective_after_ms)
+            for action, wanted in ((Action.DATA_UNKNOWN, True), (Action.DATA_CURRENT, False)):
+                ids = [alert_id for alert_id, stopped in changed if stopped is wanted]
+                if ids:
+                    await writer.set_data(ids, action)
+            await writer.finish()
+        return 0
+
+    async def run(self) -> None:
+        """Do all duties until cancelled; the database and the broker may go away and come back."""
+        async with asyncio.TaskGroup() as group:
+            for duty in self.duties():
+                group.create_task(self._repeat(duty), name=duty.name)
+            group.create_task(self._send_commands(), name="commands")
+
+    async def _repeat(self, duty: Duty) -> None:
+        connection: Connection | None = None
+        chance = random.Random()  # noqa: S311 - jitter, not a secret
+        attempt = 0
+        try:
+            while True:
+                try:
+                    if connection is None or connection.closed:
+                        connection = await connect(self._settings.database_url, f"vigil worker {duty.name}")
+                    more = await duty.step(connection, clock.now_ms())
+                    attempt = 0
+                except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
+                    log.warning("the database is away", extra={"duty": duty.name, "cause": str(error).strip()})
+                    more = 0
+                    attempt += 1
+                    await _closed(connection)
+                    connection = None
+                except (psycopg.Error, ArithmeticError, LookupError, TypeError, ValueError):
+                    log.exception("a duty failed; it is tried again", extra={"duty": duty.name})
+                    self._metrics.failures.labels(duty.name).inc()
+                    more = 0
+                    attempt += 1
+                self._metrics.steps.labels(duty.name).inc()
+                if not more:
+                    await asyncio.sleep(duty.every_s + full_jitter(attempt, chance) if attempt else duty.every_s)
+        finally:
+            await _closed(connection)
+
+    async def _send_commands(self) -> None:
+        """Send commands as they come: woken by a notification, or every few seconds for what it missed."""
+        chance = random.Random()  # noqa: S311 - jitter, not a secret
+        attempt = 0
+        while True:
+            try:
+                async with (
+                    await connect(self._settings.database_url, "vigil worker commands") as connection,
+                    command_client(self._settings.broker, f"vigil-worker-{chance.getrandbits(48):x}") as client,
+                ):
+                    await connection.execute("listen vigil_commands")
+                    attempt = 0
+                    while True:
+                        while await send_commands(connection, client, clock.now_ms()):
+                            pass
+                        async for _ in connection.notifies(timeout=5, stop_after=1):
+                            pass
+            except (psycopg.OperationalError, psycopg.InterfaceError, aiomqtt.MqttError, OSError) as error:
+                log.warning("commands wait", extra={"cause": str(error).strip()})
+                await asyncio.sleep(1 + full_jitter(attempt, chance))
+                attempt += 1
+
+
+async def _closed(connection: Connection | None) -> None:
+    if connection is not None:
+        await connection.close()
+
+
+async def run_worker(settings: WorkerSettings) -> None:
+    """Work until SIGTERM or SIGINT."""
+    metrics = WorkerMetrics()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = (
+        start_http_server(settings.metrics_port, "127.0.0.1", metrics.registry)[0] if settings.metrics_port else None
+    )
+    working = asyncio.create_task(Worker(settings, metrics).run(), name="worker")
+    stopping = asyncio.create_task(stop.wait(), name="stop signal")
+    log.info("worker active")
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
+    finally:
+        stopping.cancel()
+        if server is not None:
+            server.shutdown()
+    log.info("worker stopped")
