@@ -1,0 +1,192 @@
+"""Nights, baselines and drift: what counts is delay at a bearable number of false alerts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import date, timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streaming.episodes import Episode, Severity
+from streaming.hrv_drift import DriftSettings, fold_nights
+from streaming.hrv_nights import LEAST_SPREAD, NightValue, baseline, night_bounds, night_value, rolling_mean
+from streaming.hrv_windows import WINDOW_MS, HrvWindow
+from streaming.zones import DAY_MS, HOUR_MS, ZoneHistory
+
+FIRST = date(2026, 1, 1)
+USUAL, SPREAD = 3.7, 0.15
+
+
+def night_of(day: int, ln_rmssd: float | None) -> NightValue:
+    bounds = night_bounds(ZoneHistory.of("UTC"), FIRST + timedelta(days=day))
+    rmssd = None if ln_rmssd is None else float(np.exp(ln_rmssd))
+    other = None if ln_rmssd is None else 60.0
+    return NightValue(FIRST + timedelta(days=day), *bounds, 72, rmssd, other, other, ln_rmssd)
+
+
+def nights_of(z: Sequence[float | None]) -> list[NightValue]:
+    """Return nights from values in standard deviations."""
+    return [night_of(day, None if one is None else USUAL + SPREAD * one) for day, one in enumerate(z)]
+
+
+def stationary(rng: np.random.Generator, nights: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return standardised nights with lag-1 correlation 0.2."""
+    z = rng.normal(size=nights)
+    for night in range(1, nights):
+        z[night] = 0.2 * z[night - 1] + np.sqrt(1 - 0.2**2) * z[night]
+    return z
+
+
+def window(start_ms: int, rmssd: float, *, valid: bool = True) -> HrvWindow:
+    return HrvWindow(start_ms, 1, 300, 1.0, 0.0, valid, rmssd, 2 * rmssd, 60.0)
+
+
+def opened_on(episode: Episode) -> int:
+    """Return the day, counted from the first, on which the episode opened."""
+    start, _ = night_bounds(ZoneHistory.of("UTC"), FIRST)
+    return (episode.opened_at - start) // DAY_MS
+
+
+# Nights --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("day", "zone", "hours"),
+    [("2026-10-25", "Europe/Berlin", 7), ("2026-03-29", "Europe/Berlin", 5), ("2026-06-01", "Europe/Berlin", 6)],
+)
+def test_a_night_is_local_and_as_long_as_it_is(day: str, zone: str, hours: int) -> None:
+    start, end = night_bounds(ZoneHistory.of(zone), date.fromisoformat(day))
+    assert end - start == hours * HOUR_MS
+    assert ZoneHistory.of(ZoneInfo(zone)).local(start).hour == 0
+
+
+def test_a_night_is_the_median_of_an_hour_of_valid_windows_at_least() -> None:
+    bounds = night_bounds(ZoneHistory.of("UTC"), FIRST)
+    windows = [window(bounds[0] + i * WINDOW_MS, 20.0 + i) for i in range(12)]
+    outside = [
+        window(bounds[0] - WINDOW_MS, 500),
+        window(bounds[1], 500),
+        window(bounds[1] - WINDOW_MS, 500, valid=False),
+    ]
+    found = night_value(FIRST, bounds, [*windows, *outside])
+    assert (found.windows, found.rmssd, found.sdnn, found.mean_heart_rate) == (12, 25.5, 51.0, 60.0)
+    assert found.ln_rmssd == pytest.approx(np.median(np.log(np.arange(20, 32))))
+    short = night_value(FIRST, bounds, windows[1:])
+    assert (short.windows, short.rmssd, short.ln_rmssd) == (11, None, None)
+
+
+def test_the_baseline_is_robust_and_has_a_floor() -> None:
+    found = baseline([3.5, 3.6, 3.7, 3.8, 3.9, 9.0])
+    assert found.nights == 6
+    assert found.center == pytest.approx(3.75)
+    assert found.spread == pytest.approx(1.4826 * 0.15)
+    assert baseline([3.7] * 20).spread == LEAST_SPREAD
+
+
+def test_the_rolling_mean_needs_three_nights_of_seven_days() -> None:
+    nights = [night_of(day, value) for day, value in ((0, 9.0), (1, 3.0), (5, 4.0), (6, None), (7, 5.0))]
+    assert rolling_mean(nights, FIRST + timedelta(days=7)) == pytest.approx(4.0)
+    assert rolling_mean(nights, FIRST + timedelta(days=8)) is None
+
+
+# Drift ---------------------------------------------------------------------------------------------------------------
+
+
+def test_shown_from_seven_nights_and_alarming_from_fourteen() -> None:
+    quiet = [0.3, -0.3, 1, -1, 0.5, -0.5, 0.0] * 2
+    assessments, _ = fold_nights(nights_of([*quiet, 0]))
+    assert [one.baseline is not None for one in assessments] == [False] * 7 + [True] * 8
+    assert [one.statistic is not None for one in assessments] == [False] * 14 + [True]
+    assert fold_nights(nights_of([*quiet[:13], -9]))[1] == []
+    assert [opened_on(one) for one in fold_nights(nights_of([*quiet, -9]))[1]] == [14]
+
+
+def test_opens_at_the_end_of_the_night_and_resolves_after_three_usual_ones() -> None:
+    quiet = [0.3, -0.3, 1, -1, 0.5, -0.5, 0.0] * 3
+    values = [*quiet, -3, -3, -2.9, -3, 0, None, 0, -3, 0, 0, 0, 0]
+    assessments, episodes = fold_nights(nights_of(values))
+    assert len(episodes) == 1
+    found = episodes[0]
+    nights = nights_of(values)
+    assert found.opened_at == nights[22].ends_at
+    assert found.resolved_at == nights[31].ends_at
+    assert found.severity is Severity.MEDIUM
+    assert [index for index, one in enumerate(assessments) if one.drift] == list(range(22, 32))
+    assert assessments[31].baseline == assessments[22].baseline  # learns nothing from flagged nights
+    assert assessments[32].baseline is not None
+
+
+def test_falling_night_by_night_is_high() -> None:
+    quiet = [0.3, -0.3, 1, -1, 0.5, -0.5, 0.0] * 3
+    _, at_once = fold_nights(nights_of([*quiet, -0.4, -0.9, -5.0]))
+    assert [one.severity for one in at_once] == [Severity.HIGH]
+    _, later = fold_nights(nights_of([*quiet, -6, -2, -2.1, -2.2, -2.3]))
+    assert [one.severity for one in later] == [Severity.HIGH]
+    _, with_a_gap = fold_nights(nights_of([*quiet, -6, -2, -2.1, None, -2.2, -2.3]))
+    assert [one.severity for one in with_a_gap] == [Severity.MEDIUM]
+
+
+def test_a_rise_is_no_drift() -> None:
+    assert fold_nights(nights_of([0.3, -0.3, 1, -1, 0.5, -0.5, 0.0] * 3 + [4] * 20))[1] == []
+
+
+def test_after_a_long_silence_the_baseline_begins_anew() -> None:
+    quiet = [0.3, -0.3, 1, -1, 0.5, -0.5, 0.0]
+    assessments, _ = fold_nights(nights_of([*quiet * 3, *[None] * 61, *quiet, 0]))
+    assert assessments[82].baseline is None
+    assert assessments[-1].baseline is not None
+    assert assessments[-1].statistic is None
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.one_of(st.none(), st.floats(-6, 3)), max_size=60),
+    st.randoms(use_true_random=False),
+    st.integers(0, 60),
+)
+def test_neither_order_nor_future_change_the_past(values: list[float | None], order: random.Random, known: int) -> None:
+    nights = nights_of(values)
+    assessments, episodes = fold_nights(nights)
+    shuffled = list(nights)
+    order.shuffle(shuffled)
+    assert fold_nights(shuffled) == (assessments, episodes)
+    earlier, earlier_episodes = fold_nights(nights[:known])
+    assert earlier == assessments[:known]
+    assert [one.opened_at for one in earlier_episodes] == [one.opened_at for one in episodes][: len(earlier_episodes)]
+
+
+def test_false_alerts_and_delay_are_what_the_clinic_can_live_with() -> None:
+    """Seeded: per 180 stationary nights after 30 of baseline at most about one false alert; a step of 2 SD, 4 nights."""
+    rng = np.random.default_rng(20_261_001)
+    patients = 120
+    false_alerts = sum(
+        opened_on(episode) >= 30
+        for _ in range(patients)
+        for episode in fold_nights(nights_of(stationary(rng, 210).tolist()))[1]
+    )
+    assert false_alerts / patients <= 1.2
+    assert median_delay(rng, patients, 2) <= 4
+    assert median_delay(rng, patients, 1) <= 14
+
+
+def median_delay(rng: np.random.Generator, patients: int, step: float) -> float:
+    """Return the nights from a lasting step down, on night 30, to the end of the night that fires."""
+    delays = []
+    for _ in range(patients):
+        z = stationary(rng, 90)
+        z[30:] -= step
+        days = [opened_on(one) for one in fold_nights(nights_of(z.tolist()))[1]]
+        if not any(day < 30 for day in days):
+            delays.append(min((day - 29 for day in days), default=60))
+    return float(np.median(delays))
+
+
+def test_settings_can_be_stricter() -> None:
+    z = [0.3, -0.3, 1, -1, 0.5, -0.5, 0.0] * 3 + [-2.0] * 3
+    assert fold_nights(nights_of(z), DriftSettings(threshold=9))[1] == []
+    assert fold_nights(nights_of(z), DriftSettings(threshold=2))[1] != []
