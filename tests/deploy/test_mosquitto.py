@@ -173,11 +173,14 @@ async def test_what_was_written_survives_a_kill(broker: MosquittoServer) -> None
     async with administrator(broker) as admin:
         await add_device(admin, "d1")
         await admin.publish("vigil/v1/d1/receipt", b'{"seq": 7}', qos=1, retain=True)
-    await asyncio.sleep(6)  # autosave
+    saved = broker.folder / "mosquitto.db"
+    assert await asyncio.to_thread(
+        wait_until, lambda: saved.exists() and b'"seq": 7' in saved.read_bytes(), within_seconds=20
+    )
     broker.kill()
     assert not broker.is_running
     broker.start()
     async with device(broker, "d1") as client:
         await client.subscribe("vigil/v1/d1/receipt", qos=1)
-        message = await anext(client.messages)
+        message = await asyncio.wait_for(anext(client.messages), 5)
         assert message.payload == b'{"seq": 7}'
