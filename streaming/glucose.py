@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from devices.units import glucose_limit
-from devices.vocabulary import Flag, Unit
+from devices.vocabulary import Code, Flag, Unit
 from streaming.episodes import JSON, Episode, Rule, Severity
 from streaming.zones import MINUTE_MS, MINUTES_PER_DAY, Int64, ZoneHistory
 
@@ -153,6 +153,7 @@ class NocturnalHypoglycaemia:
 
     rule: Final = Rule.NOCTURNAL_HYPOGLYCAEMIA
     version: Final = 1
+    code: Final = Code.GLUCOSE
 
     def __init__(self, settings: NocturnalSettings | None = None) -> None:
         """Fold with the given limits, by default the clinic's."""
