@@ -21,7 +21,9 @@ SPARE_DESCRIPTORS = 64
 BACKLOG_OF_A_FLEET = 20_000
 """Messages of history a whole fleet may have waiting for receipts; shared out among its devices."""
 PROGRESS_EVERY_S = 0.5
-SETTLE_S = 10.0
+SETTLE_STEP_S = 0.1
+SETTLE_S = 6.0
+"""At the end: how long to wait for one more receipt; a gateway gives one every few seconds."""
 
 
 class TooManyDevices(Exception):
@@ -120,11 +122,11 @@ class Fleet:
                     task.result()
             measuring.cancel()
             await self._settle()
+            self._look()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        self._on_progress(self.progress())
         return self.summary()
 
     def progress(self) -> Progress:
@@ -211,15 +213,18 @@ class Fleet:
     async def _watch(self) -> None:
         """Report progress, and notice the moments that matter."""
         while True:
-            progress = self.progress()
-            if math.isnan(self._connect_seconds) and all(link.ever_connected for link in self._links):
-                self._connect_seconds = (self._wall_ms() - self._started_ms) / 1000
-            if progress.live == progress.devices:
-                self._told.set()
-                if all(device.history_receipted for device in self._devices):
-                    self.caught_up.set()
-            self._on_progress(progress)
+            self._look()
             await asyncio.sleep(PROGRESS_EVERY_S)
+
+    def _look(self) -> None:
+        progress = self.progress()
+        if math.isnan(self._connect_seconds) and all(link.ever_connected for link in self._links):
+            self._connect_seconds = (self._wall_ms() - self._started_ms) / 1000
+        if progress.live == progress.devices:
+            self._told.set()
+            if all(device.history_receipted for device in self._devices):
+                self.caught_up.set()
+        self._on_progress(progress)
 
     async def _stop_after(self, seconds: float | None) -> None:
         """End once stopped, or `seconds` after the whole history is told."""
@@ -230,13 +235,12 @@ class Fleet:
                 await self._stopped.wait()
 
     async def _settle(self) -> None:
-        """Give receipts a moment to come, if any ever came. Nothing new is measured any more."""
-        if not any(device.flash.oldest > 1 + device.flash.overwritten for device in self._devices):
-            return
-        for _ in range(round(SETTLE_S / PROGRESS_EVERY_S)):
-            if not any(len(device.flash) for device in self._devices):
-                return
-            await asyncio.sleep(PROGRESS_EVERY_S)
+        """Wait for the receipts of what was sent, as long as they keep coming. Nothing new is measured any more."""
+        least, still_s = math.inf, 0.0
+        while still_s < SETTLE_S and (waiting := sum(len(device.flash) for device in self._devices)):
+            still_s = still_s + SETTLE_STEP_S if waiting >= least else 0.0
+            least = min(least, waiting)
+            await asyncio.sleep(SETTLE_STEP_S)
 
 
 def raise_descriptor_limit(wanted: int) -> None:

@@ -1,6 +1,5 @@
 """Named fleets: who is simulated, and what happens to them."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
@@ -267,7 +266,7 @@ def _wristband(life: _Life, index: int, rng: np.random.Generator, start: Start) 
         ),
         cbor=index % 4 == 3,
         drift_ppm=float(rng.normal(0.0, 20.0)),
-        offset_ms=int(rng.normal(0.0, 400.0)),
+        offset_ms=-abs(int(rng.normal(0.0, 400.0))),
         coverage=life.coverage,
         duplicate_probability=life.duplicates,
     )
@@ -295,13 +294,3 @@ def _pillbox(life: _Life, index: int, rng: np.random.Generator, start: Start) ->
         status_every_s=30,
     )
     return (box,)
-
-
-def speed_of(text: str) -> float:
-    """Read `--speed`: a number above 1, or `max` for as fast as receipts allow; ValueError for anything else."""
-    if text == "max":
-        return math.inf
-    speed = float(text)
-    if not speed > 1.0 or math.isinf(speed):
-        raise ValueError(f"{text} never catches up: a speed is a number above 1, or max")
-    return speed

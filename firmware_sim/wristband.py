@@ -71,6 +71,7 @@ class Wristband:
         self._nights = NightlyVariability([*seed, 12], traits.heart, traits.first_day, traits.step)
         self._dropouts = np.random.default_rng([*seed, 13])
         self._rr_seed = [*seed, 14]
+        self._worn_since: int | None = None
 
     def next_due(self, after_ms: int) -> int:
         """Return the next minute of the band's grid."""
@@ -79,6 +80,8 @@ class Wristband:
 
     def measure(self, start_ms: int, end_ms: int, *, live: bool) -> list[Draft]:
         """Return telemetry: one message a call, more if it would grow too large."""
+        if self._worn_since is None:
+            self._worn_since = start_ms
         minutes = np.arange(self.next_due(start_ms), end_ms + 1, MINUTE_MS, dtype=np.int64)
         fives = minutes[(minutes - self._traits.phase_ms) % GLUCOSE_EVERY_MS == 0]
         hours = fives[(fives - self._traits.phase_ms) % HOUR_MS == 0]
@@ -87,7 +90,7 @@ class Wristband:
         rates = np.rint(self._heart.at(beats)).astype(int).tolist()
         series += _regular(Code.HEART_RATE, Unit.PER_MIN, beats, rates, MINUTE_MS if live else GLUCOSE_EVERY_MS)
         series += _regular(Code.BATTERY, Unit.PERCENT, hours, [self.battery(at) for at in hours.tolist()], HOUR_MS)
-        series += self._rr_series(start_ms, end_ms)
+        series += self._rr_series(max(start_ms, self._worn_since + RR_LASTS_MS + 2 * RR_MARGIN_MS), end_ms)
         return _pack(series, end_ms)
 
     def battery(self, at_ms: int) -> int:

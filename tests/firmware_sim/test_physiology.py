@@ -55,7 +55,10 @@ def test_rmssd_is_right_on_average_to_a_part_in_a_thousand() -> None:
 
 def test_slow_waves_reach_sdnn_but_not_rmssd() -> None:
     rng = np.random.default_rng(2)
-    ratios = [np.std(rr, ddof=1) / rmssd(rr) for rr in (rr_intervals(rng, mean_ms=950, rmssd_ms=35, duration_ms=306_000) for _ in range(100))]
+    ratios = [
+        np.std(rr, ddof=1) / rmssd(rr)
+        for rr in (rr_intervals(rng, mean_ms=950, rmssd_ms=35, duration_ms=306_000) for _ in range(100))
+    ]
     assert 0.9 < np.median(ratios) < 1.5
 
 
@@ -142,7 +145,9 @@ def test_pieces_do_not_matter(cuts: list[int]) -> None:
 
 
 def test_doses_are_missed_and_late_as_often_as_set() -> None:
-    habit = DoseHabit(miss_probability=0.1, late_probability=0.2, routine_minutes=5, scatter_minutes=10, late_minutes=60)
+    habit = DoseHabit(
+        miss_probability=0.1, late_probability=0.2, routine_minutes=5, scatter_minutes=10, late_minutes=60
+    )
     lateness = [habit.lateness_ms([9], MARCH_1 + day * DAY_MS) for day in range(8_000)]
     taken = np.array([late for late in lateness if late is not None]) / MINUTE_MS
     assert 1 - len(taken) / len(lateness) == pytest.approx(0.1, abs=0.015)
