@@ -73,16 +73,22 @@ class GlucoseWatch:
         for (patient, _), (newest,) in zip(pairs, await cursor.fetchall(), strict=True):
             self._newest[patient] = max(int(self._newest[patient]), newest)
 
+    def matters(self, rows: Rows) -> bool:
+        """Whether fresh rows may change a patient's state; if not they are only noted, and `step` need not be called."""
+        self._touched, self._seen = {}, None
+        rows = _glucose(rows)
+        if len(rows):
+            self._seen = (rows.patient, rows.at)
+        return bool((self._candidates(rows) | (rows.at <= self._newest[rows.patient])).any())
+
     async def step(self, rows: Rows, directory: Directory, writer: AlertWriter) -> None:
         """Fold the fresh glucose among `rows`, which are stored in this transaction, and write what follows."""
         self._touched, self._seen = {}, None
-        glucose = rows.code == Code.GLUCOSE
-        if not glucose.all():
-            rows = rows.take(glucose)
+        rows = _glucose(rows)
         if not len(rows):
             return
         self._seen = (rows.patient, rows.at)
-        matters = self.detector.candidates(rows.value, rows.unit, rows.flags) | self._doubtful[rows.patient]
+        matters = self._candidates(rows)
         late = (rows.at <= self._newest[rows.patient]) & ~matters
         if late.any():
             matters[late] = await self._covered(writer.connection, rows.take(late))
@@ -95,6 +101,9 @@ class GlucoseWatch:
         for patient, chosen in zip(patients.tolist(), np.split(order, starts[1:]), strict=True):
             series = GlucoseSeries(rows.at[chosen], rows.value[chosen], rows.unit[chosen], rows.flags[chosen])
             await self._fold(patient, series, directory, writer)
+
+    def _candidates(self, rows: Rows) -> NDArray[np.bool_]:
+        return self.detector.candidates(rows.value, rows.unit, rows.flags) | self._doubtful[rows.patient]
 
     def commit(self) -> None:
         """Keep the states of the transaction, which is committed."""
@@ -118,7 +127,7 @@ class GlucoseWatch:
     async def _covered(self, connection: Connection, rows: Rows) -> NDArray[np.bool_]:
         """Return which late rows fall into an episode that is known already."""
         covered = np.zeros(len(rows), np.bool_)
-        parameters = {"rule": self.detector.rule, "patient": rows.patient.tolist(), "at": rows.at.tolist()}
+        parameters = {"rule": self.detector.rule, "patient": rows.patient, "at": rows.at}
         cursor = await connection.execute(ALERTS.covered, parameters)
         for (position,) in await cursor.fetchall():
             covered[position] = True
@@ -194,6 +203,11 @@ class GlucoseWatch:
             bigger = np.zeros(max(patient + 1, 2 * len(self._doubtful)), np.bool_)
             bigger[: len(self._doubtful)] = self._doubtful
             self._doubtful = bigger
+
+
+def _glucose(rows: Rows) -> Rows:
+    glucose = rows.code == Code.GLUCOSE
+    return rows if glucose.all() else rows.take(glucose)
 
 
 def settled_before(standing: Sequence[Standing], at_ms: int) -> int:

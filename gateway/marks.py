@@ -40,7 +40,7 @@ class Marks:
         if not unknown.any():
             return
         pairs = np.unique(np.stack((device[unknown], code[unknown].astype(np.int32))), axis=1)
-        parameters = {"device": pairs[0].tolist(), "code": pairs[1].tolist()}
+        parameters = {"device": pairs[0], "code": pairs[1].astype(np.int16)}
         cursor = await connection.execute(SQL.newest, parameters)
         self.newest[pairs[0], pairs[1]] = [row[0] for row in await cursor.fetchall()]
 

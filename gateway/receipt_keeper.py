@@ -100,7 +100,7 @@ class ReceiptKeeper:
             self._to_publish.update(key for key, _ in moved)
             await self._publish()
         except (psycopg.OperationalError, psycopg.InterfaceError, ConnectionLostError, OSError) as error:
-            self.book.moved.update(key for key, _ in moved)
+            self.book.mark_moved(key for key, _ in moved)
             log.warning("receipts wait", extra={"cause": str(error).strip()})
             if self._connection is not None and self._connection.broken:
                 self._connection = None

@@ -1,13 +1,14 @@
 """How far each device's messages are committed: the cumulative receipt behind which it may free its flash. Pure."""
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 ABSENT = -1
+NO_OFFSET = -(2**62)
 GAP_LOST_AFTER_MS = 10 * 60_000
 # Ranges beyond a gap that are remembered for one device; past it the oldest gap counts as lost, so that a device that
 # numbers at random cannot fill our memory.
@@ -116,42 +117,80 @@ class Heads:
         """Return the number of messages."""
         return len(self.seq)
 
+    @staticmethod
+    def join(parts: Sequence["Heads"]) -> "Heads":
+        """Return the messages of all parts, in order."""
+        return Heads(
+            np.concatenate([part.device for part in parts]),
+            np.concatenate([part.seq for part in parts]),
+            np.concatenate([part.oldest for part in parts]),
+            np.concatenate([part.stamp for part in parts]),
+            np.concatenate([part.news for part in parts]),
+        )
+
 
 class ReceiptBook:
-    """The receipts of all devices seen, and which of them moved since they were last written down."""
+    """The receipts of all devices seen, and which of them moved since they were last written down.
+
+    Committed batches are only put aside; they are folded when somebody asks, so that a batch costs next to nothing.
+    """
 
     def __init__(self, receipts: dict[int, Receipt] | None = None) -> None:
         """Begin with what the store knows."""
-        self.receipts = receipts if receipts is not None else {}
-        self.moved: set[int] = set()
+        self._receipts = receipts if receipts is not None else {}
+        self._moved: set[int] = set()
         self._offsets: dict[int, int] = {}
+        self._aside: list[tuple[Heads, int]] = []
 
     def add(self, heads: Heads, now_ms: int) -> None:
-        """Take in a committed batch, in the order of its messages; devices without gaps are done column-wise."""
-        if not len(heads):
+        """Take in a batch that was committed; `now_ms` is when it arrived."""
+        if len(heads):
+            self._aside.append((heads, now_ms))
+
+    @property
+    def receipts(self) -> dict[int, Receipt]:
+        """The receipts by device key, with everything that was added."""
+        self._fold()
+        return self._receipts
+
+    def mark_moved(self, devices: Iterable[int]) -> None:
+        """Have receipts written again: the last time failed."""
+        self._moved.update(devices)
+
+    def _fold(self) -> None:
+        """Fold what was put aside; devices whose numbers simply went on are done column-wise."""
+        if not self._aside:
             return
-        order = np.argsort(heads.device, kind="stable")
-        device = heads.device[order]
+        aside, self._aside = self._aside, []
+        heads = Heads.join([heads for heads, _ in aside])
+        arrival = np.repeat([now_ms for _, now_ms in aside], [len(heads) for heads, _ in aside])
+        order = np.lexsort((heads.seq, heads.device))
+        device, seq, stamp = heads.device[order], heads.seq[order], heads.stamp[order]
         starts = np.flatnonzero(np.concatenate(([True], device[1:] != device[:-1])))
         ends = np.append(starts[1:], len(device))
-        seq, stamp = heads.seq[order], heads.stamp[order]
-        steps = np.concatenate(([1], np.diff(seq)))
-        # A device's messages follow one another when every step inside its group is one.
-        breaks = np.add.reduceat((steps != 1).astype(np.int64), starts) - (steps[starts] != 1)
+        keys = device[starts].tolist()
+        known = [self._receipts.get(key) for key in keys]
+        base = np.array([receipt.seq if receipt and not receipt.above else -2 for receipt in known], np.int64)
+        later = seq > np.repeat(base, ends - starts)
+        distinct = later.copy()
+        distinct[1:] &= (seq[1:] != seq[:-1]) | (device[1:] != device[:-1])
+        newest = seq[ends - 1]
+        follows = np.add.reduceat(distinct.astype(np.int64), starts) == np.maximum(newest - base, 0)
+        set_back = np.logical_or.reduceat(~later & heads.news[order], starts)
+        says_oldest = np.maximum.reduceat(heads.oldest[order], starts) != ABSENT
+        plain = (base != -2) & follows & ~set_back & ~says_oldest
         newest_stamp = np.maximum.reduceat(stamp, starts)
-        plain = (breaks == 0) & (np.maximum.reduceat(heads.oldest[order], starts) == ABSENT)
-        for group, key in enumerate(device[starts].tolist()):
-            if newest_stamp[group] != ABSENT:
-                offset = int(newest_stamp[group]) - now_ms
-                self._offsets[key] = max(offset, self._offsets.get(key, offset))
-            start, end = int(starts[group]), int(ends[group])
-            receipt = self.receipts.get(key)
-            if receipt is not None and plain[group] and not receipt.above and int(seq[start]) == receipt.seq + 1:
-                receipt.seq = int(seq[end - 1])
+        lead = np.maximum.reduceat(np.where(stamp == ABSENT, NO_OFFSET, stamp - arrival[order]), starts)
+        for group, (key, receipt) in enumerate(zip(keys, known, strict=True)):
+            if lead[group] != NO_OFFSET:
+                self._offsets[key] = max(int(lead[group]), self._offsets.get(key, NO_OFFSET))
+            if receipt is not None and plain[group]:
+                receipt.seq = max(receipt.seq, int(newest[group]))
                 receipt.stamp_ms = max(receipt.stamp_ms, int(newest_stamp[group]))
-                self.moved.add(key)
             else:
-                self._one_by_one(key, heads, order[start:end].tolist(), now_ms)
+                rows = np.sort(order[starts[group] : ends[group]]).tolist()
+                self._one_by_one(key, heads, rows, arrival)
+        self._moved.update(keys)
 
     def declare_lost(self, now_ms: int) -> int:
         """Give up gaps older than 10 min; return how many messages that loses in all."""
@@ -159,13 +198,14 @@ class ReceiptBook:
         for key, receipt in self.receipts.items():
             if receipt.above and (missing := receipt.declare_lost(now_ms)):
                 lost += missing
-                self.moved.add(key)
+                self._moved.add(key)
         return lost
 
     def take_moved(self) -> list[tuple[int, Receipt]]:
         """Return the receipts that changed since the last call."""
-        moved = [(key, self.receipts[key]) for key in sorted(self.moved)]
-        self.moved.clear()
+        receipts = self.receipts
+        moved = [(key, receipts[key]) for key in sorted(self._moved)]
+        self._moved.clear()
         return moved
 
     def take_offsets(self) -> dict[int, int]:
@@ -173,6 +213,7 @@ class ReceiptBook:
 
         The smallest delay counts: a message may have waited, but none arrives before it was sent.
         """
+        self._fold()
         offsets, self._offsets = self._offsets, {}
         return offsets
 
@@ -181,12 +222,11 @@ class ReceiptBook:
         receipt = self.receipts.get(device_key)
         return receipt is not None and bool(receipt.above)
 
-    def _one_by_one(self, key: int, heads: Heads, rows: Iterable[int], now_ms: int) -> None:
+    def _one_by_one(self, key: int, heads: Heads, rows: Iterable[int], arrival: NDArray[np.int64]) -> None:
         for row in rows:
-            seq, oldest = int(heads.seq[row]), int(heads.oldest[row])
-            receipt = self.receipts.get(key)
+            seq, oldest, now_ms = int(heads.seq[row]), int(heads.oldest[row]), int(arrival[row])
+            receipt = self._receipts.get(key)
             if receipt is None:
                 first = min(oldest, seq) if oldest != ABSENT else seq
-                receipt = self.receipts[key] = Receipt(first, first - 1)
+                receipt = self._receipts[key] = Receipt(first, first - 1)
             receipt.add(seq, oldest, int(heads.stamp[row]), news=bool(heads.news[row]), now_ms=now_ms)
-        self.moved.add(key)

@@ -47,6 +47,20 @@ async def copy_observations(connection: Connection, rows: Rows, now_ms: int) -> 
         await copy.write(data)
 
 
+async def express(
+    connection: Connection, rows: Rows, heads: Heads, version: int, now_ms: int
+) -> tuple[int, int | None]:
+    """Store a small batch of new rows and its journal entry in one statement, a transaction of its own.
+
+    Returns the directory's version (another one than `version`: nothing was stored) and the journal entry's id.
+    Raises psycopg.errors.UniqueViolation when a row is not new.
+    """
+    parameters = {**journal_parameters(heads, now_ms), "heads_device": heads.device, **_columns(rows)}
+    cursor = await connection.execute(SQL.express, {**parameters, "version": version})
+    row = await cursor.fetchone()
+    return row if row is not None else (0, None)
+
+
 async def insert_late(connection: Connection, rows: Rows, now_ms: int) -> NDArray[np.bool_]:
     """Store rows that may be stored already; return which ones were new. Keys must be distinct."""
     new = np.zeros(len(rows), np.bool_)
@@ -61,26 +75,28 @@ async def compare(connection: Connection, rows: Rows, now_ms: int) -> Compared:
     columns = _columns(rows)
     span = {"oldest": int(rows.at.min()), "newest": int(rows.at.max())}
     cursor = await connection.execute(SQL.stored, {**columns, **span})
-    kept: dict[int, tuple[float | None, int]] = {n: (value, unit) for n, value, unit in await cursor.fetchall()}
-    sent = list(zip(columns["value"], columns["unit"], strict=True))
-    contrary = np.array([n for n in range(len(rows)) if n in kept and kept[n] != sent[n]], np.int64)
-    if len(contrary):
-        parameters = _columns(rows.take(contrary))
-        parameters["kept_value"] = [kept[n][0] for n in contrary.tolist()]
-        parameters["kept_unit"] = [kept[n][1] for n in contrary.tolist()]
-        await connection.execute(SQL.conflicts, {**parameters, "now": now_ms})
-    return Compared(len(rows) - len(contrary), len(contrary))
+    value, unit = rows.value.copy(), rows.unit.copy()
+    for position, kept_value, kept_unit in await cursor.fetchall():
+        value[position] = np.nan if kept_value is None else kept_value
+        unit[position] = kept_unit
+    same = ((value == rows.value) | (np.isnan(value) & np.isnan(rows.value))) & (unit == rows.unit)
+    contrary = ~same
+    conflicts = int(contrary.sum())
+    if conflicts:
+        kept = {"kept_value": value[contrary], "kept_unit": unit[contrary]}
+        await connection.execute(SQL.conflicts, {**_columns(rows.take(contrary)), **kept, "now": now_ms})
+    return Compared(len(rows) - conflicts, conflicts)
 
 
-def _columns(rows: Rows) -> dict[str, list[Any]]:
+def _columns(rows: Rows) -> dict[str, NDArray[Any]]:
     return {
-        "at": rows.at.tolist(),
-        "device": rows.device.tolist(),
-        "patient": rows.patient.tolist(),
-        "code": rows.code.tolist(),
-        "unit": rows.unit.tolist(),
-        "flags": rows.flags.tolist(),
-        "value": [None if value != value else value for value in rows.value.tolist()],  # noqa: PLR0124 - NaN
+        "at": rows.at,
+        "device": rows.device,
+        "patient": rows.patient,
+        "code": rows.code,
+        "unit": rows.unit,
+        "flags": rows.flags,
+        "value": rows.value,
     }
 
 
@@ -195,11 +211,11 @@ def journal_parameters(heads: Heads, now_ms: int) -> dict[str, Any]:
     """Return the parameters of SQL.journal, which notes the numbered messages that a transaction holds."""
     return {
         "now": now_ms,
-        "device": heads.device.tolist(),
-        "seq": heads.seq.tolist(),
-        "oldest": heads.oldest.tolist(),
-        "stamp": heads.stamp.tolist(),
-        "news": heads.news.tolist(),
+        "device": heads.device,
+        "seq": heads.seq,
+        "oldest": heads.oldest,
+        "stamp": heads.stamp,
+        "news": heads.news,
     }
 
 

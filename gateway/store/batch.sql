@@ -16,6 +16,27 @@ copy observation (at, received_at, device_key, patient_id, code, unit, flags, va
 -- The fast lane of RR runs.
 copy rr_series (at, ends_at, received_at, device_key, patient_id, unit, flags, intervals) from stdin (format binary);
 
+-- name: express
+-- A small batch of rows that are new by construction and change no patient's state, in one statement and one round trip.
+-- Stores nothing if the directory changed meanwhile; returns the directory's version and the journal entry's id.
+with directory as (
+    select version from directory_version
+), entry as (
+    insert into receipt_journal (received_at, device_keys, seqs, oldest, stamps, news)
+    select from_ms(%(now)s), %(heads_device)s::int[], %(seq)s::bigint[], %(oldest)s::bigint[], %(stamp)s::bigint[],
+           %(news)s::bool[]
+    from directory where version = %(version)s and cardinality(%(seq)s::bigint[]) > 0
+    returning id
+), stored as (
+    insert into observation (at, received_at, device_key, patient_id, code, unit, flags, value)
+    select from_ms(at), from_ms(%(now)s), device, patient, code, unit, flags, nullif(value, 'NaN')
+    from directory, unnest(%(at)s::bigint[], %(device)s::int[], %(patient)s::int[], %(code)s::smallint[],
+                           %(unit)s::smallint[], %(flags)s::smallint[], %(value)s::float8[])
+        as row (at, device, patient, code, unit, flags, value)
+    where version = %(version)s
+)
+select version, (select id from entry) from directory;
+
 -- name: newest
 -- The newest stored time of each (device, code); -1 where nothing is stored.
 select coalesce((select to_ms(o.at) from observation o
@@ -39,7 +60,7 @@ with sent as (
         with ordinality as row (at, device, patient, code, unit, flags, value, n)
 ), stored as (
     insert into observation (at, received_at, device_key, patient_id, code, unit, flags, value)
-    select at, from_ms(%(now)s), device, patient, code, unit, flags, value from sent
+    select at, from_ms(%(now)s), device, patient, code, unit, flags, nullif(value, 'NaN') from sent
     on conflict (device_key, code, at) do nothing
     returning device_key, code, at
 )
@@ -55,7 +76,8 @@ where o.at between from_ms(%(oldest)s) and from_ms(%(newest)s);
 -- name: conflicts
 -- Keeps readings that contradict a stored one; returns how many were not known yet.
 insert into conflict (device_key, patient_id, code, at, unit, flags, value, kept_value, kept_unit, received_at)
-select device, patient, code, from_ms(at), unit, flags, value, kept_value, kept_unit, from_ms(%(now)s)
+select device, patient, code, from_ms(at), unit, flags, nullif(value, 'NaN'), nullif(kept_value, 'NaN'), kept_unit,
+       from_ms(%(now)s)
 from unnest(%(at)s::bigint[], %(device)s::int[], %(patient)s::int[], %(code)s::smallint[], %(unit)s::smallint[],
             %(flags)s::smallint[], %(value)s::float8[], %(kept_value)s::float8[], %(kept_unit)s::smallint[])
     as row (at, device, patient, code, unit, flags, value, kept_value, kept_unit)

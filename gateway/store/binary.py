@@ -1,10 +1,14 @@
-"""Rows in PostgreSQL's binary COPY format, made from whole numpy columns."""
+"""Whole numpy columns as PostgreSQL's binary COPY rows and binary array parameters."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
+from psycopg.abc import DumperKey
+from psycopg.adapt import Dumper, PyFormat
+from psycopg.pq import Format
 
 # PostgreSQL documentation, COPY, "Binary Format": signature, flags field, header extension length.
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -122,3 +126,46 @@ def rr_rows(runs: Iterable[tuple[float, float, int, int, int, int, NDArray[np.fl
         parts += [head.tobytes(), elements.tobytes()]
     parts.append(TRAILER)
     return b"".join(parts)
+
+
+class ArrayDumper(Dumper):
+    """Sends a one-dimensional numpy array as a PostgreSQL array, without a Python object per element.
+
+    psycopg's own list adaptation costs a microsecond an element, which is a third of a message's whole budget.
+    """
+
+    format = Format.BINARY
+
+    # PostgreSQL documentation, "System Catalogs", pg_type: (element, array, width) by numpy type.
+    _TYPES: Mapping[type, tuple[int, int, str]] = {
+        np.int16: (21, 1005, ">i2"),
+        np.int32: (23, 1007, ">i4"),
+        np.int64: (20, 1016, ">i8"),
+        np.float64: (701, 1022, ">f8"),
+        np.bool_: (16, 1000, ">i1"),
+    }
+
+    def get_key(self, obj: NDArray[Any], format: PyFormat) -> DumperKey:  # noqa: A002, ARG002 - psycopg's name
+        """Tell arrays of different element types apart."""
+        return (self.cls, obj.dtype.type)
+
+    def upgrade(self, obj: NDArray[Any], format: PyFormat) -> "ArrayDumper":  # noqa: A002, ARG002 - psycopg's name
+        """Return a dumper that knows the array's type."""
+        dumper = ArrayDumper(self.cls)
+        dumper.oid = self._TYPES[obj.dtype.type][1]
+        return dumper
+
+    def dump(self, obj: NDArray[Any]) -> bytes:
+        """Return the array: one dimension, no nulls (NaN stays NaN)."""
+        element, _, width = self._TYPES[obj.dtype.type]
+        if not len(obj):
+            return np.array([0, 0, element], ">i4").tobytes()
+        body = np.empty(len(obj), [("length", ">i4"), ("value", width)])
+        body["length"] = np.dtype(width).itemsize
+        body["value"] = obj
+        return np.array([1, 0, element, len(obj), 1], ">i4").tobytes() + body.tobytes()
+
+
+def register_arrays(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Let a connection take numpy arrays as parameters."""
+    connection.adapters.register_dumper(np.ndarray, ArrayDumper)

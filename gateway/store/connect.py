@@ -4,11 +4,13 @@ from typing import Any
 
 import psycopg
 
+from gateway.store.binary import register_arrays
+
 CONNECT_TIMEOUT_S = 5
 
 
 async def connect(database_url: str, name: str) -> psycopg.AsyncConnection[Any]:
-    """Return a connection in autocommit mode that speaks UTC and is named `name` in pg_stat_activity.
+    """Return a connection in autocommit mode that speaks UTC, takes numpy arrays and is called `name`.
 
     Raises psycopg.OperationalError when the database is away.
     """
@@ -16,4 +18,5 @@ async def connect(database_url: str, name: str) -> psycopg.AsyncConnection[Any]:
         database_url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, application_name=name
     )
     await connection.execute("set timezone to 'UTC'")
+    register_arrays(connection)
     return connection
