@@ -1,0 +1,136 @@
+"""RR intervals through the pipeline, windows and nights by the worker, drift as an alert: against the pure fold."""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+
+from gateway.hrv_keeper import HrvKeeper
+from gateway.pipeline import Pipeline, PipelineSettings
+from gateway.receipts import ReceiptBook
+from gateway.runtime.metrics import GatewayMetrics
+from gateway.source import Batch, Message, SourceClosedError
+from gateway.store.connect import connect
+from streaming.hrv_drift import fold_nights
+from streaming.hrv_nights import NightValue, night_bounds
+from streaming.zones import HOUR_MS, MINUTE_MS, ZoneHistory
+from tests.gateway.clinic import Clinic
+from tests.gateway.wire import telemetry
+
+ZONE = "Asia/Shanghai"
+FIRST_NIGHT = date(2026, 3, 1)
+NIGHTS = 24
+STEP_AT = 18
+WINDOWS = 13
+RETROSPECTIVE_MS = 30 * MINUTE_MS
+
+
+class Batches:
+    """A source that the tests feed by calling the pipeline directly."""
+
+    async def batch(self) -> Batch:
+        raise SourceClosedError
+
+    def ack(self, batch: Batch) -> None:
+        """Nothing to do."""
+
+
+def night_of_beats(rng: np.random.Generator, start_ms: int, rmssd: float) -> list[dict[str, Any]]:
+    """Thirteen windows of white RR whose RMSSD is as wanted, in series of about a minute."""
+    series: list[dict[str, Any]] = []
+    beat = float(start_ms + 1_000)
+    end = start_ms + WINDOWS * 5 * MINUTE_MS
+    while beat < end:
+        values = np.round(rng.normal(950, rmssd / np.sqrt(2), 60), 0)
+        series.append({"code": "rr_interval", "unit": "ms", "at": round(beat), "values": values.tolist()})
+        beat = round(beat) + float(values[1:].sum()) + 950
+        series[-1]["values"].append(950.0)
+        beat += 950
+    return series
+
+
+def nights(rng: np.random.Generator) -> list[list[dict[str, Any]]]:
+    zone = ZoneHistory.of(ZONE)
+    usual = rng.normal(np.log(42), 0.08, NIGHTS)
+    usual[STEP_AT:] -= 0.35
+    return [
+        night_of_beats(rng, night_bounds(zone, FIRST_NIGHT + timedelta(days=n))[0] + HOUR_MS, float(np.exp(usual[n])))
+        for n in range(NIGHTS)
+    ]
+
+
+async def settle(pipeline: Pipeline, device: str, series: Sequence[dict[str, Any]]) -> None:
+    messages = [telemetry(device, series[i : i + 20]) for i in range(0, len(series), 20)]
+    await pipeline.settle([Message(m.topic, m.payload, None, 1) for m in messages])
+
+
+async def work(connection: psycopg.AsyncConnection[Any], now_ms: int) -> None:
+    keeper = HrvKeeper()
+    while await keeper.compute_windows(connection, now_ms):
+        pass
+    while await keeper.assess_nights(connection, now_ms, RETROSPECTIVE_MS):
+        pass
+
+
+@pytest.mark.parametrize("order", ["in order", "newest first", "a night late"])
+async def test_drift_alerts_equal_the_fold_over_the_stored_nights(
+    clinic: Clinic, database_url: str, order: str
+) -> None:
+    rng = np.random.default_rng(4)
+    patient = await clinic.wearer("band", ZONE)
+    zone = ZoneHistory.of(ZONE)
+    end = night_bounds(zone, FIRST_NIGHT + timedelta(days=NIGHTS - 1))[1]
+    now = end + HOUR_MS
+    pipeline = Pipeline(
+        PipelineSettings(database_url), Batches(), ReceiptBook(), GatewayMetrics(), now_ms=lambda: now
+    )
+    recorded = nights(rng)
+    arriving = {
+        "in order": recorded,
+        "newest first": recorded[::-1],
+        "a night late": recorded[:7] + recorded[8:] + recorded[7:8],
+    }[order]
+    connection = await connect(database_url, "test worker")
+    try:
+        for series in arriving:
+            await settle(pipeline, "band", series)
+            await work(connection, now)
+    finally:
+        await connection.close()
+
+    rows = await clinic.rows(
+        "select night, to_ms(starts_at), to_ms(ends_at), windows, rmssd, sdnn, mean_heart_rate, ln_rmssd"
+        " from hrv_night where patient_id = %s order by night", patient,
+    )
+    values = [NightValue(*row) for row in rows]
+    assert [value.night for value in values] == [FIRST_NIGHT + timedelta(days=n) for n in range(NIGHTS)]
+    assert all(value.windows >= 12 for value in values)
+    _, episodes = fold_nights(values)
+    assert len(episodes) == 1, "the step is found"
+    alerts = await clinic.alerts(patient)
+    assert [(a.opened_at, a.resolved_at, a.severity) for a in alerts] == [
+        (e.opened_at, e.resolved_at, e.severity.value) for e in episodes
+    ]
+    assert alerts[0].opened_at >= night_bounds(zone, FIRST_NIGHT + timedelta(days=STEP_AT))[1]
+    assert await clinic.value("select count(*) from hrv_dirty") == 0
+    assert await clinic.value("select count(*) from hrv_night where not settled") == 0
+
+
+async def test_beats_sent_twice_change_nothing(clinic: Clinic, database_url: str) -> None:
+    rng = np.random.default_rng(5)
+    await clinic.wearer("band", ZONE)
+    start = night_bounds(ZoneHistory.of(ZONE), FIRST_NIGHT)[0] + HOUR_MS
+    series = night_of_beats(rng, start, 40)
+    pipeline = Pipeline(
+        PipelineSettings(database_url), Batches(), ReceiptBook(), GatewayMetrics(), now_ms=lambda: start + 12 * HOUR_MS
+    )
+    await settle(pipeline, "band", series)
+    stored = await clinic.value("select count(*), sum(cardinality(intervals)) from rr_series")
+    await settle(pipeline, "band", series)
+    await settle(pipeline, "band", series[::-1])
+    assert await clinic.value("select count(*), sum(cardinality(intervals)) from rr_series") == stored
+    beats = await clinic.value("select count(*) from readings where code = 'rr_interval'")
+    assert beats == sum(len(one["values"]) for one in series)
