@@ -5,6 +5,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query
+from fastapi.responses import StreamingResponse
 from psycopg.rows import dict_row
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -123,7 +124,7 @@ async def list_alerts(
 @router.get(
     "/stream",
     summary="Live alerts (server-sent events)",
-    response_class=AlertStream,
+    response_class=StreamingResponse,
     response_model=None,
     responses=_STREAM_RESPONSES,
 )

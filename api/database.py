@@ -66,8 +66,9 @@ class Database:
             await connection.execute("set local role none")
             yield connection
 
-    async def listening(self, channel: str) -> AsyncConnection:
-        """Return a connection of its own that listens on a channel; close it with `async with`."""
+    @asynccontextmanager
+    async def listening(self, channel: str) -> AsyncIterator[AsyncConnection]:
+        """Hold a connection of its own that listens on a channel."""
         connection = await AsyncConnection.connect(
             self._url,
             autocommit=True,
@@ -76,9 +77,10 @@ class Database:
             keepalives_interval=5,
             keepalives_count=3,
         )
-        await connection.execute("set role vigil_api")
-        await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
-        return connection
+        async with connection:
+            await connection.execute("set role vigil_api")
+            await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+            yield connection
 
 
 async def fetch_all(

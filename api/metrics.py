@@ -53,10 +53,10 @@ class ApiMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
-            "vigil_http_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
+            "vigil_http_requests", "Requests answered.", ["operation", "status"], registry=self.registry
         )
         self._seconds = Histogram(
-            "vigil_http_request_seconds", "Request to first byte.", ["route"], buckets=_SECONDS, registry=self.registry
+            "vigil_http_request_seconds", "Request to first byte.", ["operation"], buckets=_SECONDS, registry=self.registry
         )
         self.streams = Gauge("vigil_alert_streams", "Open alert streams.", registry=self.registry)
         self.logins = Counter(
@@ -65,11 +65,10 @@ class ApiMetrics:
         self.database_up = Gauge("vigil_database_up", "1 when the database answered.", registry=self.registry)
 
     def request(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count one answer. The label is the route's template: paths are chosen by strangers and without end."""
-        route = getattr(scope.get("route"), "path", "unknown")
-        method = scope["method"] if route != "unknown" else "unknown"
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        """Count one answer. The label is the operation's id: paths are chosen by strangers and without end."""
+        operation = getattr(scope.get("route"), "name", "unknown")
+        self._requests.labels(operation, str(status)).inc()
+        self._seconds.labels(operation).observe(seconds)
 
     async def exposition(self, database: Database) -> bytes:
         """Return everything in the text format, the database's figures too while it answers."""

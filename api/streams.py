@@ -153,7 +153,7 @@ class Streams:
         longest = _RECONNECT_FIRST
         while True:
             try:
-                async with await self._database.listening(CHANNEL) as connection:
+                async with self._database.listening(CHANNEL) as connection:
                     longest = _RECONNECT_FIRST
                     await self._advance()  # for what came while nobody listened
                     async for _ in connection.notifies():

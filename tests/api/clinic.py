@@ -96,6 +96,7 @@ class Clinic:
                     "rule": "nocturnal_hypoglycaemia",
                     "severity": "high",
                     "state": "open",
+                    "running": True,
                     "opened_at": opened_at,
                     "raised_at": opened_at,
                     "updated_at": opened_at,
