@@ -39,12 +39,13 @@ class Batches:
 
 
 def night_of_beats(rng: np.random.Generator, start_ms: int, rmssd: float) -> list[dict[str, Any]]:
-    """Thirteen windows of white RR whose RMSSD is as wanted, in series of about a minute."""
+    """Thirteen windows of breathing RR whose RMSSD is as wanted, in series of about a minute."""
     series: list[dict[str, Any]] = []
     beat = float(start_ms + 1_000)
     end = start_ms + WINDOWS * 5 * MINUTE_MS
     while beat < end:
-        values = np.round(rng.normal(950, rmssd / np.sqrt(2), 60), 0)
+        breath = np.sin(2 * np.pi * 0.24 * np.arange(60) + rng.uniform(0, 6)) + rng.normal(0, 0.2, 60)
+        values = np.round(950 + breath * rmssd / np.sqrt(np.mean(np.diff(breath) ** 2)))
         series.append({"code": "rr_interval", "unit": "ms", "at": round(beat), "values": values.tolist()})
         beat = round(beat) + float(values[1:].sum()) + 950
         series[-1]["values"].append(950.0)
@@ -84,9 +85,7 @@ async def test_drift_alerts_equal_the_fold_over_the_stored_nights(
     zone = ZoneHistory.of(ZONE)
     end = night_bounds(zone, FIRST_NIGHT + timedelta(days=NIGHTS - 1))[1]
     now = end + HOUR_MS
-    pipeline = Pipeline(
-        PipelineSettings(database_url), Batches(), ReceiptBook(), GatewayMetrics(), now_ms=lambda: now
-    )
+    pipeline = Pipeline(PipelineSettings(database_url), Batches(), ReceiptBook(), GatewayMetrics(), now_ms=lambda: now)
     recorded = nights(rng)
     arriving = {
         "in order": recorded,
@@ -100,10 +99,12 @@ async def test_drift_alerts_equal_the_fold_over_the_stored_nights(
             await work(connection, now)
     finally:
         await connection.close()
+        await pipeline.run()  # the source is closed: it closes its connection
 
     rows = await clinic.rows(
         "select night, to_ms(starts_at), to_ms(ends_at), windows, rmssd, sdnn, mean_heart_rate, ln_rmssd"
-        " from hrv_night where patient_id = %s order by night", patient,
+        " from hrv_night where patient_id = %s order by night",
+        patient,
     )
     values = [NightValue(*row) for row in rows]
     assert [value.night for value in values] == [FIRST_NIGHT + timedelta(days=n) for n in range(NIGHTS)]
@@ -131,6 +132,7 @@ async def test_beats_sent_twice_change_nothing(clinic: Clinic, database_url: str
     stored = await clinic.value("select count(*), sum(cardinality(intervals)) from rr_series")
     await settle(pipeline, "band", series)
     await settle(pipeline, "band", series[::-1])
+    await pipeline.run()  # the source is closed: it closes its connection
     assert await clinic.value("select count(*), sum(cardinality(intervals)) from rr_series") == stored
     beats = await clinic.value("select count(*) from readings where code = 'rr_interval'")
     assert beats == sum(len(one["values"]) for one in series)
