@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.vocabulary import MAX_INT64
+
 ABSENT = -1
 NO_OFFSET = -(2**62)
 GAP_LOST_AFTER_MS = 10 * 60_000
 # Ranges beyond a gap that are remembered for one device; past it the oldest gap counts as lost, so that a device that
 # numbers at random cannot fill our memory.
 RANGES_CAP = 256
+# Stamps that are remembered beyond a gap; a device with more waiting is told by its next stamp.
+STAMPS_CAP = 4_096
 
 
 @dataclass(slots=True)
@@ -35,20 +39,23 @@ class Receipt:
         """Take in one committed message; `oldest` and `stamp_ms` are ABSENT where it did not say.
 
         A message that brings something new under a number that is committed already comes from a counter that was set
-        back (factory reset): the receipt starts anew from it.
+        back (factory reset): the receipt starts anew from it. While the device says what it holds, a gap is never old:
+        a receipt beyond it would have the device erase what never came.
         """
+        if seq == MAX_INT64:
+            return  # no number follows it, and no range of the store can hold it
         if seq <= self.seq and news:
             self._start_anew(seq)
         if oldest != ABSENT:
             self._forget_below(min(oldest, seq))
         if seq > self.seq:
             self._insert(seq, seq + 1)
-            if stamp_ms != ABSENT:
+            if stamp_ms != ABSENT and len(self.waiting_stamps) < STAMPS_CAP:
                 self.waiting_stamps.append((seq, stamp_ms))
         elif stamp_ms > self.stamp_ms and not self.above:
             self.stamp_ms = stamp_ms
         self._advance()
-        if not self.above:
+        if not self.above or oldest != ABSENT:
             self.gap_since_ms = None
         elif self.gap_since_ms is None:
             self.gap_since_ms = now_ms
@@ -73,9 +80,8 @@ class Receipt:
         if oldest - 1 > self.seq:
             missing = oldest - 1 - self.seq
             missing -= sum(min(end, oldest) - start for start, end in self.above if start < oldest)
-            self.lost += missing
-            self.seq = oldest - 1
-            self._advance()
+            self._count_lost(missing)
+            self._advance(oldest - 1)
 
     def _insert(self, start: int, end: int) -> None:
         ranges = self.above
@@ -88,19 +94,26 @@ class Receipt:
             end = max(end, ranges.pop(place)[1])
         ranges.insert(place, (start, end))
 
-    def _advance(self) -> None:
+    def _advance(self, given_up: int = ABSENT) -> None:
+        """Move over what is committed, or given up to and with a number; the stamps passed count from then on."""
+        before = self.seq
+        self.seq = max(self.seq, given_up)
         while self.above and self.above[0][0] <= self.seq + 1:
             self.seq = max(self.seq, self.above.pop(0)[1] - 1)
+        if self.seq == before:
+            return
         reached = [stamp for seq, stamp in self.waiting_stamps if seq <= self.seq]
         if reached:
             self.stamp_ms = max(self.stamp_ms, *reached)
             self.waiting_stamps = [entry for entry in self.waiting_stamps if entry[0] > self.seq]
 
     def _lose_gap(self, now_ms: int) -> None:
-        self.lost += self.above[0][0] - self.seq - 1
-        self.seq = self.above[0][0] - 1
-        self._advance()
+        self._count_lost(self.above[0][0] - self.seq - 1)
+        self._advance(self.above[0][0] - 1)
         self.gap_since_ms = now_ms if self.above else None
+
+    def _count_lost(self, missing: int) -> None:
+        self.lost = min(self.lost + missing, MAX_INT64)
 
 
 @dataclass(frozen=True, slots=True)
