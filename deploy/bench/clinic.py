@@ -123,9 +123,11 @@ class Clinic:
     def gateway(self) -> Iterator[Program]:
         """Run the gateway on a session of its own, which is forgotten afterwards."""
         forget_session(self.address, GATEWAY_CLIENT_ID)
-        with Program.vigil("gateway", environment=self.environment) as program:
-            yield program
-        forget_session(self.address, GATEWAY_CLIENT_ID)
+        try:
+            with Program.vigil("gateway", environment=self.environment) as program:
+                yield program
+        finally:
+            forget_session(self.address, GATEWAY_CLIENT_ID)
 
     @contextmanager
     def warm_gateway(self) -> Iterator[Program]:
