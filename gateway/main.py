@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 
+import psycopg
 from prometheus_client import start_http_server
 
-from gateway.active_lock import ActiveLock, LockLostError, active_lock
+from gateway.active_lock import RETRY_S, ActiveLock, LockLostError, active_lock
 from gateway.bridge.bridge import Address, Bridge, State
 from gateway.pipeline import Pipeline, PipelineSettings
 from gateway.receipt_keeper import ReceiptKeeper
@@ -16,6 +18,7 @@ from gateway.runtime.metrics import GatewayMetrics
 log = logging.getLogger(__name__)
 
 LONGEST_STOP_S = 10.0
+LAST_RECEIPTS_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +69,14 @@ async def run_gateway(settings: GatewaySettings) -> None:
 async def _hold_and_work(
     settings: GatewaySettings, metrics: GatewayMetrics, active: asyncio.Event, stop: asyncio.Event
 ) -> None:
-    """Wait for the lock and work until told to stop; return early when the lock is lost."""
+    """Wait for the lock and work until told to stop; return early when the lock, or the database, is lost."""
     try:
         async with active_lock(settings.database_url) as lock:
             active.set()
             await _work(settings, metrics, lock, stop)
-    except* LockLostError as lost:
-        log.warning("lost the lock; starting over", extra={"cause": str(lost.exceptions[0])})
+    except* (LockLostError, psycopg.OperationalError, psycopg.InterfaceError) as lost:
+        log.warning("lost the lock; starting over", extra={"cause": str(lost.exceptions[0]).strip()})
+        await asyncio.sleep(RETRY_S)
 
 
 async def _work(settings: GatewaySettings, metrics: GatewayMetrics, lock: ActiveLock, stop: asyncio.Event) -> None:
@@ -102,9 +106,11 @@ async def _work(settings: GatewaySettings, metrics: GatewayMetrics, lock: Active
             bridge.stop()
             await settling
             keeping.cancel()
+            await asyncio.wait({keeping})
             if bridge.state is State.CONNECTED:
-                async with asyncio.timeout(5):
-                    await keeper.flush(pipeline.journalled)
+                with suppress(TimeoutError):  # what is not told now is told after the next start
+                    async with asyncio.timeout(LAST_RECEIPTS_S):
+                        await keeper.flush(pipeline.journalled)
             watching.cancel()
             bridging.cancel()
     finally:
