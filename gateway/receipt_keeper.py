@@ -55,6 +55,7 @@ class ReceiptKeeper:
         self._names: dict[int, str] = {}
         self._published: dict[int, int] = {}
         self._to_publish: set[int] = set()
+        self._leftover = 0
         self.book = ReceiptBook()
 
     async def hydrate(self) -> ReceiptBook:
@@ -70,7 +71,7 @@ class ReceiptKeeper:
             if published != seq:
                 self._to_publish.add(key)
         self.book = ReceiptBook(receipts)
-        for _, received, *columns in await (await connection.execute(SQL.leftover)).fetchall():
+        for self._leftover, received, *columns in await (await connection.execute(SQL.leftover)).fetchall():
             device, seq, oldest, stamp, news = columns
             heads = Heads(
                 np.array(device, np.int32),
@@ -89,21 +90,25 @@ class ReceiptKeeper:
             await self.flush(journalled())
 
     async def flush(self, journalled: int) -> None:
-        """Write down and publish what moved; what fails is kept for the next time."""
+        """Write down and publish what moved; what fails, or is cancelled, is kept for the next time."""
         now_ms = self._now_ms()
         self._metrics.lost.inc(self.book.declare_lost(now_ms))
         offsets = self.book.take_offsets()
         moved = self.book.take_moved()
+        done = False
         try:
             if moved:
-                await self._write(moved, offsets, journalled, now_ms)
+                await self._write(moved, offsets, max(journalled, self._leftover), now_ms)
             self._to_publish.update(key for key, _ in moved)
             await self._publish()
+            done = True
         except (psycopg.OperationalError, psycopg.InterfaceError, ConnectionLostError, OSError) as error:
-            self.book.mark_moved(key for key, _ in moved)
             log.warning("receipts wait", extra={"cause": str(error).strip()})
             if self._connection is not None and self._connection.broken:
                 self._connection = None
+        finally:
+            if not done:
+                self.book.mark_moved(key for key, _ in moved)
 
     async def close(self) -> None:
         """Close the connection to the database."""
