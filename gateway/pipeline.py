@@ -39,6 +39,9 @@ Connection = psycopg.AsyncConnection[Any]
 # Up to here one INSERT in one round trip is quicker than COPY with its own.
 EXPRESS_ROWS = 64
 
+# What the store or the arithmetic on the way to it may say to one message, whoever is at fault.
+POISON = (psycopg.DataError, psycopg.IntegrityError, ArithmeticError, LookupError, TypeError, ValueError)
+
 
 class StaleDirectoryError(Exception):
     """Devices, assignments, zones or consents changed since the batch was resolved."""
@@ -109,13 +112,18 @@ class Pipeline:
     async def settle(self, messages: Sequence[Delivered]) -> None:
         """Commit a batch, however often the database goes away meanwhile.
 
-        A message that the store cannot take for a reason of its own is found by halving and quarantined; its
-        neighbours are stored.
+        A message that the store cannot take for a reason of its own is found by halving, tried once more with nothing
+        in memory that could be stale, and quarantined; its neighbours are stored.
         """
         attempt = 0
+        poison: Exception | None = None
+        tried_afresh = False
         while True:
             try:
-                await self._settle_once(messages)
+                if poison is None:
+                    await self._settle_once(messages)
+                else:
+                    await self._quarantine_poison(messages, poison)
             except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
                 await self._after_failure("database")
                 wait = full_jitter(attempt, self._chance)
@@ -127,23 +135,21 @@ class Pipeline:
                 await asyncio.sleep(wait)
             except StaleDirectoryError:
                 await self._after_failure("directory")
-            except (
-                psycopg.DataError,
-                psycopg.IntegrityError,
-                ArithmeticError,
-                LookupError,
-                TypeError,
-                ValueError,
-            ) as error:
+            except POISON as error:
+                if poison is not None:
+                    raise
                 await self._after_failure("poison")
-                if len(messages) == 1:
-                    log.exception("a message could not be stored; it goes to the quarantine")
-                    await self._quarantine_poison(messages, error)
-                else:
+                if len(messages) > 1:
                     middle = len(messages) // 2
                     await self.settle(messages[:middle])
                     await self.settle(messages[middle:])
-                return
+                    return
+                if tried_afresh:
+                    log.exception("a message could not be stored; it goes to the quarantine")
+                    poison = error
+                else:
+                    await self._forget()
+                    tried_afresh = True
             else:
                 return
 
@@ -353,14 +359,28 @@ class Pipeline:
             self._connection = None
             self._metrics.database_up.set(0)
 
+    async def _forget(self) -> None:
+        """Know nothing but what the store says: the next attempt begins with a connection of its own."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
     async def _quarantine_poison(self, messages: Sequence[Delivered], error: Exception) -> None:
-        """Keep the one message that the store refuses, so that it blocks nobody and is lost to nobody."""
+        """Keep the one message that the store refuses, so that it blocks nobody and is lost to nobody.
+
+        Its number counts as committed, as that of everything in the quarantine.
+        """
         connection = await self._connected()
+        now_ms = self._now_ms()
         device = messages[0].topic.split("/")
         device_id = device[2] if len(device) > 2 else None
         detail = f"could not be stored: {type(error).__name__}: {error}"[:500]
         refused = [Refused(0, Reason.MALFORMED, detail, None, device_id)]
-        async with connection.transaction():
-            await store.quarantine(connection, refused, messages, self._now_ms())
+        intake = Reader(await load_directory(connection)).read(messages, now_ms)
+        heads = self._heads(intake, set())
+        await connection.execute("begin")
+        await store.quarantine(connection, refused, messages, now_ms)
+        self.journalled = await self._commit(connection, heads, now_ms) or self.journalled
+        self._book.add(heads, now_ms)
         self._metrics.messages.inc()
         self._metrics.quarantined.labels(Reason.MALFORMED.value).inc()
