@@ -102,7 +102,7 @@ class Bridge:
                 try:
                     connection = await self._connect()
                     log.info("connected to the broker", extra={"session_present": connection.session_present})
-                    attempt = 0
+                    attempt, wait = 0, full_jitter(0, self._chance)
                     self._move(State.CONNECTED)
                     self._connected.set()
                     await asyncio.shield(connection.closed)
