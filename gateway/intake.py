@@ -88,7 +88,10 @@ class WornEvent:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Something for the quarantine. `series`: positions in the message, None for all of it."""
+    """Something for the quarantine. `series`: positions in the message, None for all of it.
+
+    `private`: the wearer has not consented, so that the bytes must not be kept.
+    """
 
     message: int
     reason: Reason
@@ -104,6 +107,7 @@ class Intake:
 
     rows: Rows
     runs: list[WornRun]
+    private: bool = False
     events: list[WornEvent]
     statuses: dict[int, Status]
     head_message: NDArray[np.int32]
@@ -265,12 +269,12 @@ class Reader:
 
     def _about(
         self, batch: ObservationBatch, message: int, spoken_for: dict[int, int], now_ms: int
-    ) -> tuple[str | None, int | None]:
-        """Return the device id and the present wearer behind a refused message."""
+    ) -> tuple[str | None, int | None, bool]:
+        """Return the device id and the present wearer behind a refused message, and whether it is private."""
         row = int(np.searchsorted(batch.heads.message, message))
         sender = int(batch.heads.device[row])
         owner = self.directory.wearer_at(spoken_for.get(message, sender), now_ms)
-        return self.directory.names[sender], owner if owner > 0 else None
+        return self.directory.names[sender], owner if owner > 0 else None, owner == WITHOUT_CONSENT
 
     def _take_statuses(self, statuses: list[tuple[int, int, Delivered]], intake: Intake, now_ms: int) -> None:
         for position, device, message in statuses:
@@ -281,8 +285,8 @@ class Reader:
             except PayloadError as error:
                 name = self.directory.names[device]
                 owner = self.directory.wearer_at(device, now_ms)
-                patient = owner if owner > 0 else None
-                intake.refused.append(Refused(position, error.reason, error.detail, None, name, patient))
+                patient, private = owner if owner > 0 else None, owner == WITHOUT_CONSENT
+                intake.refused.append(Refused(position, error.reason, error.detail, None, name, patient, private))
             else:
                 intake.statuses[device] = status
 

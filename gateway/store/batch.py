@@ -167,7 +167,7 @@ async def store_events(connection: Connection, events: Sequence[WornEvent], now_
     }
     cursor = await connection.execute(SQL.events, {**parameters, "now": now_ms})
     new = [events[position] for (position,) in await cursor.fetchall()]
-    answers = [answer for worn in new if (answer := _answer(worn)) is not None]
+    answers = [answer for worn in events if (answer := _answer(worn)) is not None]  # two may share their instant
     if answers:
         names = ("device", "id", "at", "ok")
         columns = dict(zip(names, (list(column) for column in zip(*answers, strict=True)), strict=True))
@@ -222,22 +222,31 @@ def journal_parameters(heads: Heads, now_ms: int) -> dict[str, Any]:
 async def quarantine(
     connection: Connection, refused: Sequence[Refused], messages: Sequence[Delivered], now_ms: int
 ) -> None:
-    """Keep what was refused with its bytes, at most QUARANTINE_A_DAY entries a device a day; count all of it."""
+    """Keep what was refused with its bytes, at most QUARANTINE_A_DAY entries a device a day; count all of it.
+
+    The same refusal of the same bytes is kept once. Bytes that may hold readings of somebody who has not consented
+    are not kept, whatever else is wrong with them.
+    """
     day = datetime.fromtimestamp(now_ms / 1000, UTC).date()
     room = await _room(connection, {r.device_id or "" for r in refused}, day)
     kept: Counter[tuple[str, str]] = Counter()
     counted: Counter[tuple[str, str]] = Counter()
-    rows: list[dict[str, Any]] = []
+    entries: list[tuple[tuple[str, str], dict[str, Any]]] = []
+    private = {r.message for r in refused if r.private or r.reason is Reason.NO_CONSENT}
     for refusal in refused:
         device_id = refusal.device_id or ""
         key = (device_id, refusal.reason.value)
         counted[key] += 1
         if refusal.reason is not Reason.NO_CONSENT and room[device_id] > 0:
             room[device_id] -= 1
-            kept[key] += 1
-            rows.append(_entry(refusal, messages[refusal.message], now_ms))
-    async with connection.cursor() as cursor:
-        await cursor.executemany(SQL.quarantine, rows)
+            message = messages[refusal.message]
+            entries.append((key, _entry(refusal, message, keep_bytes=refusal.message not in private, now_ms=now_ms)))
+    if entries:
+        async with connection.cursor() as cursor:
+            await cursor.executemany(SQL.quarantine, [entry for _, entry in entries], returning=True)
+            for key, _ in entries:
+                kept[key] += await cursor.fetchone() is not None
+                cursor.nextset()
     keys = sorted(counted)
     await connection.execute(
         SQL.count_quarantined,
@@ -260,7 +269,7 @@ async def _room(connection: Connection, devices: set[str], day: date) -> dict[st
     return room
 
 
-def _entry(refusal: Refused, message: Delivered, now_ms: int) -> dict[str, Any]:
+def _entry(refusal: Refused, message: Delivered, *, keep_bytes: bool, now_ms: int) -> dict[str, Any]:
     payload = message.payload
     return {
         "now": now_ms,
@@ -271,7 +280,7 @@ def _entry(refusal: Refused, message: Delivered, now_ms: int) -> dict[str, Any]:
         "detail": refusal.detail.replace("\0", "\ufffd"),
         "series": list(refusal.series) if refusal.series is not None else None,
         "content_type": message.content_type.replace("\0", "\ufffd") if message.content_type else None,
-        "payload": payload[:MAX_PAYLOAD_BYTES],
+        "payload": payload[:MAX_PAYLOAD_BYTES] if keep_bytes else None,
         "payload_bytes": len(payload),
         "payload_sha256": hashlib.sha256(payload).digest(),
     }
