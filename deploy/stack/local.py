@@ -41,8 +41,12 @@ class LocalStack:
         database_port: int | None = None,
         mqtt_port: int | None = None,
         report: Report = lambda _: None,
+        die_with_parent: bool = False,
     ) -> StackState:
-        """Start what does not run. Without `kind`: Docker where an engine answers, else embedded. Raises StackError."""
+        """Start what does not run. Without `kind`: Docker where an engine answers, else embedded. Raises StackError.
+
+        With `die_with_parent` embedded servers that are started here end with the calling thread, however it ends.
+        """
         with self._one_at_a_time():
             state = read_state(self.folder) or self._new(kind)
             if kind is not None and kind != state.kind:
@@ -57,7 +61,7 @@ class LocalStack:
             if state.kind == "compose":
                 compose.up(self.folder, state, report)
             else:
-                self._start_embedded(state, report)
+                self._start_embedded(state, report, die_with_parent=die_with_parent)
             return state
 
     def down(self) -> bool:
@@ -104,16 +108,18 @@ class LocalStack:
             ]
         return [_embedded_status(name, server) for name, server in named]
 
-    def _start_embedded(self, state: StackState, report: Report) -> None:
+    def _start_embedded(self, state: StackState, report: Report, *, die_with_parent: bool) -> None:
         programs = ensure_server_files(report)
-        for server, running in self._embedded(state, programs):
+        for server, running in self._embedded(state, programs, die_with_parent=die_with_parent):
             running.adopt(server.process)
             report(f"Starting {running.name}")
             running.start()
             server.process = running.process
             write_state(self.folder, state)
 
-    def _embedded(self, state: StackState, programs: ServerFiles) -> list[tuple[ServerState, EmbeddedServer]]:
+    def _embedded(
+        self, state: StackState, programs: ServerFiles, *, die_with_parent: bool
+    ) -> list[tuple[ServerState, EmbeddedServer]]:
         servers = Path(state.servers)
         postgres = PostgresServer(
             programs,
@@ -121,14 +127,14 @@ class LocalStack:
             password=state.database.password,
             superuser_password=state.superuser_password,
             port=state.database.port,
-            die_with_parent=False,
+            die_with_parent=die_with_parent,
         )
         mosquitto = MosquittoServer(
             programs,
             servers / "mosquitto",
             password=state.broker.password,
             port=state.broker.port,
-            die_with_parent=False,
+            die_with_parent=die_with_parent,
         )
         return [(state.database, postgres), (state.broker, mosquitto)]
 

@@ -62,12 +62,13 @@ def spawn(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_in_child(when_parent_dies),  # noqa: PLW1509 - two system calls, no locks, no allocation of note
+            preexec_fn=before_exec(when_parent_dies),  # noqa: PLW1509 - two system calls, no locks, no allocation of note
             **options,
         )
 
 
-def _in_child(when_parent_dies: signal.Signals | None) -> Callable[[], None]:
+def before_exec(when_parent_dies: signal.Signals | None) -> Callable[[], None]:
+    """Return what a child does before it becomes its program: all descriptors it may have, and how it ends with us."""
     libc = ctypes.CDLL(None, use_errno=True)
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
 

@@ -1,0 +1,1 @@
+"""The demo: a small clinic on this machine, everything real, everything gone when it ends."""

@@ -1,0 +1,68 @@
+"""What the demo says: stages on stderr, addresses and one line for each alert on stdout."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from rich.console import Console
+from rich.status import Status
+
+from deploy.demo.clinic import LogIn
+from deploy.demo.feed import Alert, ApiAddress
+from gateway.runtime import clock
+
+EXPECTED = ("nocturnal_hypoglycaemia", "missed_dose", "hrv_drift")
+LIVE = frozenset({"nocturnal_hypoglycaemia", "missed_dose"})
+"""Of these only an alert that is not retrospective counts."""
+
+
+class Board:
+    """Shows the demo's progress and remembers which of the expected alerts arrived."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._seen: set[str] = set()
+        self._arrived: set[str] = set()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Status]:
+        """Show a stage while it runs, and how long it took once it is done."""
+        began = clock.monotonic()
+        with self._console.status(name) as status:
+            yield status
+        self._console.print(f"{name} [dim]{clock.monotonic() - began:.1f} s[/dim]", highlight=False)
+
+    @property
+    def missing(self) -> list[str]:
+        """The expected rules of which no alert arrived yet."""
+        return [rule for rule in EXPECTED if rule not in self._arrived]
+
+    def show_alert(self, alert: Alert, names: Mapping[str, str], zones: Mapping[str, ZoneInfo]) -> None:
+        """Print an alert of this run's patients when it is seen for the first time."""
+        patient, rule = alert["patient_id"], alert["rule"]
+        if alert["id"] in self._seen or patient not in names:
+            return
+        self._seen.add(alert["id"])
+        if not (alert["retrospective"] and rule in LIVE):
+            self._arrived.add(rule)
+        local = datetime.fromisoformat(alert["opened_at"]).astimezone(zones[patient])
+        since = f"{local:%H:%M}" if not alert["retrospective"] else f"{local:%d %b %H:%M}, from the history"
+        _print(f"ALERT {rule} {alert['severity']}: {names[patient]}, {alert['summary']} (since {since})")
+
+    @staticmethod
+    def show_addresses(api: ApiAddress, people: Sequence[LogIn], folder: Path, seconds: float) -> None:
+        """Print what a visitor needs."""
+        _print(f"Up after {seconds:.1f} s. Ctrl-C stops everything; the data stay in {folder}.")
+        _print(f"API        {api.url}/api/v1   (described at {api.url}/api/v1/openapi.json)")
+        for person in people:
+            _print(f"{person.role:<10} {person.email}   password {person.password}")
+        _print(f'settings   eval "$(vigil stack env --dir {folder})"   then: vigil alerts')
+        _print(f"logs       {folder}/gateway.log, worker.log, api.log")
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,193 @@
+"""`vigil demo`: three kinds of alerts, a second run, and nothing left behind however it ends."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+import deploy.commands.demo
+from deploy.cli import main
+from deploy.demo.board import EXPECTED, LIVE, Board
+from deploy.stack import processes
+from deploy.stack.embedded import temporary_folder
+from deploy.stack.local import LocalStack
+
+VIGIL = [sys.executable, "-c", "from deploy.cli import main; main()"]
+UP_WITHIN_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """The folder of one demo after another, with embedded servers, whatever else this machine could use."""
+    with temporary_folder() as temporary:
+        place = temporary / "demo"
+        subprocess.run([*VIGIL, "stack", "up", "--kind", "embedded", "--dir", str(place)], check=True)
+        LocalStack(place).down()
+        yield place
+        LocalStack(place).down()
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Every process that works in the folder or was told of it, except ourselves and the command that was started."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+            continue
+        try:
+            told = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            place = str((entry / "cwd").readlink())
+        except OSError:
+            continue
+        if str(folder) in told or place.startswith(str(folder)):
+            found.append(f"{entry.name} {told}")
+    return found
+
+
+@contextmanager
+def running_demo(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [*VIGIL, "demo", "--dir", str(folder), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as demo:
+        try:
+            yield demo
+        finally:
+            demo.kill()
+
+
+def until_up(demo: subprocess.Popen[str]) -> list[str]:
+    assert demo.stdout is not None
+    lines = []
+    for line in demo.stdout:
+        lines.append(line)
+        if line.startswith("logs"):
+            return lines
+    assert demo.stderr is not None
+    pytest.fail("".join(lines) + demo.stderr.read())
+
+
+@pytest.mark.timeout(300)
+def test_all_three_kinds_of_alerts_within_a_minute(folder: Path) -> None:
+    done = subprocess.run(
+        [*VIGIL, "demo", "--dir", str(folder), "--seconds", "60"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for rule in EXPECTED:
+        lines = [
+            line for line in done.stdout.splitlines() if re.match(rf"ALERT {rule} (urgent|high|medium|low): ", line)
+        ]
+        live = [line for line in lines if "from the history" not in line]
+        assert live if rule in LIVE else lines
+    assert "doctor@vigil.example   password " in done.stdout
+    assert not left_behind(folder)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_another_run_has_the_same_log_ins_and_a_signal_stops_all_of_it(folder: Path, number: signal.Signals) -> None:
+    with running_demo(folder) as demo:
+        lines = until_up(demo)
+        (address,) = (line.split()[1] for line in lines if line.startswith("API"))
+        assert processes.accepts_connections(int(address.split(":")[2].split("/")[0]))
+        before = (folder / "log-ins.json").read_text(encoding="utf-8")
+        assert len(left_behind(folder)) > 5
+        demo.send_signal(number)
+        assert demo.wait(60) == 0
+    assert not left_behind(folder)
+    with running_demo(folder) as again:
+        until_up(again)
+        assert (folder / "log-ins.json").read_text(encoding="utf-8") == before
+        again.send_signal(number)
+        assert again.wait(60) == 0
+
+
+@pytest.mark.parametrize("begun", [1, 2, 4, 10])
+def test_a_signal_during_the_set_up_stops_all_of_it(folder: Path, begun: int) -> None:
+    with running_demo(folder) as demo:
+        assert processes.wait_until(lambda: len(left_behind(folder)) > begun, within_seconds=60)
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(60) == 0
+    assert not left_behind(folder)
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_demo_leaves_nothing_and_the_next_one_starts(folder: Path) -> None:
+    with running_demo(folder) as demo:
+        until_up(demo)
+        demo.kill()
+        demo.wait(10)
+        assert processes.wait_until(lambda: not left_behind(folder), within_seconds=30)
+    with running_demo(folder) as again:
+        until_up(again)
+        again.send_signal(signal.SIGINT)
+        assert again.wait(60) == 0
+    assert not left_behind(folder)
+
+
+@pytest.mark.timeout(240)
+def test_a_program_that_dies_ends_the_demo_with_its_log_and_a_second_demo_is_refused(folder: Path) -> None:
+    with running_demo(folder) as demo:
+        until_up(demo)
+        other = subprocess.run(
+            [*VIGIL, "demo", "--dir", str(folder)], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert other.returncode == 1
+        assert "runs in" in other.stderr
+        (gateway,) = (entry for entry in left_behind(folder) if entry.rstrip().endswith("main() gateway"))
+        os.kill(int(gateway.split()[0]), signal.SIGKILL)
+        _, said = demo.communicate(timeout=60)
+        assert demo.returncode == 1
+        assert "vigil: vigil gateway ended with code -9; its log" in said
+        assert "gateway active" in said
+    assert not left_behind(folder)
+
+
+def alert(rule: str, *, alert_id: str = "1", retrospective: bool = False) -> dict[str, object]:
+    return {
+        "id": alert_id,
+        "patient_id": "7",
+        "rule": rule,
+        "severity": "high",
+        "retrospective": retrospective,
+        "opened_at": "2026-11-22T03:10:00+00:00",
+        "summary": "what happened",
+    }
+
+
+def test_what_counts_is_a_new_alert_of_this_ward_and_a_live_one_where_that_is_promised(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    board = Board()
+    names, zones = {"7": "Wei Chen"}, {"7": ZoneInfo("Asia/Shanghai")}
+    board.show_alert(alert("nocturnal_hypoglycaemia", retrospective=True), names, zones)
+    board.show_alert(alert("missed_dose", alert_id="2"), {"8": "Noor Haddad"}, zones)
+    board.show_alert(alert("hrv_drift", alert_id="3", retrospective=True), names, zones)
+    board.show_alert(alert("hrv_drift", alert_id="3", retrospective=True), names, zones)
+    assert board.missing == ["nocturnal_hypoglycaemia", "missed_dose"]
+    assert capsys.readouterr().out.splitlines() == [
+        "ALERT nocturnal_hypoglycaemia high: Wei Chen, what happened (since 22 Nov 11:10, from the history)",
+        "ALERT hrv_drift high: Wei Chen, what happened (since 22 Nov 11:10, from the history)",
+    ]
+
+
+def test_missing_alerts_are_a_sentence_and_exit_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(deploy.commands.demo, "run_demo", lambda _folder, _seconds: ["missed_dose", "hrv_drift"])
+    with pytest.raises(SystemExit) as end:
+        main(["demo", "--seconds", "60"])
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "vigil: no alert of missed_dose and hrv_drift came within 60 s of being up\n"
+    with pytest.raises(SystemExit) as without_limit:
+        main(["demo"])
+    assert without_limit.value.code == 0
