@@ -87,6 +87,14 @@ class WornEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class StatusReport:
+    """What a device says of itself; `heard_now` unless the broker had kept it from some earlier time."""
+
+    status: Status
+    heard_now: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Something for the quarantine. `series`: positions in the message, None for all of it.
 
@@ -99,6 +107,7 @@ class Refused:
     series: tuple[int, ...] | None = None
     device_id: str | None = None
     patient: int | None = None
+    private: bool = False
 
 
 @dataclass(slots=True)
@@ -107,9 +116,8 @@ class Intake:
 
     rows: Rows
     runs: list[WornRun]
-    private: bool = False
     events: list[WornEvent]
-    statuses: dict[int, Status]
+    statuses: dict[int, StatusReport]
     head_message: NDArray[np.int32]
     head_device: NDArray[np.int32]
     seq: NDArray[np.int64]
@@ -288,7 +296,7 @@ class Reader:
                 patient, private = owner if owner > 0 else None, owner == WITHOUT_CONSENT
                 intake.refused.append(Refused(position, error.reason, error.detail, None, name, patient, private))
             else:
-                intake.statuses[device] = status
+                intake.statuses[device] = StatusReport(status, heard_now=not message.retain)
 
 
 def _without_device(position: int, topic: str) -> Refused:

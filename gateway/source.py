@@ -13,6 +13,7 @@ class Message:
     payload: bytes
     content_type: str | None
     packet_id: int | None
+    retain: bool = False
 
 
 class Delivered(Protocol):
@@ -33,6 +34,10 @@ class Delivered(Protocol):
     @property
     def packet_id(self) -> int | None:
         """The packet identifier; None at QoS 0."""
+
+    @property
+    def retain(self) -> bool:
+        """Whether the broker had kept it: said at some time before we subscribed."""
 
 
 @dataclass(frozen=True, slots=True)

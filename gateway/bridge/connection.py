@@ -199,7 +199,15 @@ class Connection(asyncio.Protocol):
         if packet.server_keep_alive is not None:
             self._keep_alive_s = packet.server_keep_alive
         filters = [
-            mqtt5.TopicFilter(pattern, max_qos=mqtt5.QoS.AT_LEAST_ONCE) for pattern in self.settings.subscriptions
+            mqtt5.TopicFilter(
+                pattern,
+                max_qos=mqtt5.QoS.AT_LEAST_ONCE,
+                # So that the flag tells an old status the broker kept from one that is said now; and what changed
+                # while we were away is in the session's queue, there is no need to be told again.
+                retain_as_published=False,
+                retain_handling=mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS,
+            )
+            for pattern in self.settings.subscriptions
         ]
         self._write(mqtt5.SubscribePacket(self._free_packet_id(), filters).write())
 

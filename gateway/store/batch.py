@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
 from devices.runs import beat_times
-from devices.status import Status
 from devices.units import to_canonical
 from devices.vocabulary import MAX_PAYLOAD_BYTES, Code, EventType, Reason, Unit
-from gateway.intake import Refused, Rows, WornEvent, WornRun
+from gateway.intake import Refused, Rows, StatusReport, WornEvent, WornRun
 from gateway.lanes import SAME_BEAT_MS, uncovered
 from gateway.receipts import Heads
 from gateway.source import Delivered
@@ -187,22 +186,22 @@ def _answer(worn: WornEvent) -> tuple[int, int, int, bool] | None:
 
 
 async def store_statuses(
-    connection: Connection, statuses: Mapping[int, Status], without_gap: Mapping[int, bool], now_ms: int
+    connection: Connection, reports: Mapping[int, StatusReport], without_gap: Mapping[int, bool], now_ms: int
 ) -> None:
     """Store what devices say of themselves. A `clock` counts as contact only without a gap in the device's numbers."""
-    reports = sorted(statuses.items())
+    rows = sorted(reports.items())
     await connection.execute(
         SQL.status,
         {
-            "device": [device for device, _ in reports],
-            "online": [status.online for _, status in reports],
-            "battery": [status.battery for _, status in reports],
-            "firmware": [status.firmware for _, status in reports],
+            "device": [device for device, _ in rows],
+            "online": [report.status.online for _, report in rows],
+            "battery": [report.status.battery for _, report in rows],
+            "firmware": [report.status.firmware for _, report in rows],
+            "heard_at": [now_ms if report.heard_now else None for _, report in rows],
             "stamp": [
-                min(status.clock, now_ms) if status.clock is not None and without_gap[device] else None
-                for device, status in reports
+                min(report.status.clock, now_ms) if report.status.clock is not None and without_gap[device] else None
+                for device, report in rows
             ],
-            "now": now_ms,
         },
     )
 

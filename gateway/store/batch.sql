@@ -122,17 +122,19 @@ from unnest(%(device)s::int[], %(id)s::bigint[], %(at)s::bigint[], %(ok)s::bool[
 where c.id = done.id and c.device_key = done.device and c.done_at is null;
 
 -- name: status
--- What devices say of themselves; an older status never hides a newer one.
+-- What devices say of themselves. What the broker had kept is no contact, and a last will is none either.
 insert into device_status (device_key, online, battery, firmware, status_at, contact_at, contact_stamp)
-select device, online, battery, firmware, from_ms(%(now)s), from_ms(%(now)s), from_ms(stamp)
-from unnest(%(device)s::int[], %(online)s::bool[], %(battery)s::float8[], %(firmware)s::text[], %(stamp)s::bigint[])
-    as s (device, online, battery, firmware, stamp)
+select device, online, battery, firmware, from_ms(heard_at), case when online then from_ms(heard_at) end, from_ms(stamp)
+from unnest(%(device)s::int[], %(online)s::bool[], %(battery)s::float8[], %(firmware)s::text[],
+            %(heard_at)s::bigint[], %(stamp)s::bigint[])
+    as s (device, online, battery, firmware, heard_at, stamp)
+order by device
 on conflict (device_key) do update set
     online = excluded.online,
     battery = coalesce(excluded.battery, device_status.battery),
     firmware = coalesce(excluded.firmware, device_status.firmware),
-    status_at = excluded.status_at,
-    contact_at = case when excluded.online then excluded.contact_at else device_status.contact_at end,
+    status_at = coalesce(excluded.status_at, device_status.status_at),
+    contact_at = greatest(device_status.contact_at, excluded.contact_at),
     contact_stamp = greatest(device_status.contact_stamp, excluded.contact_stamp);
 
 -- name: quarantined_today
