@@ -50,10 +50,7 @@ class Clinic:
         people = [NewPatient(f"wearer of {device}", zone) for device, zone in zip(devices, zones, strict=True)]
         ids = await self.provisioning.add_patients(people)
         await self.provisioning.add_devices(
-            [
-                NewDevice(device, DeviceModel.CGM, patient, EVER)
-                for device, patient in zip(devices, ids, strict=True)
-            ]
+            [NewDevice(device, DeviceModel.CGM, patient, EVER) for device, patient in zip(devices, ids, strict=True)]
         )
         return ids
 

@@ -99,7 +99,7 @@ class Faults:
         order = self.rng.permutation(len(faults))
         for number, fault in enumerate(order.tolist(), start=1):
             threshold = total * number // (len(faults) + 1)
-            await until(lambda wanted=threshold: publisher.acknowledged >= wanted, what="the publisher goes on")  # type: ignore[misc]
+            await until(lambda wanted=threshold: publisher.acknowledged >= wanted, what="the publisher goes on")
             await asyncio.sleep(float(self.rng.uniform(0, 0.3)))
             await faults[fault]()
 
@@ -119,9 +119,7 @@ class Faults:
         await asyncio.to_thread(self.postgres.restart)
 
 
-@pytest.mark.parametrize(
-    "seed", [1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 12))]
-)
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 12))])
 async def test_kills_cuts_and_restarts_lose_nothing_and_double_nothing(
     seed: int, postgres: PostgresServer, broker: MosquittoServer, gateway_process: MakeGateway
 ) -> None:

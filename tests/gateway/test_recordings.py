@@ -2,7 +2,7 @@
 
 import csv
 import gzip
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -85,7 +85,8 @@ def shuffled_twice(subjects: Sequence[Subject], rng: np.random.Generator) -> lis
     return _interleaved(queues, rng)
 
 
-ORDERS = [in_order, shuffled_twice, newest_first]
+Order = Callable[[Sequence[Subject], np.random.Generator], list[Outgoing]]
+ORDERS: list[Order] = [in_order, shuffled_twice, newest_first]
 
 
 def _messages(device: str, readings: Sequence[Reading]) -> list[Outgoing]:
@@ -102,7 +103,7 @@ def _interleaved(queues: Sequence[list[Outgoing]], rng: np.random.Generator) -> 
 
 @pytest.mark.parametrize("order", ORDERS)
 async def test_recorded_nights_end_with_exactly_the_expected_alerts(
-    gateway: GatewayProcess, clinic: Clinic, mqtt_url: str, order: type[in_order]
+    gateway: GatewayProcess, clinic: Clinic, mqtt_url: str, order: Order
 ) -> None:
     if not RECORDINGS.is_dir():
         pytest.skip("the recordings are not here")
@@ -111,7 +112,7 @@ async def test_recorded_nights_end_with_exactly_the_expected_alerts(
 
 @pytest.mark.parametrize("order", ORDERS)
 async def test_synthetic_nights_end_with_exactly_the_alerts_of_the_reference(
-    gateway: GatewayProcess, clinic: Clinic, mqtt_url: str, order: type[in_order]
+    gateway: GatewayProcess, clinic: Clinic, mqtt_url: str, order: Order
 ) -> None:
     subjects = list(synthetic_subjects())
     assert sum(len(subject.alerts) for subject in subjects) > 20
@@ -119,9 +120,9 @@ async def test_synthetic_nights_end_with_exactly_the_alerts_of_the_reference(
 
 
 async def _replayed(
-    subjects: list[Subject], gateway: GatewayProcess, clinic: Clinic, mqtt_url: str, order: type[in_order]
+    subjects: list[Subject], gateway: GatewayProcess, clinic: Clinic, mqtt_url: str, order: Order
 ) -> None:
-    patients = {}
+    patients: dict[str, int] = {}
     for timezone in {subject.timezone for subject in subjects}:
         names = [subject.name for subject in subjects if subject.timezone == timezone]
         patients |= dict(zip(names, await clinic.wearers(names, [timezone]), strict=True))

@@ -116,6 +116,4 @@ async def _send(connection: aiomqtt.Client, message: Outgoing) -> None:
     if message.content_type is not None:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.ContentType = message.content_type
-    await connection.publish(
-        message.topic, message.payload, qos=1, retain=message.retain, properties=properties
-    )
+    await connection.publish(message.topic, message.payload, qos=1, retain=message.retain, properties=properties)
