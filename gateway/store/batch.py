@@ -25,6 +25,8 @@ from gateway.store.queries import load_queries
 SQL = load_queries("gateway.store", "batch.sql")
 
 QUARANTINE_A_DAY = 1_000
+# Entries in one statement: 32 MiB at most, whatever was sent.
+QUARANTINED_TOGETHER = 512
 HRV_WINDOW_MS = 300_000
 COMMAND_DIGITS = 18  # fits a bigint
 Connection = psycopg.AsyncConnection[Any]
@@ -230,22 +232,20 @@ async def quarantine(
     room = await _room(connection, {r.device_id or "" for r in refused}, day)
     kept: Counter[tuple[str, str]] = Counter()
     counted: Counter[tuple[str, str]] = Counter()
-    entries: list[tuple[tuple[str, str], dict[str, Any]]] = []
+    entries: list[dict[str, Any]] = []
     private = {r.message for r in refused if r.private or r.reason is Reason.NO_CONSENT}
     for refusal in refused:
         device_id = refusal.device_id or ""
-        key = (device_id, refusal.reason.value)
-        counted[key] += 1
+        counted[device_id, refusal.reason.value] += 1
         if refusal.reason is not Reason.NO_CONSENT and room[device_id] > 0:
             room[device_id] -= 1
             message = messages[refusal.message]
-            entries.append((key, _entry(refusal, message, keep_bytes=refusal.message not in private, now_ms=now_ms)))
-    if entries:
-        async with connection.cursor() as cursor:
-            await cursor.executemany(SQL.quarantine, [entry for _, entry in entries], returning=True)
-            for key, _ in entries:
-                kept[key] += await cursor.fetchone() is not None
-                cursor.nextset()
+            entries.append(_entry(refusal, message, keep_bytes=refusal.message not in private))
+    for start in range(0, len(entries), QUARANTINED_TOGETHER):
+        part = entries[start : start + QUARANTINED_TOGETHER]
+        columns = {name: [entry[name] for entry in part] for name in part[0]}
+        cursor = await connection.execute(SQL.quarantine, {**columns, "now": now_ms}, binary=True)
+        kept.update(await cursor.fetchall())
     keys = sorted(counted)
     await connection.execute(
         SQL.count_quarantined,
@@ -268,16 +268,15 @@ async def _room(connection: Connection, devices: set[str], day: date) -> dict[st
     return room
 
 
-def _entry(refusal: Refused, message: Delivered, *, keep_bytes: bool, now_ms: int) -> dict[str, Any]:
+def _entry(refusal: Refused, message: Delivered, *, keep_bytes: bool) -> dict[str, Any]:
     payload = message.payload
     return {
-        "now": now_ms,
         "topic": message.topic.replace("\0", "\ufffd"),
         "device_id": refusal.device_id,
         "patient_id": refusal.patient,
         "reason": refusal.reason.value,
         "detail": refusal.detail.replace("\0", "\ufffd"),
-        "series": list(refusal.series) if refusal.series is not None else None,
+        "series": "{" + ",".join(map(str, refusal.series)) + "}" if refusal.series is not None else None,
         "content_type": message.content_type.replace("\0", "\ufffd") if message.content_type else None,
         "payload": payload[:MAX_PAYLOAD_BYTES] if keep_bytes else None,
         "payload_bytes": len(payload),

@@ -143,13 +143,17 @@ select device_id, sum(kept)::bigint from quarantine_count
 where day = %(day)s and device_id = any(%(devices)s) group by device_id;
 
 -- name: quarantine
--- Keeps what was refused; the same refusal of the same bytes is kept once. Returns the devices of the kept entries.
+-- Keeps what was refused; the same refusal of the same bytes is kept once. Returns whose, and why, for each kept entry.
 insert into quarantine (received_at, topic, device_id, patient_id, reason, detail, series, content_type, payload,
                         payload_bytes, payload_sha256)
-values (from_ms(%(now)s), %(topic)s, %(device_id)s, %(patient_id)s, %(reason)s, %(detail)s, %(series)s,
-        %(content_type)s, %(payload)s, %(payload_bytes)s, %(payload_sha256)s)
+select from_ms(%(now)s), topic, device_id, patient_id, reason, detail, series::smallint[], content_type, payload,
+       payload_bytes, payload_sha256
+from unnest(%(topic)s::text[], %(device_id)s::text[], %(patient_id)s::int[], %(reason)s::text[], %(detail)s::text[],
+            %(series)s::text[], %(content_type)s::text[], %(payload)s::bytea[], %(payload_bytes)s::int[],
+            %(payload_sha256)s::bytea[])
+    as entry (topic, device_id, patient_id, reason, detail, series, content_type, payload, payload_bytes, payload_sha256)
 on conflict do nothing
-returning 1;
+returning coalesce(device_id, ''), reason;
 
 -- name: count_quarantined
 -- Counts what was refused and what of it was kept.
