@@ -20,9 +20,10 @@ from firmware_sim.plan import Coverage, DevicePlan, DosePlan, PatientPlan
 from firmware_sim.wristband import GLUCOSE_EVERY_MS, WristbandTraits
 from firmware_sim.zones import zone_where_it_is
 
-DRIFT_NIGHTS = 5
-"""How many nights before now the HRV of a drifting patient steps down: enough for any sensible test to say so."""
-DRIFT_DEVIATIONS = 2.5
+DRIFT_NIGHTS = 8
+"""How many nights before now the HRV of a drifting patient steps down."""
+DRIFT_DEVIATIONS = 3.5
+"""How far: after 30 nights a sequential test notices each of 1,000 such patients; of a step of 2.5 five nights ago, 891."""
 FIRST_LOW_AFTER_MS = 20_000
 """A planned low shows this long after the start."""
 MISS_AFTER_MS = -45_000
@@ -128,8 +129,8 @@ def patients(scenario: Scenario, count: int, start: Start) -> list[PatientPlan]:
 
     `night_low`: it is 3 in the morning where the patient lives, a reading falls below 4.0 mmol/L within a minute of
     `start.now_ms`, and glucose is back after 25 min. `missed_dose`: the window of a dose closes unopened, not
-    more than 45 s before the start and not more than 15 s after it. `hrv_drift`: nightly lnRMSSD is 2.5 SD lower for the last five nights; it takes 14 nights before them to
-    be noticed.
+    more than 45 s before the start and not more than 15 s after it. `hrv_drift`: nightly lnRMSSD is 3.5 SD lower for the last eight nights; it takes
+    14 nights before them to be noticed.
     """
     stories = STORIES[scenario]
     return [_patient(stories[index % len(stories)], index, start) for index in range(count)]
