@@ -128,9 +128,9 @@ def patients(scenario: Scenario, count: int, start: Start) -> list[PatientPlan]:
     """Return `count` patients of the scenario; the same for the same start.
 
     `night_low`: it is 3 in the morning where the patient lives, a reading falls below 4.0 mmol/L within a minute of
-    `start.now_ms`, and glucose is back after 25 min. `missed_dose`: the window of a dose closes unopened, not
-    more than 45 s before the start and not more than 15 s after it. `hrv_drift`: nightly lnRMSSD is 3.5 SD lower for the last eight nights; it takes
-    14 nights before them to be noticed.
+    `start.now_ms`, and glucose is back after 25 min. `missed_dose`: the window of a dose closes unopened, not more than
+    45 s before the start and not more than 15 s after it. `hrv_drift`: nightly lnRMSSD is 3.5 SD lower for the last
+    eight nights; it takes 14 nights before them to be noticed.
     """
     stories = STORIES[scenario]
     return [_patient(stories[index % len(stories)], index, start) for index in range(count)]
