@@ -74,7 +74,10 @@ class Directory:
 
     def wearer_at(self, device: int, at: int) -> int:
         """Return who wore one device at one time, like `wearers`."""
-        return int(self.wearers(np.array([device], np.int32), np.array([at], np.int64))[0])
+        patient = _holder(self.assignments.get(device, ()), at)
+        if patient <= 0 or self.consents[patient] or _holder(self.partial_consents.get(patient, ()), at):
+            return patient
+        return WITHOUT_CONSENT
 
 
 def _holder(intervals: Iterable[Interval], at: int) -> int:
