@@ -54,7 +54,9 @@ def explain(error: Exception) -> str:
     """Return an error of a decoder as a sentence that is safe to store: printable and short, whatever the peer sent."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(error)[: 2 * _DETAIL_LENGTH])
+    text = str(error)[: 2 * _DETAIL_LENGTH]
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return text if len(text) <= _DETAIL_LENGTH else text[: _DETAIL_LENGTH - 1] + "…"
 
 
