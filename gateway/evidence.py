@@ -20,14 +20,14 @@ async def night_evidence(
 ) -> dict[str, JSON]:
     """Return evidence as JSON; times are ms since the epoch, values as the sensor sent them."""
     of_patient = {"patient": patient_id, "devices": list(devices), "until": opened_at}
-    readings = await (
-        await connection.execute(SQL.evidence_readings, {**of_patient, "since": opened_at - BEFORE_MS})
-    ).fetchall()
-    heart = await (
-        await connection.execute(SQL.evidence_heart_rate, {**of_patient, "since": opened_at - NIGHT_MS})
-    ).fetchone()
-    hrv = await (await connection.execute(SQL.evidence_hrv, {**of_patient, "since": opened_at - NIGHT_MS})).fetchone()
-    doses = await (await connection.execute(SQL.evidence_doses, {**of_patient, "since": opened_at - DAY_MS})).fetchall()
+    night = {**of_patient, "since": opened_at - NIGHT_MS}
+    async with connection.pipeline():  # four questions, one round trip
+        glucose = await connection.execute(SQL.evidence_readings, {**of_patient, "since": opened_at - BEFORE_MS})
+        heart_rate = await connection.execute(SQL.evidence_heart_rate, night)
+        variability = await connection.execute(SQL.evidence_hrv, night)
+        due = await connection.execute(SQL.evidence_doses, {**of_patient, "since": opened_at - DAY_MS})
+    readings, doses = await glucose.fetchall(), await due.fetchall()
+    heart, hrv = await heart_rate.fetchone(), await variability.fetchone()
     evidence: dict[str, JSON] = {
         "glucose": [
             {"at": at, "value": value, "unit": unit, "flags": list(flags)}

@@ -11,6 +11,7 @@ from prometheus_client import start_http_server
 
 from gateway.active_lock import RETRY_S, ActiveLock, LockLostError, active_lock
 from gateway.bridge.bridge import Address, Bridge, State
+from gateway.bridge.connection import RECEIVE_MAXIMUM
 from gateway.pipeline import Pipeline, PipelineSettings
 from gateway.receipt_keeper import ReceiptKeeper
 from gateway.runtime.metrics import GatewayMetrics
@@ -28,7 +29,7 @@ class GatewaySettings:
     database_url: str
     broker: Address
     client_id: str = "vigil-gateway"
-    receive_maximum: int = 8_192
+    receive_maximum: int = RECEIVE_MAXIMUM
     receipt_interval_s: float = 3.0
     retrospective_after_ms: int = 30 * 60_000
     contact_grace_ms: int = 120_000

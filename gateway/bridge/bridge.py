@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import unquote, urlsplit
 
-from gateway.bridge.connection import Connection, ConnectionLostError, ConnectionSettings, LoginRefusedError
+from gateway.bridge.connection import (
+    RECEIVE_MAXIMUM,
+    Connection,
+    ConnectionLostError,
+    ConnectionSettings,
+    LoginRefusedError,
+)
 from gateway.source import Batch, SourceClosedError
 
 log = logging.getLogger(__name__)
@@ -71,7 +77,7 @@ class Bridge:
         address: Address,
         *,
         client_id: str = "vigil-gateway",
-        receive_maximum: int = 8_192,
+        receive_maximum: int = RECEIVE_MAXIMUM,
         chance: random.Random | None = None,
         on_state: Callable[[State], None] | None = None,
     ) -> None:

@@ -16,9 +16,11 @@ from gateway.source import Delivered
 log = logging.getLogger(__name__)
 
 SESSION_KEPT_FOR_EVER = 0xFFFF_FFFF
-# QoS 0 messages are outside the receive maximum; with this many waiting we stop reading the socket instead.
-WAITING_CAP = 20_000
+# How much the broker may send ahead of our acknowledgements. Several batches, so that it never waits for a commit.
+RECEIVE_MAXIMUM = 32_768
 BATCH_CAP = 8_192
+# QoS 0 messages are outside the receive maximum; with this many waiting we stop reading the socket instead.
+WAITING_CAP = RECEIVE_MAXIMUM + BATCH_CAP
 _ACK = np.dtype([("header", ">u2"), ("packet_id", ">u2")])
 _ACK_HEADER = 0x4002
 _GRANTED = (mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE, mqtt5.SubAckReasonCode.GRANTED_QOS_EXACTLY_ONCE)
@@ -32,7 +34,7 @@ class ConnectionSettings:
     username: str | None
     password: bytes | None
     subscriptions: tuple[str, ...]
-    receive_maximum: int = 8_192
+    receive_maximum: int = RECEIVE_MAXIMUM
     keep_alive_s: int = 30
 
 

@@ -30,14 +30,24 @@ class RuleContext:
     settings: Mapping[str, JSON] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something that happened to an alert: for its history and for whoever listens."""
+
+    alert_id: int
+    action: Action
+    note: str | None
+    detail: Mapping[str, JSON] | None
+
+
 @dataclass(slots=True)
 class AlertWriter:
-    """Collects the alerts' changes of one transaction; `finish` writes the outbox last, in the order of commits."""
+    """Writes alerts of one transaction at once; `finish` writes history and outbox last, in the order of commits."""
 
     connection: psycopg.AsyncConnection[Any]
     now_ms: int
     retrospective_after_ms: int = 30 * MINUTE_MS
-    told: list[tuple[int, Action]] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
     raised: list[tuple[int, int]] = field(default_factory=list)  # (alert id, opened_at), oldest first
 
     async def standing(self, context: RuleContext, since_ms: int, until_ms: int | None) -> list[Standing]:
@@ -86,18 +96,24 @@ class AlertWriter:
         data = "unknown" if action is Action.DATA_UNKNOWN else "current"
         cursor = await self.connection.execute(SQL.set_data, {"ids": list(alert_ids), "data": data, "now": self.now_ms})
         for alert_id, _ in await cursor.fetchall():
-            await self._tell(alert_id, action)
+            self._tell(alert_id, action)
 
     async def finish(self) -> None:
-        """Write the outbox and wake the listeners. The last thing to do before the commit."""
+        """Write history and outbox and wake the listeners, in one round trip. The last thing before the commit."""
         if not self.told:
             return
-        await self.connection.execute(SQL.lock_outbox)
-        await self.connection.execute(
-            SQL.outbox,
-            {"alerts": [i for i, _ in self.told], "actions": [a.value for _, a in self.told], "now": self.now_ms},
-        )
-        await self.connection.execute(SQL.notify)
+        columns = {
+            "alerts": [told.alert_id for told in self.told],
+            "actions": [told.action.value for told in self.told],
+            "notes": [told.note for told in self.told],
+            "details": [Jsonb(told.detail) if told.detail else None for told in self.told],
+            "now": self.now_ms,
+        }
+        async with self.connection.pipeline():
+            await self.connection.execute(SQL.history, columns)
+            await self.connection.execute(SQL.lock_outbox)
+            await self.connection.execute(SQL.outbox, columns)
+            await self.connection.execute(SQL.notify)
 
     async def _standing(self, query: str, parameters: Mapping[str, Any]) -> list[Standing]:
         async with self.connection.cursor(row_factory=class_row(_StandingRow)) as cursor:
@@ -130,7 +146,7 @@ class AlertWriter:
         if row is None:
             raise LookupError("the insert returned no id")
         self.raised.append((row[0], episode.opened_at))
-        await self._tell(row[0], Action.RAISED)
+        self._tell(row[0], Action.RAISED)
 
     async def _change(self, context: RuleContext, change: Change, note: str | None) -> None:
         after = change.after
@@ -158,27 +174,17 @@ class AlertWriter:
         }
         moved: dict[str, JSON] = {name: pair for name, pair in detail.items() if pair[0] != pair[1]}
         for action in change.actions:
-            await self._tell(after.id, action, note=note, detail=moved)
+            self._tell(after.id, action, note=note, detail=moved)
 
     async def _withdraw(self, alert: Standing, survivor: int | None) -> None:
         await self.connection.execute(SQL.withdraw, {"id": alert.id, "survivor": survivor, "now": self.now_ms})
         note = "late data: merged into another episode" if survivor else "late data: the episode is gone"
-        await self._tell(alert.id, Action.WITHDRAWN, note=note)
+        self._tell(alert.id, Action.WITHDRAWN, note=note)
 
-    async def _tell(
+    def _tell(
         self, alert_id: int, action: Action, *, note: str | None = None, detail: Mapping[str, JSON] | None = None
     ) -> None:
-        await self.connection.execute(
-            SQL.history,
-            {
-                "alert": alert_id,
-                "now": self.now_ms,
-                "action": action,
-                "note": note,
-                "detail": Jsonb(detail) if detail else None,
-            },
-        )
-        self.told.append((alert_id, action))
+        self.told.append(Told(alert_id, action, note, detail))
 
 
 @dataclass(frozen=True, slots=True)

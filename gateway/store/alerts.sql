@@ -64,9 +64,12 @@ returning a.id, a.patient_id;
 update alert set evidence = evidence || %(evidence)s where id = %(id)s;
 
 -- name: history
--- One line of an alert's history, written by Vigil itself.
+-- Lines of alerts' histories, written by Vigil itself.
 insert into alert_history (alert_id, at, action, note, detail)
-values (%(alert)s, from_ms(%(now)s), %(action)s, %(note)s, %(detail)s);
+select alert_id, from_ms(%(now)s), action, note, detail
+from unnest(%(alerts)s::bigint[], %(actions)s::text[], %(notes)s::text[], %(details)s::jsonb[])
+    with ordinality as told (alert_id, action, note, detail, n)
+order by n;
 
 -- name: lock_outbox
 -- Order of ids becomes order of commits: the last thing a transaction does before its outbox rows.
