@@ -54,6 +54,10 @@ class Standing:
     acknowledged_at: int | None
     finding: Mapping[str, JSON]
 
+    def covers(self, at_ms: int) -> bool:
+        """Whether its episode was open at `at_ms`, ends included."""
+        return self.opened_at <= at_ms and (self.running or self.resolved_at is None or at_ms <= self.resolved_at)
+
     def overlaps(self, episode: Episode) -> bool:
         """Whether alert and episode share an instant, ends included."""
         end = None if self.running else self.resolved_at

@@ -20,7 +20,7 @@ from gateway.marks import UNKNOWN
 from gateway.store.alerts import SQL as ALERTS
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
-from streaming.episodes import Episode
+from streaming.episodes import Episode, settled_before
 from streaming.glucose import GlucoseSeries, NocturnalHypoglycaemia, NocturnalState
 
 SQL = load_queries("gateway.store", "glucose.sql")
@@ -170,7 +170,7 @@ class GlucoseWatch:
                 episodes.update((episode.opened_at, episode) for episode in found)
                 cursor = int(page.at[-1]) + 1
             reached = cursor - 1
-            agree = state is None and reached >= last and not any(_covers(alert, reached) for alert in standing)
+            agree = state is None and reached >= last and not any(alert.covers(reached) for alert in standing)
             if complete or agree:
                 break
         until = None if complete else reached
@@ -208,17 +208,3 @@ class GlucoseWatch:
 def _glucose(rows: Rows) -> Rows:
     glucose = rows.code == Code.GLUCOSE
     return rows if glucose.all() else rows.take(glucose)
-
-
-def settled_before(standing: Sequence[Standing], at_ms: int) -> int:
-    """Return the newest instant, not after `at_ms`, before which the rule was closed, by the standing alerts."""
-    start = at_ms
-    for alert in sorted(standing, key=lambda a: a.opened_at, reverse=True):
-        if _covers(alert, start):
-            start = alert.opened_at
-    return start
-
-
-def _covers(alert: Standing, at_ms: int) -> bool:
-    ends = alert.resolved_at
-    return alert.opened_at <= at_ms and (alert.running or ends is None or at_ms <= ends)

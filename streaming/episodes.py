@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
 
@@ -54,7 +54,18 @@ class Episode:
         return self.opened_at <= at_ms and (self.resolved_at is None or at_ms <= self.resolved_at)
 
 
-def settled_before(episodes: Iterable[Episode], at_ms: int) -> int:
+class Spanning(Protocol):
+    """Something with a beginning that knows which instants it covers: an episode, or what stands for one."""
+
+    @property
+    def opened_at(self) -> int:
+        """When it began, ms."""
+
+    def covers(self, at_ms: int) -> bool:
+        """Whether it was open at `at_ms`; both of its ends belong to it."""
+
+
+def settled_before(episodes: Iterable[Spanning], at_ms: int) -> int:
     """Return the newest instant, not after `at_ms`, just before which none of the rule's `episodes` was open.
 
     A rule whose closed state has no memory can be folded again from the first reading at or after this instant, with
