@@ -29,11 +29,7 @@ def _version() -> str:
 
 def _build_parts(settings: ApiSettings) -> Parts:
     metrics = ApiMetrics()
-    database = Database(
-        settings.database_url,
-        max_connections=settings.max_connections,
-        statement_timeout=settings.statement_timeout,
-    )
+    database = Database(settings)
     return Parts(settings, database, SignIn(database, settings), Streams(database, settings, metrics), metrics)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
@@ -10,6 +9,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
+from api.settings import ApiSettings
 from gateway.store.queries import load_queries
 
 SQL = load_queries("api.sql", "sessions.sql")
@@ -22,21 +22,21 @@ class Database:
     Unavailable = (psycopg.OperationalError, psycopg.InterfaceError)
     """What a database that is away, restarting or overloaded raises; psycopg_pool's errors are among them."""
 
-    def __init__(self, url: str, *, max_connections: int, statement_timeout: timedelta) -> None:
-        self._statement_timeout = statement_timeout
+    def __init__(self, settings: ApiSettings) -> None:
+        self._url = settings.database_url
+        self._statement_timeout = settings.statement_timeout
         self._pool = AsyncConnectionPool(
-            url,
+            self._url,
             kwargs={"autocommit": True},
             min_size=1,
-            max_size=max_connections,
+            max_size=settings.max_connections,
             open=False,
             configure=self._configure,
             check=AsyncConnectionPool.check_connection,
-            timeout=5,
+            timeout=settings.connection_timeout.total_seconds(),
             max_waiting=200,  # beyond that, waiting only makes everybody's answer late
             name="api",
         )
-        self._url = url
 
     async def open(self) -> None:
         """Begin to connect; does not wait, so that the process answers while the database is still away."""

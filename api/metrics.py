@@ -56,7 +56,11 @@ class ApiMetrics:
             "vigil_http_requests", "Requests answered.", ["operation", "status"], registry=self.registry
         )
         self._seconds = Histogram(
-            "vigil_http_request_seconds", "Request to first byte.", ["operation"], buckets=_SECONDS, registry=self.registry
+            "vigil_http_request_seconds",
+            "Request to first byte.",
+            ["operation"],
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         self.streams = Gauge("vigil_alert_streams", "Open alert streams.", registry=self.registry)
         self.logins = Counter(

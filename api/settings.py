@@ -27,6 +27,8 @@ class ApiSettings:
 
     max_connections: int = 10
     """Connections to the database, beside the one that listens."""
+    connection_timeout: timedelta = timedelta(seconds=5)
+    """How long a request waits for a connection before the answer is 503."""
     statement_timeout: timedelta = timedelta(seconds=15)
 
     max_body_bytes: int = 64 * 1024

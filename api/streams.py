@@ -65,7 +65,7 @@ class Streams:
         self._per_user: Counter[int] = Counter()
         self._reading = asyncio.Semaphore(max(1, settings.max_connections // 2))  # requests want connections too
         self._head = 0
-        self._closing = False
+        self._closing = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -74,7 +74,7 @@ class Streams:
 
     async def close(self) -> None:
         """End every stream after what it is writing, and stop listening. Twice is once."""
-        self._closing = True
+        self._closing.set()
         self._wake_all()
         if self._listener is not None:
             self._listener.cancel()
@@ -93,7 +93,7 @@ class Streams:
 
     def attach(self, user_id: int, wake: asyncio.Event) -> None:
         """Count a stream that begins, and wake it from now on. Raises ProblemError 429 or 503 when it is one too many."""
-        if self._closing or self._per_user.total() >= self._settings.max_streams:
+        if self._closing.is_set() or self._per_user.total() >= self._settings.max_streams:
             raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "No stream is free.", headers=RETRY_SOON)
         if self._per_user[user_id] >= self._settings.max_streams_per_user:
             raise ProblemError(HTTPStatus.TOO_MANY_REQUESTS, "You have too many streams open.", headers=RETRY_SOON)
@@ -113,7 +113,7 @@ class Streams:
         """Yield events after `after`, and comments in between, until the loop's time `until` or the user may not."""
         loop = asyncio.get_running_loop()
         yield _KEEP_ALIVE  # the headers leave with it
-        while not self._closing and loop.time() < until:
+        while not self._closing.is_set() and loop.time() < until:
             wake.clear()
             entries, reached = await self._read(token, after)
             if entries is None:
@@ -151,14 +151,16 @@ class Streams:
     async def _listen(self) -> None:
         """Wake the streams at each notification; a lost connection is made again, with full jitter."""
         longest = _RECONNECT_FIRST
-        while True:
+        while not self._closing.is_set():
             try:
                 async with self._database.listening(CHANNEL) as connection:
-                    longest = _RECONNECT_FIRST
                     await self._advance()  # for what came while nobody listened
+                    longest = _RECONNECT_FIRST
                     async for _ in connection.notifies():
                         await self._advance()
             except psycopg.Error as error:
+                if self._closing.is_set():
+                    return  # psycopg lets an error of the query that it interrupts take the place of the cancellation
                 log.warning("alert_listener_lost", error=str(error).strip())
             await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - spreads load, guards nothing
             longest = min(longest * 2, _RECONNECT_MOST)

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from api.tokens import AccessToken, Role, sign_access_token
 from gateway.passwords import hash_password
 
-SECRET = "a secret of thirty-two bytes or more"
+SECRET = "a secret of at least forty-eight bytes, enough for HS384"
 PASSWORD = "correct horse battery staple"
 _HASH = hash_password(PASSWORD)
 START = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)

@@ -119,28 +119,27 @@ async def test_pages_neither_repeat_nor_skip_while_rows_come(dora: httpx.AsyncCl
     assert seen == ids[::-1]
 
 
-@pytest.mark.parametrize(
-    "cursor", ["!", "e30", "bnVsbA", "WzEsMl0", "WyJ4Il0", "W3RydWVd", "W10", "WzFlNDBd", "W251bGxd", "x" * 1024, "Ñ"]
-)
-async def test_cursors_that_we_did_not_write_are_refused(dora: httpx.AsyncClient, cursor: str) -> None:
-    problem = is_problem(await dora.get(ALERTS, params={"cursor": cursor}), 422)
-    assert problem["errors"][0]["location"] == "query.cursor"
+async def test_cursors_that_we_did_not_write_are_refused(dora: httpx.AsyncClient) -> None:
+    written_by_others = (
+        *("!", "Ñ", "x" * 1024, "x" * 1025),
+        *("e30", "bnVsbA", "WzEsMl0", "WyJ4Il0", "W3RydWVd", "W10", "WzFlNDBd", "W251bGxd"),
+    )
+    for cursor in written_by_others:
+        problem = is_problem(await dora.get(ALERTS, params={"cursor": cursor}), 422)
+        assert problem["errors"][0]["location"] == "query.cursor"
 
 
-@pytest.mark.parametrize("limit", [0, 501, "many"])
-async def test_a_page_holds_1_to_500(dora: httpx.AsyncClient, limit: Any) -> None:
-    is_problem(await dora.get(ALERTS, params={"limit": limit}), 422)
+async def test_a_page_holds_1_to_500(dora: httpx.AsyncClient) -> None:
+    for limit in ("0", "501", "many"):
+        is_problem(await dora.get(ALERTS, params={"limit": limit}), 422)
 
 
-@pytest.mark.parametrize("alert_id", ["0", "-1", "01", "x", "9223372036854775808", "٣", "1.0", "%00"])
-async def test_ids_are_opaque_so_a_strange_one_is_just_not_found(dora: httpx.AsyncClient, alert_id: str) -> None:
-    for response in (
-        await dora.get(f"{ALERTS}/{alert_id}"),
-        await dora.get(f"/api/v1/patients/{alert_id}"),
-        await dora.get(f"/api/v1/devices/{alert_id}/assignments"),
-        await dora.post(f"{ALERTS}/{alert_id}/resolve"),
-    ):
-        is_problem(response, 404)
+async def test_ids_are_opaque_so_a_strange_one_is_just_not_found(dora: httpx.AsyncClient) -> None:
+    for strange in ("0", "-1", "01", "x", "9223372036854775808", "٣", "1.0", "%00"):
+        is_problem(await dora.get(f"{ALERTS}/{strange}"), 404)
+        is_problem(await dora.get(f"/api/v1/patients/{strange}"), 404)
+        is_problem(await dora.get(f"/api/v1/devices/{strange}/assignments"), 404)
+        is_problem(await dora.post(f"{ALERTS}/{strange}/resolve"), 404)
 
 
 def test_decisions() -> None:

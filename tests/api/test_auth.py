@@ -124,9 +124,9 @@ def forged(**changes: Any) -> str:
 
 
 @pytest.mark.usefixtures("clinic")
-@pytest.mark.parametrize(
-    "token",
-    [
+async def test_tokens_that_are_not_good_are_refused(stranger: httpx.AsyncClient) -> None:
+    claims = {"sub": "1", "role": "admin", "iat": 1, "exp": 2**40, "jti": "x"}
+    for token in (
         "",
         "nonsense",
         forged(exp=int(START.timestamp())),
@@ -136,14 +136,13 @@ def forged(**changes: Any) -> str:
         forged(role="root"),
         forged(role=["admin"]),
         forged(exp=10**30),
-        jwt.encode({"sub": "1", "role": "admin", "iat": 1, "exp": 2**40, "jti": "x"}, "k" * 32, algorithm="HS256"),
-        jwt.encode({"sub": "1", "role": "admin", "iat": 1, "exp": 2**40, "jti": "x"}, None, algorithm="none"),
-    ],
-)
-async def test_tokens_that_are_not_good_are_refused(stranger: httpx.AsyncClient, token: str) -> None:
-    response = await stranger.get("/api/v1/patients", headers={"Authorization": f"Bearer {token}"})
-    is_problem(response, 401)
-    assert response.headers["www-authenticate"].startswith("Bearer")
+        jwt.encode(claims, "k" * 32, algorithm="HS256"),
+        jwt.encode(claims, SECRET, algorithm="HS384"),
+        jwt.encode(claims, None, algorithm="none"),
+    ):
+        response = await stranger.get("/api/v1/patients", headers={"Authorization": f"Bearer {token}"})
+        is_problem(response, 401)
+        assert response.headers["www-authenticate"].startswith("Bearer")
 
 
 async def test_a_token_ends_with_its_time_its_role_and_its_user(

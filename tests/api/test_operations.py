@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -33,7 +34,8 @@ async def test_not_ready_without_schema_or_with_an_older_one(settings: ApiSettin
 
 
 async def test_a_database_that_is_away_is_told_and_does_not_stop_the_process() -> None:
-    away = ApiSettings(database_url="postgresql://nobody@127.0.0.1:1/none?connect_timeout=1", secret_key=SECRET)
+    url = "postgresql://nobody@127.0.0.1:1/none"
+    away = ApiSettings(database_url=url, secret_key=SECRET, connection_timeout=timedelta(milliseconds=300))
     app = create_app(away)
     async with app.router.lifespan_context(app), client_of(app, {}) as client:
         assert (await client.get("/healthz")).status_code == 200

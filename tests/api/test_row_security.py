@@ -68,18 +68,22 @@ def patients_in(clinic: Clinic, user: int | None, relation: str) -> set[str]:
         return {names.get(row[0], "nobody") for row in clinic.connection.execute(query)}
 
 
-@pytest.mark.parametrize("relation", SECURED)
-def test_without_any_check_in_python_each_user_gets_only_their_patients(clinic: Clinic, relation: str) -> None:
-    everyone = {"Ada", "Ben", "Cleo"} | ({"nobody"} if relation == "quarantine" else set())
-    assert patients_in(clinic, clinic.users["anna"], relation) == everyone
-    assert patients_in(clinic, clinic.users["dora"], relation) == {"Ada", "Ben"}
-    assert patients_in(clinic, clinic.users["nils"], relation) == {"Ada", "Ben"}
-    assert patients_in(clinic, clinic.users["emil"], relation) == {"Cleo"}
-    assert patients_in(clinic, clinic.users["ines"], relation) == set()
-    assert patients_in(clinic, clinic.users["paul"], relation) == set()
-    assert patients_in(clinic, None, relation) == set()
+def test_without_any_check_in_python_each_user_gets_only_their_patients(clinic: Clinic) -> None:
+    for relation in SECURED:
+        everyone = {"Ada", "Ben", "Cleo"} | ({"nobody"} if relation == "quarantine" else set())
+        seen = {user: patients_in(clinic, key, relation) for user, key in clinic.users.items()}
+        assert seen == {
+            "anna": everyone,
+            "dora": {"Ada", "Ben"},
+            "nils": {"Ada", "Ben"},
+            "emil": {"Cleo"},
+            "ines": set(),
+            "paul": set(),
+        }, relation
+        assert patients_in(clinic, None, relation) == set(), relation
     clinic.connection.execute("update app_user set disabled_at = %s", (START,))
-    assert patients_in(clinic, clinic.users["anna"], relation) == set()
+    for relation in SECURED:
+        assert patients_in(clinic, clinic.users["anna"], relation) == set(), relation
 
 
 def as_api(clinic: Clinic, user: str, statement: str) -> None:
@@ -100,9 +104,8 @@ def test_hypertables_their_chunks_and_the_contracts_view_are_out_of_reach(clinic
             as_api(clinic, "anna", f"table {relation}")
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
+def test_the_role_of_the_api_can_write_little(clinic: Clinic) -> None:
+    for statement in (
         "update patient set name = 'X'",
         "delete from alert",
         "delete from alert_history",
@@ -110,12 +113,10 @@ def test_hypertables_their_chunks_and_the_contracts_view_are_out_of_reach(clinic
         "update alert set evidence = '{}'",
         "insert into care_team values (2, 3, '2026-01-01')",
         "update app_user set role = 'admin'",
-        "select * from alert_outbox_lock(), pg_read_file('/etc/passwd')",
-    ],
-)
-def test_the_role_of_the_api_can_write_little(clinic: Clinic, statement: str) -> None:
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        as_api(clinic, "anna", statement)
+        "select pg_read_file('/etc/passwd')",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            as_api(clinic, "anna", statement)
 
 
 def test_nobody_writes_about_alerts_that_they_cannot_see_or_in_anothers_name(clinic: Clinic) -> None:

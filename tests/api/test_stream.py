@@ -203,10 +203,10 @@ async def test_a_stream_resumes_after_the_event_named_and_skips_nothing(served: 
         assert (await reader.next()).id == 251, "an id from the future cannot silence the stream"
 
 
-@pytest.mark.parametrize("last", ["x", "-1", "1.5", "99999999999999999999", "٣"])
-async def test_what_is_no_event_id_is_refused(served: Served, last: str) -> None:
-    async with served.stream(params={"last_event_id": last}) as reader:
-        is_problem(reader.response, 422)
+async def test_what_is_no_event_id_is_refused(served: Served) -> None:
+    for last in ("x", "-1", "1.5", "99999999999999999999", "٣"):
+        async with served.stream(params={"last_event_id": last}) as reader:
+            is_problem(reader.response, 422)
 
 
 async def test_everybody_gets_their_own_patients_alone(served: Served, clinic: Clinic) -> None:
