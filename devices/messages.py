@@ -1,5 +1,6 @@
 """Telemetry and event messages: what they look like, and how a faulty one is taken apart so that its good parts stay."""
 
+import re
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Annotated, Any, Final, Generic, TypeVar
@@ -117,6 +118,10 @@ class _Kind(Generic[ItemT]):
 
 _TELEMETRY: Final = _Kind(Series, _TelemetryPieces, "observations", MAX_SERIES)
 _EVENTS: Final = _Kind(EventItem, _EventPieces, "events", MAX_EVENTS)
+_LOOKED_AT: Final = 256
+_SEQ_IN_JSON: Final = re.compile(rb'"seq"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,19})[ \t\r\n]*[,}]')
+# An unsigned integer: below 24 the byte itself, else 1, 2, 4 or 8 bytes behind a head.
+_SEQ_IN_CBOR: Final = re.compile(rb"cseq(?:([\x00-\x17])|\x18(.)|\x19(.{2})|\x1a(.{4})|\x1b(.{8}))", re.DOTALL)
 _JSON_SEQ: Final = msgspec.json.Decoder(_SeqOnly)
 
 
@@ -135,11 +140,11 @@ def _take(payload: bytes, content_type: str | None, kind: _Kind[ItemT]) -> Parts
         form = form_of(payload, content_type)
         source = payload if form is Form.JSON else load_cbor(payload)
     except PayloadError as error:
-        return Parts(MessageHead(), error=error)
+        return Parts(_guess_head(payload), error=error)
     try:
         head = kind.json_pieces.decode(source) if form is Form.JSON else msgspec.convert(source, kind.cbor_pieces)
     except DECODE_ERRORS as error:
-        return Parts(_save_head(source, form), error=PayloadError(explain(error)))
+        return Parts(_save_head(source, payload, form), error=PayloadError(explain(error)))
     pieces = getattr(head, kind.list_name)
     if len(pieces) > kind.most:
         sentence = f"{len(pieces)} {kind.list_name}, at most {kind.most} are taken"
@@ -157,13 +162,27 @@ def _take(payload: bytes, content_type: str | None, kind: _Kind[ItemT]) -> Parts
     return parts
 
 
-def _save_head(source: Any, form: Form) -> MessageHead:
+def _save_head(source: Any, payload: bytes, form: Form) -> MessageHead:
     """Return the head of a message whose envelope is wrong: its `seq` if that can be read, else nothing."""
     try:
         found = _JSON_SEQ.decode(source) if form is Form.JSON else msgspec.convert(source, _SeqOnly)
     except DECODE_ERRORS:
-        return MessageHead()
+        return _guess_head(payload)
     return MessageHead(seq=found.seq)
+
+
+def _guess_head(payload: bytes) -> MessageHead:
+    """Return the `seq` that seems to stand near the start of bytes that cannot be read, or are too many to be.
+
+    Without it the receipt would never pass a message that its device cannot mend, and the device never free its flash.
+    """
+    if found := _SEQ_IN_JSON.search(payload, 0, _LOOKED_AT):
+        number = int(found[1])
+    elif found := _SEQ_IN_CBOR.search(payload, 0, _LOOKED_AT):
+        number = int.from_bytes(found[found.lastindex or 1])
+    else:
+        return MessageHead()
+    return MessageHead(seq=number) if number <= MAX_INT64 else MessageHead()
 
 
 def _check_item(item: Series | EventItem) -> None:

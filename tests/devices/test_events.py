@@ -120,7 +120,7 @@ def test_whole_messages(form: str) -> None:
         (5, None, Reason.MALFORMED),
     ]
     assert len(batch.events) == 256
-    assert batch.heads.seq.tolist() == [1, 2, 3, 4, 5, -1]
+    assert batch.heads.seq.tolist() == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("form", FORMS)

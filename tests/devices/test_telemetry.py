@@ -215,7 +215,7 @@ def test_size_counts_before_anything_is_decoded() -> None:
     fits, too_large = payload.ljust(64 * 1024), payload.ljust(64 * 1024 + 1)
     batch = decode(fits, too_large)
     assert [(r.message, r.reason) for r in batch.refusals] == [(1, Reason.TOO_LARGE)]
-    assert batch.heads.seq.tolist() == [1, -1]
+    assert batch.heads.seq.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8", "Application/JSON "])
