@@ -134,9 +134,13 @@ class Clinic:
         """Run the gateway, and give it back when it has stored one reading of every device."""
         with self.gateway() as program:
             plan, workload = self.plan("glucose", len(self.keys))
-            self.prepare(plan, wait=True)
-            self.publish()
-            self.wait_for_row("glucose", *workload.last, program)
+            try:
+                self.prepare(plan, wait=True)
+                self.publish()
+                self.wait_for_row("glucose", *workload.last, program)
+            except BenchError as error:
+                program.check()  # if the gateway ended, that is the cause
+                raise BenchError(f"{error}; the gateway said: {program.said() or 'nothing'}") from error
             self.check_rows("glucose", workload.rows)
             yield program
 

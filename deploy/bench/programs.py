@@ -68,7 +68,7 @@ class Program:
     def check(self) -> None:
         """Raise BenchError, with the end of what it said, if it has ended."""
         if self._child.poll() is not None:
-            raise BenchError(f"{self.name} ended with code {self._child.returncode}: {self._said()}")
+            raise BenchError(f"{self.name} ended with code {self._child.returncode}: {self.said()}")
 
     def tell(self, message: Any) -> None:
         """Send one line."""
@@ -87,12 +87,15 @@ class Program:
         if not line:
             self._child.wait(STOP_WITHIN_S)
             self.check()
-            raise BenchError(f"{self.name} ended without an answer: {self._said()}")
+            raise BenchError(f"{self.name} ended without an answer: {self.said()}")
         return msgspec.json.decode(line, type=kind)
 
-    def _said(self) -> str:
-        self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _LOG_END_BYTES))
-        return self._log.read().decode(errors="replace").strip()
+    def said(self) -> str:
+        """Return the end of what it wrote to stderr."""
+        size = os.fstat(self._log.fileno()).st_size
+        return (
+            os.pread(self._log.fileno(), _LOG_END_BYTES, max(0, size - _LOG_END_BYTES)).decode(errors="replace").strip()
+        )
 
 
 def cpu_seconds(pid: int) -> float:

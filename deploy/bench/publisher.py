@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from deploy.bench.errors import BenchError
 from deploy.bench.link import Link, encode
 from deploy.bench.workload import Plan, build
 from gateway.bridge.bridge import parse_url
@@ -71,4 +72,7 @@ def _answer(line: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BenchError as problem:
+        sys.exit(str(problem))

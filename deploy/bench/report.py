@@ -55,7 +55,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 def _short(value: Any) -> Any:
     """Return numbers with four significant digits: more would be noise."""
     if isinstance(value, float):
-        return float(f"{value:.4g}")
+        rounded = float(f"{value:.4g}")
+        return int(rounded) if abs(rounded) >= 1_000 else rounded
     if isinstance(value, list):
         return [_short(item) for item in value]
     return value
