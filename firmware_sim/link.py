@@ -54,6 +54,7 @@ class Link:
         self._random = random.Random(device.plan.id)
         self._probe_s = FIRST_PROBE_S
         self._probe_at = 0.0
+        self._ready_ms = 0
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -109,13 +110,12 @@ class Link:
                 async with asyncio.timeout(RETAINED_RECEIPT_S):
                     await self._receipt_known.wait()
             self.device.uplink.start()
+            self._ready_ms = self._air.wall_ms()
             await self._pump(client, tasks)
 
     async def _pump(self, client: Client, tasks: asyncio.TaskGroup) -> None:
         """Send whatever the uplink gives; when it gives nothing, wait for a PUBACK, a receipt, a measurement."""
-        loop = asyncio.get_running_loop()
-        self._probe_s = FIRST_PROBE_S
-        self._probe_at = loop.time() + self._probe_s
+        self._count_from_now()
         while True:
             self._wake.clear()
             while (record := self.device.uplink.take()) is not None:
@@ -124,10 +124,14 @@ class Link:
                 async with asyncio.timeout_at(self._probe_at):
                     await self._wake.wait()
             except TimeoutError:
-                self._probe_s = min(2 * self._probe_s, LONGEST_PROBE_S)
-                self._probe_at = loop.time() + self._probe_s
+                self._count_from_now(min(2 * self._probe_s, LONGEST_PROBE_S))
                 if (lowest := self.device.uplink.probe()) is not None:
                     tasks.create_task(self._send(client, lowest))
+
+    def _count_from_now(self, seconds: float = FIRST_PROBE_S) -> None:
+        """Probe if no receipt frees anything within `seconds` from now."""
+        self._probe_s = seconds
+        self._probe_at = asyncio.get_running_loop().time() + seconds
 
     async def _send(self, client: Client, record: Record) -> None:
         """Publish one message and wait for its PUBACK; now and then repeat it byte for byte."""
@@ -136,8 +140,11 @@ class Link:
         if device.first_time(record):
             meter.messages += 1
             meter.readings += record.readings
-            if device.is_live(record):
-                meter.lateness_ms.append(self._air.wall_ms() - device.clock.wall_of(record.due_ms))
+            if record.seq == device.flash.oldest:
+                self._count_from_now()
+            due_ms = device.clock.wall_of(record.due_ms)
+            if device.is_live(record) and due_ms >= self._ready_ms:
+                meter.lateness_ms.append(self._air.wall_ms() - due_ms)
         else:
             meter.resends += 1
         await client.publish(self._topic(record.topic), payload, qos=1)
@@ -156,8 +163,7 @@ class Link:
         payload = message.payload
         if str(message.topic) == self._topic(Topic.RECEIPT):
             if self.device.receive_receipt(payload):
-                self._probe_s = FIRST_PROBE_S
-                self._probe_at = asyncio.get_running_loop().time() + self._probe_s
+                self._count_from_now()
             self._receipt_known.set()
         elif self.device.receive_command(payload):
             self._air.meter.commands += 1

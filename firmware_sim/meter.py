@@ -23,7 +23,7 @@ class Meter:
     """Connections the broker refused, or that failed."""
     commands: int = 0
     lateness_ms: "array[float]" = field(default_factory=lambda: array("d"))
-    """Of each live message: when it was handed to the socket minus when it was due."""
+    """Of each live message that fell due while connected: when it was handed to the socket minus when it was due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +47,4 @@ class Summary:
     """From the start until every device had been connected once; NaN if some never were."""
     lateness_p50_ms: float
     lateness_p99_ms: float
-    """Percentiles over the live messages; NaN without any."""
+    """Percentiles over the live messages that fell due while connected; NaN without any."""

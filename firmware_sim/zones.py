@@ -1,6 +1,7 @@
 """A zone in which it is a wanted hour now: night rules can be shown at any time of the day."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 CITIES = (
@@ -12,6 +13,7 @@ CITIES = (
 )  # fmt: skip
 
 
+@lru_cache(maxsize=64)
 def zone_where_it_is(hour: float, now_ms: int) -> str:
     """Return the IANA zone of a city where the local time at `now_ms` is nearest to `hour` (within 32 min)."""
     now = datetime.fromtimestamp(now_ms / 1000, UTC)
