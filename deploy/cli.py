@@ -35,7 +35,7 @@ COMMANDS = {
     "stack": Command("stack", "stack", "The local TimescaleDB and Mosquitto: up, down, status, env."),
     "migrate": Command("migrate", "migrate", "Bring the database to the current schema."),
     "gateway": Command("gateway", "gateway", "The ingest process."),
-    "worker": Command("worker", "worker", "Deadlines, outbox, escalation, rollups; any number of them."),
+    "worker": Command("worker", "worker", "Deadlines, HRV nights, commands to devices; any number of them."),
     "api": Command("api", "api", "The HTTP API."),
     "simulate": Command("simulate", "simulate", "A fleet of simulated devices."),
     "replay": Command("replay", "replay", "Publish recorded readings over MQTT."),
