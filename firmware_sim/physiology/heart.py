@@ -13,6 +13,10 @@ from firmware_sim.physiology.noise import DAY_MS, HOUR_MS, MINUTE_MS, RelaxingNo
 ACROPHASE_MS = 15 * HOUR_MS
 """Local time of the day's highest heart rate; the night's lowest follows twelve hours later."""
 
+BREATHING_HZ = 0.24
+BREATHING_SPREAD_HZ = 0.02
+"""Asleep, some 14 breaths a minute."""
+
 NIGHT_LAG_ONE = 0.2
 """Correlation of one night's lnRMSSD with the next one's."""
 
@@ -103,20 +107,36 @@ class NightlyVariability:
 def rr_intervals(rng: np.random.Generator, *, mean_ms: float, rmssd_ms: float, duration_ms: int) -> NDArray[np.int64]:
     """Return RR intervals in whole ms over at least `duration_ms`, whose RMSSD is `rmssd_ms`.
 
-    The deviations are a mixture of white noise (vagal, beat to beat) and slow AR(1) noise (all that only SDNN sees);
-    they are scaled so that the series has the RMSSD, not merely the expectation of it. Rounding to ms adds
-    sqrt(1/6) ms in quadrature, which is taken off beforehand.
+    A mixture of breathing (the vagal rhythm of 0.15-0.4 Hz, Task Force 1996, 10.1161/01.CIR.93.5.1043, as AR(2)), white
+    noise, and slow AR(1) noise (all that only SDNN sees). It is scaled so that the series has the RMSSD, not merely the
+    expectation of it. Rounding to ms adds sqrt(1/6) ms in quadrature, which is taken off beforehand.
     """
-    beats = int(duration_ms / mean_ms * 1.1) + 16
-    white, slow = rng.standard_normal((2, beats))
-    wave = np.empty(beats)
-    wave[0] = slow[0]
-    for beat in range(1, beats):
-        wave[beat] = 0.95 * wave[beat - 1] + 0.312 * slow[beat]
-    deviation = white + 1.2 * wave
-    count = min(int(np.searchsorted(np.cumsum(np.full(beats, mean_ms)), duration_ms)) + 2, beats)
-    deviation = deviation[:count] - deviation[:count].mean()
+    beats = int(duration_ms / mean_ms) + 3
+    white = rng.standard_normal(beats)
+    breaths_a_beat = rng.normal(BREATHING_HZ, BREATHING_SPREAD_HZ) * mean_ms / 1000
+    deviation = _breathing(rng, beats, breaths_a_beat) + 0.4 * white + 1.2 * _slow_waves(rng, beats)
     wanted = np.sqrt(max(rmssd_ms**2 - 1 / 6, 0.01))
-    deviation *= wanted / np.sqrt(np.mean(np.diff(deviation) ** 2))
+    deviation = (deviation - deviation.mean()) * wanted / np.sqrt(np.mean(np.diff(deviation) ** 2))
     whole: NDArray[np.int64] = np.clip(np.rint(mean_ms + deviation), 300, 2000).astype(np.int64)
     return whole
+
+
+def _breathing(rng: np.random.Generator, beats: int, frequency: float) -> NDArray[np.float64]:
+    """Return an AR(2) process that swings at `frequency` (cycles a beat), with standard deviation 1 over the series."""
+    radius = 0.95
+    first, second = 2 * radius * np.cos(2 * np.pi * frequency), -(radius**2)
+    series = rng.standard_normal(beats)
+    for beat in range(2, beats):
+        series[beat] += first * series[beat - 1] + second * series[beat - 2]
+    series /= series.std()
+    return series
+
+
+def _slow_waves(rng: np.random.Generator, beats: int) -> NDArray[np.float64]:
+    """Return an AR(1) process with a memory of some 20 beats and standard deviation 1."""
+    phi = 0.95
+    series = rng.standard_normal(beats)
+    series[1:] *= np.sqrt(1 - phi**2)
+    for beat in range(1, beats):
+        series[beat] += phi * series[beat - 1]
+    return series
