@@ -33,15 +33,15 @@ def glucose(reading: Reading) -> dict[str, Any]:
     return series | ({"flags": list(reading.flags)} if reading.flags else {})
 
 
-def telemetry(device: str, observations: Sequence[dict[str, Any]], **head: Any) -> Outgoing:
+def telemetry(device: str, /, observations: Sequence[dict[str, Any]], **head: Any) -> Outgoing:
     return Outgoing(f"vigil/v1/{device}/telemetry", json.dumps({**head, "observations": list(observations)}).encode())
 
 
-def events(device: str, happened: Sequence[dict[str, Any]], **head: Any) -> Outgoing:
+def events(device: str, /, happened: Sequence[dict[str, Any]], **head: Any) -> Outgoing:
     return Outgoing(f"vigil/v1/{device}/event", json.dumps({**head, "events": list(happened)}).encode())
 
 
-def readings_message(device: str, readings: Iterable[Reading], **head: Any) -> Outgoing:
+def readings_message(device: str, /, readings: Iterable[Reading], **head: Any) -> Outgoing:
     return telemetry(device, [glucose(reading) for reading in readings], **head)
 
 
