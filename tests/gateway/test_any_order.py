@@ -46,8 +46,8 @@ def random_batches(patients: dict[str, list[Reading]], rng: np.random.Generator)
             part = mixed[row : row + int(rng.integers(1, 10))]
             row += len(part)
             place = row / len(mixed)
-            for _ in range(1 + (rng.random() < 0.1)):
-                messages.append((place + float(rng.random()) * 0.05, readings_message(device, part)))
+            times = place + 0.05 * rng.random(1 + (rng.random() < 0.1))
+            messages += [(when, readings_message(device, part)) for when in times.tolist()]
     messages.sort(key=lambda keyed: keyed[0])
     batches = []
     while messages:

@@ -55,7 +55,7 @@ async def probe(mqtt_url: str, clinic: Clinic, device: str, enough: asyncio.Even
 
     At least PROBES of them, and on until `enough` is set.
     """
-    found = []
+    found: list[float] = []
     query = "select 1 from observation o join device d on d.key = o.device_key where d.id = %s and o.at = from_ms(%s)"
     async with client(mqtt_url) as connection:
         at = clock.now_ms() - 3_600_000
@@ -92,8 +92,8 @@ async def test_hostile_messages_stop_nobody_and_hardly_slow_the_neighbours(
         disturbed = await probe(mqtt_url, clinic, "neighbour", sent)
         await attacking
     before, after = float(np.percentile(quiet, 99)), float(np.percentile(disturbed, 99))
-    print(f"publish to visible, p99: {before * 1000:.1f} ms alone, {after * 1000:.1f} ms under attack")
-    assert after <= WORSE_AT_MOST * max(before, FLOOR_S)
+    figures = f"publish to visible, p99: {before * 1000:.1f} ms alone, {after * 1000:.1f} ms under attack"
+    assert after <= WORSE_AT_MOST * max(before, FLOOR_S), figures
     await until(lambda: _refused(clinic, len(hostile)))
     kept = await clinic.rows(
         "select payload_bytes, length(payload), octet_length(payload_sha256) from quarantine where reason = 'too_large'"

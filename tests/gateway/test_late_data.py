@@ -261,9 +261,8 @@ async def test_two_values_in_one_batch_are_a_conflict_too(clinic: Clinic, patien
     assert [alert.opened_at for alert in await clinic.alerts(patient)] == [at(20)]
 
 
-async def test_evidence_is_gathered_when_it_is_raised_and_stays(
-    clinic: Clinic, patient: int, database_url: str
-) -> None:
+@pytest.mark.usefixtures("patient")
+async def test_evidence_is_gathered_when_it_is_raised_and_stays(clinic: Clinic, database_url: str) -> None:
     async with pipeline(database_url) as running:
         await send(running, night((-60, 6.0), (0, WELL), (10, LOW)))
         await send(running, night((15, URGENT)))

@@ -1,6 +1,7 @@
 """Beats, events, statuses, edge boxes and receipts, through the pipeline into the store."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,7 @@ async def test_beats_sent_twice_or_overlapping_are_stored_once(clinic: Clinic, d
     assert [value for _, value in stored] == intervals
     assert max(abs(at - end) for (at, _), end in zip(stored, ends, strict=True)) <= 1
     runs = await clinic.rows("select to_ms(at), to_ms(ends_at) from rr_series order by at")
-    assert all(before[1] < after[0] for before, after in zip(runs, runs[1:], strict=False))
+    assert all(before[1] < after[0] for before, after in pairwise(runs))
 
 
 async def test_overlaps_within_one_batch_are_stored_once(clinic: Clinic, database_url: str) -> None:
@@ -231,7 +232,7 @@ async def test_a_receipt_that_could_not_be_published_is_told_later(clinic: Clini
 
     class Deaf(Ears):
         async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-            raise OSError("no broker")
+            raise OSError(f"no broker for {topic}: {payload!r}, {retain}")
 
     keeper = ReceiptKeeper(database_url, Deaf(), metrics, 1)
     running = Pipeline(PipelineSettings(database_url), ListSource([]), await keeper.hydrate(), metrics)
