@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum
 from itertools import groupby
 
 import numpy as np
@@ -21,13 +21,17 @@ _TOPIC = re.compile(rf"{TOPIC_ROOT}/(?P<device>[^/]+)/(?P<kind>telemetry|event|s
 NOBODY = 0
 
 
-class Kind(IntEnum):
+class Kind(Enum):
     """What a topic carries."""
 
     TELEMETRY = 0
     EVENT = 1
     STATUS = 2
     UNKNOWN = 3
+
+
+Route = tuple[int, Kind]
+"""The key of the device that a topic belongs to, and what it carries."""
 
 
 @dataclass(slots=True)
@@ -112,8 +116,13 @@ class Refused:
 
 @dataclass(slots=True)
 class Intake:
-    """What a batch holds after decoding and resolving. `heads` columns stand for numbered messages of known devices."""
+    """What a batch that arrived at `now_ms` holds after decoding and resolving with `directory`.
 
+    `head_message` to `sent_at` are columns of one length: the numbered messages of known devices.
+    """
+
+    directory: Directory
+    now_ms: int
     rows: Rows
     runs: list[WornRun]
     events: list[WornEvent]
@@ -133,32 +142,20 @@ class Reader:
     def __init__(self, directory: Directory) -> None:
         """Read with this directory."""
         self.directory = directory
-        self._routes: dict[str, tuple[int, Kind]] = {}
+        self._routes: dict[str, Route] = {}
 
     def read(self, messages: Sequence[Delivered], now_ms: int) -> Intake:
         """Decode and resolve a batch that arrived at `now_ms`. Nothing a peer sends makes it raise."""
-        builder = BatchBuilder()
-        routes, route_of = self._routes, self._route
-        add_telemetry, add_event = builder.add_telemetry, builder.add_event
-        statuses: list[tuple[int, int, Delivered]] = []
-        refused: list[Refused] = []
-        for position, message in enumerate(messages):
-            topic = message.topic
-            device, kind = routes.get(topic) or route_of(topic)
-            if kind == Kind.TELEMETRY:
-                add_telemetry(position, device, message.payload, message.content_type, now_ms)
-            elif kind == Kind.EVENT:
-                add_event(position, device, message.payload, message.content_type, now_ms)
-            elif kind == Kind.STATUS:
-                statuses.append((position, device, message))
-            else:
-                refused.append(_without_device(position, topic))
-        batch = builder.finish()
-        intake = self._resolve(batch, refused, now_ms)
-        self._take_statuses(statuses, intake, now_ms)
-        return intake
+        reading = Reading(self, now_ms)
+        reading.add(messages)
+        return reading.finish()
 
-    def _route(self, topic: str) -> tuple[int, Kind]:
+    def routes(self) -> dict[str, Route]:
+        """Return the topics met so far."""
+        return self._routes
+
+    def route(self, topic: str) -> Route:
+        """Return the device behind a topic and what it carries; NOBODY and UNKNOWN for any other."""
         match = _TOPIC.fullmatch(topic)
         if match is None:
             return NOBODY, Kind.UNKNOWN
@@ -168,7 +165,8 @@ class Reader:
         route = self._routes[topic] = (key, Kind[match["kind"].upper()])
         return route
 
-    def _resolve(self, batch: ObservationBatch, refused: list[Refused], now_ms: int) -> Intake:
+    def resolve(self, batch: ObservationBatch, refused: list[Refused], now_ms: int) -> Intake:
+        """Say who wore what when it was measured; refuse what nobody wore or consented to."""
         directory = self.directory
         heads = batch.heads
         rows = Rows(
@@ -192,6 +190,8 @@ class Reader:
         numbered = (heads.seq >= 0) & (heads.device > 0)
         everything = bool(numbered.all())
         return Intake(
+            directory=directory,
+            now_ms=now_ms,
             rows=rows,
             runs=runs,
             events=events,
@@ -284,7 +284,8 @@ class Reader:
         owner = self.directory.wearer_at(spoken_for.get(message, sender), now_ms)
         return self.directory.names[sender], owner if owner > 0 else None, owner == WITHOUT_CONSENT
 
-    def _take_statuses(self, statuses: list[tuple[int, int, Delivered]], intake: Intake, now_ms: int) -> None:
+    def take_statuses(self, statuses: list[tuple[int, int, Delivered]], intake: Intake, now_ms: int) -> None:
+        """Decode what devices say of themselves into the intake."""
         for position, device, message in statuses:
             if not message.payload:
                 continue  # a retained status was cleared: nothing is said
@@ -297,6 +298,43 @@ class Reader:
                 intake.refused.append(Refused(position, error.reason, error.detail, None, name, patient, private))
             else:
                 intake.statuses[device] = StatusReport(status, heard_now=not message.retain)
+
+
+class Reading:
+    """A batch that is being read, part by part: `add` decodes, `finish` checks and resolves the whole."""
+
+    def __init__(self, reader: Reader, now_ms: int) -> None:
+        """Read with the reader's directory what arrived at `now_ms`."""
+        self._reader = reader
+        self._now_ms = now_ms
+        self._builder = BatchBuilder()
+        self._statuses: list[tuple[int, int, Delivered]] = []
+        self._refused: list[Refused] = []
+        self._count = 0
+
+    def add(self, messages: Sequence[Delivered]) -> None:
+        """Decode the next messages of the batch."""
+        routes, route_of, now_ms = self._reader.routes(), self._reader.route, self._now_ms
+        add_telemetry, add_event = self._builder.add_telemetry, self._builder.add_event
+        telemetry, event, status = Kind.TELEMETRY, Kind.EVENT, Kind.STATUS
+        for position, message in enumerate(messages, self._count):
+            topic = message.topic
+            device, kind = routes.get(topic) or route_of(topic)
+            if kind is telemetry:
+                add_telemetry(position, device, message.payload, message.content_type, now_ms)
+            elif kind is event:
+                add_event(position, device, message.payload, message.content_type, now_ms)
+            elif kind is status:
+                self._statuses.append((position, device, message))
+            else:
+                self._refused.append(_without_device(position, topic))
+        self._count += len(messages)
+
+    def finish(self) -> Intake:
+        """Check and resolve what was decoded."""
+        intake = self._reader.resolve(self._builder.finish(), self._refused, self._now_ms)
+        self._reader.take_statuses(self._statuses, intake, self._now_ms)
+        return intake
 
 
 def _without_device(position: int, topic: str) -> Refused:

@@ -28,7 +28,6 @@ class GatewaySettings:
 
     database_url: str
     broker: Address
-    client_id: str = "vigil-gateway"
     receive_maximum: int = RECEIVE_MAXIMUM
     receipt_interval_s: float = 3.0
     retrospective_after_ms: int = 30 * 60_000
@@ -84,7 +83,6 @@ async def _work(settings: GatewaySettings, metrics: GatewayMetrics, lock: Active
     """Start: receipts from the store, then the pipeline, then the bridge. Stop: the other way round."""
     bridge = Bridge(
         settings.broker,
-        client_id=settings.client_id,
         receive_maximum=settings.receive_maximum,
         on_state=lambda state: metrics.connected.set(state is State.CONNECTED),
     )

@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -18,8 +18,7 @@ from deploy.bench.publisher import Job, Outcome, Start
 from deploy.bench.workload import STEP_MS, Plan, Workload, build, device_id
 from deploy.stack.embedded import EmbeddedStack
 from devices.vocabulary import CODE_BY_WIRE, DeviceModel
-from gateway.bridge.bridge import Address, parse_url
-from gateway.main import GatewaySettings
+from gateway.bridge.bridge import Address, parse_url, session_id
 from gateway.provisioning import NewDevice, NewPatient, Provisioning
 from gateway.runtime import clock
 from gateway.store.queries import load_queries
@@ -30,7 +29,6 @@ NIGHT_HOUR: Final = 3
 DAY_HOUR: Final = 15
 COMMITTED_WITHIN_S: Final = 120.0
 POLL_S: Final = 0.002
-GATEWAY_CLIENT_ID: Final = str(next(item.default for item in fields(GatewaySettings) if item.name == "client_id"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +120,12 @@ class Clinic:
     @contextmanager
     def gateway(self) -> Iterator[Program]:
         """Run the gateway on a session of its own, which is forgotten afterwards."""
-        forget_session(self.address, GATEWAY_CLIENT_ID)
+        forget_session(self.address, session_id(self.address))
         try:
             with Program.vigil("gateway", environment=self.environment) as program:
                 yield program
         finally:
-            forget_session(self.address, GATEWAY_CLIENT_ID)
+            forget_session(self.address, session_id(self.address))
 
     @contextmanager
     def warm_gateway(self) -> Iterator[Program]:

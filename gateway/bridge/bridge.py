@@ -1,6 +1,7 @@
 """Keeps one MQTT connection of the gateway alive, and is the pipeline's Source of messages."""
 
 import asyncio
+import hmac
 import logging
 import random
 import ssl
@@ -61,6 +62,16 @@ def parse_url(url: str, ca_file: str | None = None) -> Address:
     )
 
 
+def session_id(address: Address) -> str:
+    """Return the client id of the gateway's session at a broker: the same after a restart, and for a standby.
+
+    MQTT hands a session to whoever logs in with its client id. A device may choose its own, so this one must not be
+    guessed: it comes from the account's password.
+    """
+    secret = hmac.digest((address.password or "").encode(), b"the session of the gateway", "sha256")
+    return f"vigil-gateway-{secret.hex()[:32]}"
+
+
 def full_jitter(attempt: int, chance: random.Random) -> float:
     """Return the seconds to wait before attempt number `attempt` (0 is the first retry).
 
@@ -76,14 +87,13 @@ class Bridge:
         self,
         address: Address,
         *,
-        client_id: str = "vigil-gateway",
         receive_maximum: int = RECEIVE_MAXIMUM,
         chance: random.Random | None = None,
         on_state: Callable[[State], None] | None = None,
     ) -> None:
         self._address = address
         self._settings = ConnectionSettings(
-            client_id=client_id,
+            client_id=session_id(address),
             username=address.username,
             password=address.password.encode() if address.password is not None else None,
             subscriptions=SUBSCRIPTIONS,

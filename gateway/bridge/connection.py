@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 SESSION_KEPT_FOR_EVER = 0xFFFF_FFFF
 # How much the broker may send ahead of our acknowledgements. Several batches, so that it never waits for a commit.
 RECEIVE_MAXIMUM = 32_768
-BATCH_CAP = 8_192
+BATCH_CAP = 4_096
 # QoS 0 messages are outside the receive maximum; with this many waiting we stop reading the socket instead.
 WAITING_CAP = RECEIVE_MAXIMUM + BATCH_CAP
 _ACK = np.dtype([("header", ">u2"), ("packet_id", ">u2")])
