@@ -40,9 +40,10 @@ async def settle_all(database_url: str, batches: Sequence[Sequence[Outgoing]]) -
 
 
 @asynccontextmanager
-async def pipeline(database_url: str) -> AsyncIterator[Pipeline]:
+async def pipeline(database_url: str, book: ReceiptBook | None = None) -> AsyncIterator[Pipeline]:
     """A pipeline whose `settle` the test calls itself."""
-    made = Pipeline(PipelineSettings(database_url), ListSource([]), ReceiptBook(), GatewayMetrics(), clock.now_ms)
+    receipts = ReceiptBook() if book is None else book
+    made = Pipeline(PipelineSettings(database_url), ListSource([]), receipts, GatewayMetrics(), clock.now_ms)
     try:
         yield made
     finally:

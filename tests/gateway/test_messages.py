@@ -11,6 +11,7 @@ from devices.vocabulary import DeviceModel
 from gateway.pipeline import Pipeline, PipelineSettings
 from gateway.provisioning import NewDevice
 from gateway.receipt_keeper import ReceiptKeeper
+from gateway.receipts import ReceiptBook
 from gateway.runtime import clock
 from gateway.runtime.metrics import GatewayMetrics
 from tests.gateway.clinic import EVER, Clinic
@@ -154,7 +155,8 @@ async def edge(clinic: Clinic) -> int:
 
 
 async def test_an_edge_box_speaks_for_what_is_bound_to_it(clinic: Clinic, edge: int, database_url: str) -> None:
-    async with pipeline(database_url) as running:
+    book = ReceiptBook()
+    async with pipeline(database_url, book) as running:
         await send(
             running,
             telemetry("edge", [heart_rate(START), heart_rate(START)], device="bound", seq=1),
@@ -165,7 +167,6 @@ async def test_an_edge_box_speaks_for_what_is_bound_to_it(clinic: Clinic, edge: 
             events("edge", [{"type": "tamper", "at": START}], device="bound", seq=5),
             telemetry("edge", [heart_rate(START + 4)], seq=6),
         )
-        receipts = {key: receipt.seq for key, receipt in running._book.receipts.items()}
     assert {(device, code) for device, code, *_ in await clinic.readings()} == {
         ("bound", "heart_rate"),
         ("bound", "rr_interval"),
@@ -181,6 +182,7 @@ async def test_an_edge_box_speaks_for_what_is_bound_to_it(clinic: Clinic, edge: 
         ("other-edge", "unknown_device"),
     ]
     names = dict(await clinic.rows("select id, key from device"))
+    receipts = {key: receipt.seq for key, receipt in book.receipts.items()}
     assert receipts == {names["edge"]: 6, names["other-edge"]: 1}, "numbers and receipts are the edge's"
 
 
