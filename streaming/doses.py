@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -14,6 +14,7 @@ from streaming.episodes import Episode, Severity
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, ZoneHistory
 
 EVERY_DAY: Final = frozenset(range(1, 8))
+_BEGINNING: Final = -(2**62)
 
 
 class DoseState(StrEnum):
@@ -130,6 +131,8 @@ class DoseOutcome:
 
     `taken_at`: event time of the first opening that settled it (for a skipped dose, of the skip). `openings`: how many
     there were. `count`: pills taken, where the box counts. `contact_seen_at`: to be kept for the next time.
+    `skipped_at`: of the skip, also when it was taken after all. `doubled_at`: of the second opening. A fold that went
+    on from `known` outcomes has `openings` and `count` only of what it saw.
     """
 
     dose: DueDose
@@ -138,11 +141,37 @@ class DoseOutcome:
     openings: int = 0
     count: int | None = None
     contact_seen_at: int | None = None
+    skipped_at: int | None = None
+    doubled_at: int | None = None
+
+    def before(self, at_ms: int) -> DoseOutcome:
+        """Return the outcome as it stood just before `at_ms`: what was done from then on is undone."""
+        dose = self.dose
+        if self.state.was_taken and self.taken_at is not None and self.taken_at < at_ms:
+            if self.doubled_at is not None and self.doubled_at < at_ms:
+                return self
+            return replace(self, state=_state_when_taken(dose, self.taken_at), doubled_at=None, openings=1)
+        if self.skipped_at is not None and self.skipped_at < at_ms:
+            return DoseOutcome(dose, DoseState.SKIPPED, self.skipped_at, skipped_at=self.skipped_at)
+        return DoseOutcome(dose, DoseState.DUE)
 
     @property
     def severity(self) -> Severity:
         """How much a miss of this dose matters."""
         return Severity.HIGH if self.dose.critical else Severity.MEDIUM
+
+
+def _state_when_taken(dose: DueDose, at_ms: int) -> DoseState:
+    if at_ms < dose.window_start:
+        return DoseState.EARLY
+    return DoseState.TAKEN if at_ms < dose.window_end else DoseState.LATE
+
+
+def reach_ms(schedules: Iterable[DoseSchedule], settings: DoseSettings | None = None) -> int:
+    """Return how far from an opening a dose may be due that the opening says something about."""
+    settings = settings or DoseSettings()
+    windows = [max(one.window_before_ms, one.window_after_ms) for one in schedules]
+    return max(settings.reach_ms, settings.late_ms, *windows)
 
 
 def due_doses(schedule: DoseSchedule, zone: ZoneHistory, start_ms: int, end_ms: int) -> list[DueDose]:
@@ -192,6 +221,9 @@ def settle(
     contact: Contact | None,
     now_ms: int,
     settings: DoseSettings | None = None,
+    *,
+    known: Iterable[DoseOutcome] = (),
+    since_ms: int | None = None,
 ) -> list[DoseOutcome]:
     """Say for every dose of one patient what became of it; in order of `due_at`, then schedule.
 
@@ -211,13 +243,18 @@ def settle(
     A dose that nothing settled is *due* until its window has closed and the grace is over; then *missed* if a box was
     in contact since (stamp at or after the window's end, known for the length of the grace), else *unknown*.
 
-    An opening's meaning depends on what earlier ones settled. So that the answer does not depend on where the caller
-    cuts, hand in everything from one fixed beginning, the schedules' own.
+    An opening's meaning depends on what earlier ones settled, through any number of doses. So hand in everything from
+    the schedules' beginning; or go on at `since_ms` from the `known` outcomes of an earlier fold over the same doses,
+    which may have seen later openings, but all the earlier ones: doses and known outcomes from `since_ms - reach_ms()`
+    on, openings from `since_ms - same_act_ms` on. Both give the same states.
     """
     settings = settings or DoseSettings()
-    matcher = _Matcher(sorted(doses, key=lambda dose: (dose.due_at, dose.schedule_id)), settings)
+    since_ms = _BEGINNING if since_ms is None else since_ms
+    stood = {outcome.dose.key: outcome.before(since_ms) for outcome in known}
+    ordered = sorted(doses, key=lambda dose: (dose.due_at, dose.schedule_id))
+    matcher = _Matcher(ordered, stood, settings)
     for act in _acts(openings, settings):
-        if act.at <= now_ms:
+        if since_ms <= act.at <= now_ms:
             matcher.match(act)
     return [_judged(outcome, contact, now_ms, settings) for outcome in matcher.outcomes]
 
@@ -304,8 +341,13 @@ def _number(value: int | None) -> int:
 class _Matcher:
     """Settles doses, sorted by `due_at`, by acts given in order of time."""
 
-    def __init__(self, doses: Sequence[DueDose], settings: DoseSettings) -> None:
-        self.outcomes = [DoseOutcome(dose, DoseState.DUE) for dose in doses]
+    def __init__(
+        self, doses: Sequence[DueDose], stood: Mapping[tuple[int, int], DoseOutcome], settings: DoseSettings
+    ) -> None:
+        self.outcomes = [
+            replace(stood[dose.key], dose=dose) if dose.key in stood else DoseOutcome(dose, DoseState.DUE)
+            for dose in doses
+        ]
         self._due = [dose.due_at for dose in doses]
         self._settings = settings
         widest = max((max(d.window_end - d.due_at, d.due_at - d.window_start) for d in doses), default=0)
@@ -366,9 +408,14 @@ class _Matcher:
             self._settle(index, act, state)
 
     def _settle(self, index: int, act: _Act, state: DoseState) -> None:
-        state = DoseState.SKIPPED if act.skips else state
+        old = self.outcomes[index]
         self.outcomes[index] = replace(
-            self.outcomes[index], state=state, taken_at=act.at, openings=0 if act.skips else 1, count=act.count
+            old,
+            state=DoseState.SKIPPED if act.skips else state,
+            taken_at=act.at,
+            openings=0 if act.skips else 1,
+            count=act.count,
+            skipped_at=act.at if act.skips else old.skipped_at,
         )
 
     def _double(self, index: int, act: _Act) -> None:
@@ -378,7 +425,11 @@ class _Matcher:
             return
         counts = [count for count in (old.count, act.count) if count is not None]
         self.outcomes[index] = replace(
-            old, state=DoseState.DOUBLED, openings=old.openings + 1, count=sum(counts) if counts else None
+            old,
+            state=DoseState.DOUBLED,
+            openings=old.openings + 1,
+            count=sum(counts) if counts else None,
+            doubled_at=act.at if old.doubled_at is None else old.doubled_at,
         )
 
     def _dose(self, index: int) -> DueDose:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -22,6 +23,7 @@ from streaming.doses import (
     Opening,
     due_doses,
     missed_episode,
+    reach_ms,
     settle,
 )
 from streaming.episodes import Severity
@@ -197,6 +199,31 @@ def test_what_settles_a_dose_is_an_event_of_its_compartment(case: tuple[list[Due
     acts_per_schedule = [(outcome.dose.schedule_id, outcome.taken_at) for outcome in settled]
     events_at = [one.at for one in openings]
     assert all(acts_per_schedule.count(one) <= events_at.count(one[1]) for one in acts_per_schedule if one[1])
+
+
+@given(several_schedules(), st.integers(-20, 4 * 96), st.data())
+def test_a_fold_that_goes_on_says_what_one_from_the_beginning_says(
+    case: tuple[list[DueDose], list[Opening]], quarter: int, data: st.DataObject
+) -> None:
+    """Late openings come on top of known ones: going on from the oldest of them is as good as everything anew."""
+    doses, openings = case
+    news = {one for one in openings if data.draw(st.booleans())}
+    settings = DoseSettings()
+    since = min([DAY_ONE + quarter * 15 * MINUTE_MS, *(one.at for one in news)]) - settings.same_act_ms
+    reached = [one for one in doses if one.due_at >= since - reach_ms([], settings)]
+    known = {
+        outcome.dose.key: outcome
+        for outcome in settle(doses, [one for one in openings if one not in news], None, LATER)
+    }
+    later = [one for one in openings if one.at >= since - settings.same_act_ms]
+    went_on = settle(reached, later, None, LATER, known=[known[one.key] for one in reached], since_ms=since)
+    known.update((outcome.dose.key, outcome) for outcome in went_on)
+    whole = settle(doses, openings, None, LATER)
+    assert [without_counts(known[outcome.dose.key]) for outcome in whole] == [without_counts(one) for one in whole]
+
+
+def without_counts(outcome: DoseOutcome) -> DoseOutcome:
+    return replace(outcome, openings=0, count=None)
 
 
 def test_one_opening_takes_the_doses_of_several_schedules_that_are_due_together() -> None:
