@@ -1,8 +1,7 @@
 """Settles patients' doses against the store: when openings arrive (gateway) and when deadlines pass (worker)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, time
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -13,18 +12,18 @@ from psycopg.types.json import Jsonb
 from alerts.reconcile import Raise
 from devices.vocabulary import EventType
 from gateway.directory import EVER, Directory
+from gateway.dose_rows import OPEN, BoxRow, DoseRow, ScheduleRow, columns, first_contact
 from gateway.intake import WornEvent
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from streaming.doses import (
-    Contact,
     DoseOutcome,
-    DoseSchedule,
     DoseSettings,
     DoseState,
     Opening,
     due_doses,
     missed_episode,
+    reach_ms,
     settle,
 )
 from streaming.episodes import Episode, Rule
@@ -34,49 +33,37 @@ SQL = load_queries("gateway.store", "doses.sql")
 
 Connection = psycopg.AsyncConnection[Any]
 
-# What an opening means depends on the openings before it. A month back the chain is broken in practice, and a patient
-# with years of history is not read again for every opening.
-LOOK_BACK_MS = 30 * DAY_MS
+BEGINNING = 0
 AHEAD_MS = 36 * HOUR_MS
 RECOMPUTE_AHEAD_MS = 13 * HOUR_MS
 REMINDER_LASTS_MS = HOUR_MS
+# An opening may be stamped a little ahead of us and counts only then: every time the last day is gone through again.
+GO_BACK_MS = DAY_MS
 DOSE_EVENTS = frozenset({EventType.COMPARTMENT_OPENED, EventType.DOSE_TAKEN, EventType.DOSE_SKIPPED})
+DELIVERED_LATE = "the box delivered late what settles this dose"
+TAKEN_AWAY = "late data: what had settled this dose was for another one"
 
 
 @dataclass(frozen=True, slots=True)
-class ScheduleRow:
-    """A row of dose_schedule."""
+class _Chart:
+    """What is to be settled of one patient. Doses and rows begin at `doses_since`; `since` None: from the beginning."""
 
-    id: int
-    medication: str
-    local_times: list[time]
-    weekdays: list[int]
-    compartment: int | None
-    window_before_ms: int
-    window_after_ms: int
-    valid_from: date
-    valid_until: date | None
-    critical: bool
-    created_at: int
-
-    def schedule(self) -> DoseSchedule:
-        """Return the schedule as the matcher knows it."""
-        return DoseSchedule(
-            id=self.id,
-            local_times=tuple(self.local_times),
-            valid_from=self.valid_from,
-            created_at=self.created_at,
-            valid_until=self.valid_until,
-            weekdays=frozenset(self.weekdays),
-            compartment=self.compartment,
-            window_before_ms=self.window_before_ms,
-            window_after_ms=self.window_after_ms,
-            critical=self.critical,
-        )
+    patient: int
+    zone: ZoneHistory
+    schedules: Sequence[ScheduleRow]
+    since: int | None
+    doses_since: int
+    rows: Mapping[tuple[int, int], DoseRow]
+    boxes: Sequence[BoxRow]
+    openings: Sequence[Opening]
 
 
 class DoseKeeper:
-    """Keeps the rows of `dose` and the missed-dose alerts equal to what schedules, openings and contacts say."""
+    """Keeps the rows of `dose` and the missed-dose alerts equal to what schedules, openings and contacts say.
+
+    The rows are those of one fold over all the patient's openings. Where it goes on from them, it does so from the
+    oldest new opening; where a schedule, a zone or a box changed, a worker folds again from the beginning.
+    """
 
     def __init__(self, contact_grace_ms: int) -> None:
         """Judge with this grace after a box came back."""
@@ -85,57 +72,40 @@ class DoseKeeper:
     async def take_events(
         self, events: Iterable[WornEvent], directory: Directory, writer: AlertWriter, now_ms: int
     ) -> None:
-        """Settle the doses of every patient whose box was opened, from the oldest new opening on."""
+        """Settle the doses of every patient whose box was opened, from the oldest new opening on.
+
+        A patient whose doses are to be computed from the beginning is left to a worker, which does so within a second.
+        """
         oldest: dict[int, int] = {}
         for worn in events:
             if worn.event.type in DOSE_EVENTS:
                 oldest[worn.patient] = min(worn.event.at, oldest.get(worn.patient, EVER))
         for patient in sorted(oldest):
             await writer.connection.execute(SQL.lock_patient, {"patient": patient})
-            await self.settle_patient(patient, oldest[patient], directory.zone(patient), writer, now_ms)
+            schedules = await self._schedules(writer.connection, patient)
+            if not any(row.stale for row in schedules):
+                zone = directory.zone(patient)
+                await self._settle(patient, schedules, zone, oldest[patient], writer, now_ms)
 
-    async def patients_due(self, connection: Connection, now_ms: int, limit: int) -> list[int]:
-        """Return (and lock for the transaction) patients with something to settle now."""
+    async def patients_due(self, connection: Connection, now_ms: int, limit: int) -> list[tuple[int, int | None]]:
+        """Return patients with something to settle now, each with the oldest dose (its `due_at`) that it is about."""
         cursor = await connection.execute(
-            SQL.patients_due,
-            {
-                "now": now_ms,
-                "horizon": now_ms + RECOMPUTE_AHEAD_MS,
-                "grace": self._settings.contact_grace_ms,
-                "limit": limit,
-            },
+            SQL.patients_due, {"now": now_ms, "horizon": now_ms + RECOMPUTE_AHEAD_MS, "limit": limit}
         )
-        return [row[0] for row in await cursor.fetchall()]
+        return [(patient, due_at) for patient, due_at in await cursor.fetchall()]
 
-    async def settle_patient(
-        self, patient: int, touched_ms: int, zone: ZoneHistory, writer: AlertWriter, now_ms: int
-    ) -> None:
-        """Settle a patient's doses anew, as far back as `touched_ms` may reach, and bring the alerts in line."""
+    async def settle_patient(self, patient: int, touched_ms: int | None, writer: AlertWriter, now_ms: int) -> bool:
+        """Settle a patient's doses anew from `touched_ms` on; False: somebody else is at it.
+
+        To be called in a transaction of its own.
+        """
         connection = writer.connection
-        since = min(touched_ms, now_ms) - LOOK_BACK_MS
-        async with connection.cursor(row_factory=class_row(ScheduleRow)) as cursor:
-            rows = await (await cursor.execute(SQL.schedules, {"patient": patient})).fetchall()
-        if not rows:
-            return
-        span = {"patient": patient, "since": since}
-        openings = [
-            Opening(at, EventType(kind), compartment, count)
-            for at, kind, compartment, count in await (await connection.execute(SQL.events, span)).fetchall()
-        ]
-        known = {
-            (schedule_id, due_at): (DoseState(state), seen)
-            for schedule_id, due_at, state, seen in await (await connection.execute(SQL.known_doses, span)).fetchall()
-        }
-        contact, missing = await self._contact(connection, patient, now_ms)
-        doses = [
-            replace(dose, contact_seen_at=None if missing else known.get(dose.key, (None, None))[1])
-            for row in rows
-            for dose in due_doses(row.schedule(), zone, since, now_ms + AHEAD_MS)
-        ]
-        outcomes = settle(doses, openings, contact, now_ms, self._settings)
-        await self._write(connection, patient, since, outcomes, now_ms)
-        medications = {row.id: row.medication for row in rows}
-        await self._alert(patient, zone, outcomes, known, medications, writer, now_ms)
+        if await (await connection.execute(SQL.try_lock_patient, {"patient": patient})).fetchone() is None:
+            return False
+        schedules = await self._schedules(connection, patient)
+        zone = await self.zone(connection, patient)
+        await self._settle(patient, schedules, zone, now_ms if touched_ms is None else touched_ms, writer, now_ms)
+        return True
 
     @staticmethod
     async def zone(connection: Connection, patient: int) -> ZoneHistory:
@@ -144,78 +114,122 @@ class DoseKeeper:
         spans = [(-EVER if since is None else since, ZoneInfo(name)) for since, name in rows]
         return ZoneHistory.from_spans(spans) if spans else ZoneHistory.of("UTC")
 
-    @staticmethod
-    async def _contact(connection: Connection, patient: int, now_ms: int) -> tuple[Contact | None, bool]:
-        """Return the contact of the box that was longest away, and whether messages of a box are missing."""
-        rows = await (await connection.execute(SQL.contact, {"patient": patient, "now": now_ms})).fetchall()
-        missing = any(gap for *_, gap in rows)
-        if not rows or missing or any(stamp is None or seen is None for stamp, seen, _ in rows):
-            return None, missing
-        stamp, seen, _ = min(rows)
-        return Contact(stamp, seen), missing
-
-    @staticmethod
-    async def _write(
-        connection: Connection, patient: int, since: int, outcomes: Sequence[DoseOutcome], now_ms: int
-    ) -> None:
-        keys = {"schedule_id": [o.dose.schedule_id for o in outcomes], "due_at": [o.dose.due_at for o in outcomes]}
-        # The first doses of the span may be settled by openings before it: those rows stay as they are.
-        await connection.execute(SQL.forget, {**keys, "patient": patient, "since": since + DAY_MS})
-        settled = [o for o in outcomes if o.dose.due_at >= since + DAY_MS]
-        await connection.execute(
-            SQL.write,
-            {
-                "patient": patient,
-                "now": now_ms,
-                "schedule_id": [o.dose.schedule_id for o in settled],
-                "due_at": [o.dose.due_at for o in settled],
-                "window_start": [o.dose.window_start for o in settled],
-                "window_end": [o.dose.window_end for o in settled],
-                "state": [o.state.value for o in settled],
-                "taken_at": [o.taken_at for o in settled],
-                "contact_seen_at": [o.contact_seen_at for o in settled],
-            },
-        )
-        await connection.execute(SQL.computed, {"patient": patient, "until": now_ms + AHEAD_MS})
-
-    async def _alert(
+    async def _settle(
         self,
         patient: int,
+        schedules: Sequence[ScheduleRow],
         zone: ZoneHistory,
-        outcomes: Sequence[DoseOutcome],
-        known: dict[tuple[int, int], tuple[DoseState, int | None]],
-        medications: dict[int, str],
+        touched_ms: int,
         writer: AlertWriter,
         now_ms: int,
     ) -> None:
-        before = {key: state for key, (state, _) in known.items()}
-        changed = [
-            outcome
-            for outcome in outcomes
-            if outcome.state is not before.get(outcome.dose.key)
-            and DoseState.MISSED in (outcome.state, before.get(outcome.dose.key))
+        if not schedules:
+            return
+        chart = await self._chart(writer.connection, patient, schedules, zone, touched_ms, now_ms)
+        outcomes = self._outcomes(chart, now_ms)
+        removed = await self._write(writer.connection, chart, outcomes, now_ms)
+        await self._alert(chart, outcomes, removed, writer, now_ms)
+        await writer.connection.execute(
+            SQL.computed,
+            {
+                "id": [row.id for row in schedules],
+                "version": [row.version for row in schedules],
+                "until": now_ms + AHEAD_MS,
+            },
+        )
+
+    @staticmethod
+    async def _schedules(connection: Connection, patient: int) -> list[ScheduleRow]:
+        async with connection.cursor(row_factory=class_row(ScheduleRow)) as cursor:
+            return await (await cursor.execute(SQL.schedules, {"patient": patient})).fetchall()
+
+    async def _chart(
+        self,
+        connection: Connection,
+        patient: int,
+        schedules: Sequence[ScheduleRow],
+        zone: ZoneHistory,
+        touched_ms: int,
+        now_ms: int,
+    ) -> _Chart:
+        """Read what is needed to settle everything that something at `touched_ms` may change."""
+        same_act = self._settings.same_act_ms
+        since: int | None = None
+        doses_since = openings_since = BEGINNING
+        if not any(row.stale for row in schedules):
+            since = min(touched_ms, now_ms - GO_BACK_MS) - same_act
+            doses_since = max(BEGINNING, since - reach_ms((row.schedule() for row in schedules), self._settings))
+            openings_since = max(BEGINNING, since - same_act)
+        async with connection.cursor(row_factory=class_row(DoseRow)) as cursor:
+            await cursor.execute(SQL.known_doses, {"patient": patient, "since": doses_since})
+            rows = {row.key: row for row in await cursor.fetchall()}
+        async with connection.cursor(row_factory=class_row(BoxRow)) as cursor:
+            await cursor.execute(SQL.boxes, {"patient": patient, "since": doses_since})
+            boxes = await cursor.fetchall()
+        events = await connection.execute(SQL.events, {"patient": patient, "since": openings_since})
+        openings = [Opening(at, EventType(kind), place, count) for at, kind, place, count in await events.fetchall()]
+        return _Chart(patient, zone, schedules, since, doses_since, rows, boxes, openings)
+
+    def _outcomes(self, chart: _Chart, now_ms: int) -> list[DoseOutcome]:
+        doses = [
+            replace(dose, contact_seen_at=first_contact(dose, chart.rows.get(dose.key), chart.boxes, now_ms))
+            for row in chart.schedules
+            for dose in due_doses(row.schedule(), chart.zone, chart.doses_since, now_ms + AHEAD_MS)
         ]
-        episodes: list[Episode] = []
-        for outcome in changed:
-            was_missed = before.get(outcome.dose.key) is DoseState.MISSED
-            episode = missed_episode(outcome, was_missed=was_missed)
+        known = [chart.rows[dose.key].outcome(dose) for dose in doses if dose.key in chart.rows]
+        if chart.since is None:
+            known = []
+        settled = settle(doses, chart.openings, None, now_ms, self._settings, known=known, since_ms=chart.since)
+        return [_with_relevant_contact(outcome, chart.rows.get(outcome.dose.key)) for outcome in settled]
+
+    async def _write(
+        self, connection: Connection, chart: _Chart, outcomes: Sequence[DoseOutcome], now_ms: int
+    ) -> list[str]:
+        """Write what changed; return the subjects of doses that are not due any more."""
+        values = columns(outcomes, chart.boxes, self._settings.contact_grace_ms, now_ms)
+        about = {"patient": chart.patient, "since": chart.doses_since, "now": now_ms}
+        removed: list[str] = []
+        if chart.rows.keys() - {outcome.dose.key for outcome in outcomes}:
+            gone = await (await connection.execute(SQL.forget, {**about, **values})).fetchall()
+            removed = [f"{schedule_id}:{due_at}" for schedule_id, due_at in gone]
+        await connection.execute(SQL.write, {**about, **values})
+        return removed
+
+    async def _alert(
+        self, chart: _Chart, outcomes: Sequence[DoseOutcome], removed: list[str], writer: AlertWriter, now_ms: int
+    ) -> None:
+        """Bring the alerts in line with doses that are news, or gone."""
+        news = {
+            outcome.dose.subject: outcome
+            for outcome in outcomes
+            if outcome.dose.window_end <= now_ms
+            and ((row := chart.rows.get(outcome.dose.key)) is None or not row.says(outcome))
+        }
+        if not news and not removed:
+            return
+        context = RuleContext(chart.patient, Rule.MISSED_DOSE, chart.zone)
+        standing = await writer.standing_subjects(context, [*news, *removed])
+        missed_before = {alert.subject for alert in standing}
+        medications = {row.id: row.medication for row in chart.schedules}
+        episodes: dict[str, Episode] = {}
+        for subject, outcome in news.items():
+            episode = missed_episode(outcome, was_missed=subject in missed_before)
             if episode is not None:
                 medication = medications[outcome.dose.schedule_id]
-                episodes.append(replace(episode, evidence={**episode.evidence, "medication": medication}))
-        subjects = [outcome.dose.subject for outcome in changed]
-        if not subjects:
-            return
-        context = RuleContext(patient, Rule.MISSED_DOSE, zone)
-        standing = await writer.standing_subjects(context, subjects)
-        decisions = await writer.apply(
-            context, standing, episodes, note="the box delivered late what settles this dose"
-        )
-        await self._remind(patient, [d.episode for d in decisions if isinstance(d, Raise)], writer, now_ms)
+                episodes[subject] = replace(episode, evidence={**episode.evidence, "medication": medication})
+        missed = [episode for episode in episodes.values() if episode.resolved_at is None]
+        again = {episode.subject for episode in missed}
+        settled = [episode for episode in episodes.values() if episode.resolved_at is not None]
+        others = [alert for alert in standing if alert.subject not in again]
+        await writer.apply(context, others, settled, note=DELIVERED_LATE)
+        reopened = [alert for alert in standing if alert.subject in again]
+        decisions = await writer.apply(context, reopened, missed, note=TAKEN_AWAY)
+        await self._remind(chart.patient, [d.episode for d in decisions if isinstance(d, Raise)], writer, now_ms)
 
     @staticmethod
     async def _remind(patient: int, missed: Sequence[Episode], writer: AlertWriter, now_ms: int) -> None:
         """Let the patient's boxes remind at once of doses that were missed just now."""
-        fresh = [e for e in missed if e.resolved_at is None and now_ms - e.opened_at < REMINDER_LASTS_MS]
+        fresh = [episode for episode in missed if now_ms - episode.opened_at < REMINDER_LASTS_MS]
         for episode in fresh:
             payload = Jsonb({"due_at": episode.evidence["due_at"]})
             await writer.connection.execute(
@@ -224,3 +238,10 @@ class DoseKeeper:
             )
         if fresh:
             await writer.connection.execute(SQL.notify_commands)
+
+
+def _with_relevant_contact(outcome: DoseOutcome, row: DoseRow | None) -> DoseOutcome:
+    """Return the outcome with the contact that a verdict rests on; a dose that was settled needs none."""
+    if outcome.state in OPEN or outcome.state is DoseState.MISSED:
+        return outcome
+    return replace(outcome, contact_seen_at=row.contact_seen_at if row is not None else None)

@@ -33,6 +33,18 @@ Step = Callable[[Connection, int], Awaitable[int]]
 PATIENTS_AT_ONCE = 20
 # Twice the longest cadence of a glucose sensor (15 min): one lost reading is not silence.
 DATA_STOPPED_AFTER_MS = 30 * 60_000
+# What something wrong with one patient's data or with the program raises; a connection that broke is caught before.
+FAULTS = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.InternalError,
+    psycopg.ProgrammingError,
+    psycopg.NotSupportedError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +87,23 @@ class Worker:
         ]
 
     async def settle_doses(self, connection: Connection, now_ms: int) -> int:
-        """Settle the doses of patients with something due; return how many patients that were."""
-        async with connection.transaction():
-            patients = await self._doses.patients_due(connection, now_ms, PATIENTS_AT_ONCE)
+        """Settle the doses of patients with something due; return how many patients that were.
+
+        Each in a transaction of their own: one who cannot be settled does not keep the others waiting.
+        """
+        settled = 0
+        for patient, touched_ms in await self._doses.patients_due(connection, now_ms, PATIENTS_AT_ONCE):
             writer = AlertWriter(connection, now_ms, self._settings.retrospective_after_ms)
-            for patient in patients:
-                zone = await self._doses.zone(connection, patient)
-                await self._doses.settle_patient(patient, now_ms, zone, writer, now_ms)
-            await writer.finish()
-        self._metrics.alerts.inc(len(writer.raised))
-        return len(patients)
+            try:
+                async with connection.transaction():
+                    settled += await self._doses.settle_patient(patient, touched_ms, writer, now_ms)
+                    await writer.finish()
+            except FAULTS:
+                log.exception("a patient's doses could not be settled", extra={"patient": patient})
+                self._metrics.failures.labels("doses").inc()
+            else:
+                self._metrics.alerts.inc(len(writer.raised))
+        return settled
 
     async def assess_nights(self, connection: Connection, now_ms: int) -> int:
         """Assess HRV nights that are over."""
@@ -127,7 +146,7 @@ class Worker:
                     attempt += 1
                     await _closed(connection)
                     connection = None
-                except (psycopg.Error, ArithmeticError, LookupError, TypeError, ValueError):
+                except FAULTS:
                     log.exception("a duty failed; it is tried again", extra={"duty": duty.name})
                     self._metrics.failures.labels(duty.name).inc()
                     more = 0
@@ -157,6 +176,11 @@ class Worker:
                             pass
             except (psycopg.OperationalError, psycopg.InterfaceError, aiomqtt.MqttError, OSError) as error:
                 log.warning("commands wait", extra={"cause": str(error).strip()})
+                await asyncio.sleep(1 + full_jitter(attempt, chance))
+                attempt += 1
+            except FAULTS:
+                log.exception("commands could not be sent; they are tried again")
+                self._metrics.failures.labels("commands").inc()
                 await asyncio.sleep(1 + full_jitter(attempt, chance))
                 attempt += 1
 

@@ -217,6 +217,7 @@ create table pillbox_event (
     unique nulls not distinct (device_key, type, at, compartment)
 );
 create index pillbox_event_by_patient on pillbox_event (patient_id, at);
+create index pillbox_event_by_device on pillbox_event (device_key, at);
 
 -- The same key with another value: kept beside the first, counted, shown; the first one counts.
 create table conflict (
@@ -305,9 +306,34 @@ create table dose_schedule (
     valid_until date,                 -- last day, inclusive
     critical boolean not null default false,
     created_at timestamptz not null,
-    computed_until timestamptz        -- doses due before this have their rows
+    version integer not null default 1,   -- rises with every change that may move doses
+    computed_until timestamptz        -- doses due before this have their rows; null: all of them are to be computed anew
 );
 create index dose_schedule_by_patient on dose_schedule (patient_id);
+create index dose_schedule_computed on dose_schedule (computed_until);
+
+create function dose_schedule_changed() returns trigger language plpgsql as $$
+begin
+    new.version := old.version + 1;
+    new.computed_until := null;
+    return new;
+end $$;
+
+create trigger doses_move before update of local_times, weekdays, compartment, window_before, window_after, valid_from, valid_until
+    on dose_schedule for each row execute function dose_schedule_changed();
+
+-- Another zone moves the doses; another box is another one to ask whether it was opened.
+create function recompute_doses() returns trigger language plpgsql as $$
+begin
+    update dose_schedule set version = version + 1, computed_until = null
+    where patient_id in (old.patient_id, new.patient_id);
+    return null;
+end $$;
+
+create trigger doses_move after insert or update or delete on patient_timezone
+    for each row execute function recompute_doses();
+create trigger doses_move after insert or update or delete on assignment
+    for each row execute function recompute_doses();
 
 create table dose (
     id bigint generated always as identity primary key,
@@ -317,13 +343,48 @@ create table dose (
     window_start timestamptz not null,
     window_end timestamptz not null,
     state text not null check (state in ('due', 'taken', 'early', 'late', 'missed', 'doubled', 'skipped', 'paused', 'unknown')),
-    taken_at timestamptz,             -- event time of the opening that settled it
+    taken_at timestamptz,             -- event time of the opening (or the skip) that settled it
+    skipped_at timestamptz,           -- event time of a skip, also when it was taken after all
+    doubled_at timestamptz,           -- event time of the second opening
     contact_seen_at timestamptz,      -- when the box was first known to be in contact after the window
+    judge_at timestamptz,             -- when time alone will say more about it
+    awaits integer references device, -- the box that must be heard after the window before more can be said
     updated_at timestamptz not null,
     unique (schedule_id, due_at)
 );
 create index dose_by_patient on dose (patient_id, due_at);
-create index dose_open on dose (window_end) where state in ('due', 'unknown');
+create index dose_to_judge on dose (judge_at) where judge_at is not null;
+create index dose_awaiting on dose (awaits, window_end) where awaits is not null;
+
+-- How far a pill box is known to have told everything: newest stamp without a gap before it, when that came, whether
+-- messages are missing now. An edge box numbers the messages of those it reads, so its gap counts; that it is heard says
+-- nothing of a box out of its reach, so there the box's own newest reading or event counts, if not older than `since`.
+create function pillbox_contact(box integer, since timestamptz)
+returns table (stamp timestamptz, seen_at timestamptz, missing boolean) language sql stable
+begin atomic
+    select case when d.via is null then s.contact_stamp else least(heard.at, heard.received_at) end,
+           case when d.via is null then s.contact_at else heard.received_at end,
+           coalesce(not isempty(r.above), false)
+    from device d
+    left join device_status s on s.device_key = d.key
+    left join receipt r on r.device_key = coalesce(d.via, d.key)
+    left join lateral (
+        select said.at, said.received_at
+        from (
+            select reading.at, reading.received_at
+            from vocabulary_code c
+            cross join lateral (select o.at, o.received_at from observation o
+                                where o.device_key = d.key and o.code = c.code and o.at >= since
+                                order by o.at desc limit 1) reading
+            where d.via is not null
+            union all
+            (select e.at, e.received_at from pillbox_event e
+             where d.via is not null and e.device_key = d.key and e.at >= since order by e.at desc limit 1)
+        ) said
+        order by said.at desc limit 1
+    ) heard on true
+    where d.key = box and d.model = 'pillbox';
+end;
 
 -- Heart-rate variability ------------------------------------------------------------------------------------------
 
@@ -403,6 +464,7 @@ create table alert (
 create unique index alert_episode on alert (patient_id, rule, subject, opened_at) where state <> 'withdrawn';
 create index alert_by_patient on alert (patient_id, rule, opened_at);
 create index alert_running on alert (rule, patient_id) where running;
+create index alert_without_data on alert (rule) where data = 'unknown';
 create index alert_open on alert (patient_id) where state in ('open', 'acknowledged', 'snoozed');
 
 create table alert_history (
@@ -442,7 +504,7 @@ create table command (
     done_at timestamptz,
     ok boolean
 );
-create index command_unsent on command (id) where sent_at is null;
+create index command_unsent on command (expires_at) where sent_at is null;
 
 -- Views -----------------------------------------------------------------------------------------------------------
 
