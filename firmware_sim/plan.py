@@ -1,7 +1,7 @@
 """What a fleet is made of, as plain values: patients, their doses, their devices."""
 
 from dataclasses import dataclass
-from datetime import time
+from datetime import date, time
 
 from devices.vocabulary import DeviceModel
 from firmware_sim.pillbox import PillBoxTraits
@@ -52,6 +52,7 @@ class DosePlan:
     medication: str
     at: tuple[time, ...]
     compartment: int
+    valid_from: date
     window_before_minutes: int = 60
     window_after_minutes: int = 60
 

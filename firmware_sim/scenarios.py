@@ -13,7 +13,7 @@ from devices.vocabulary import DeviceModel, Unit
 from firmware_sim.physiology.doses import DoseHabit
 from firmware_sim.physiology.glucose import Dip, GlucoseTraits, compression_low, insulin_low
 from firmware_sim.physiology.heart import HeartTraits, VariabilityStep
-from firmware_sim.physiology.local_time import local_day
+from firmware_sim.physiology.local_time import date_of, local_day, utc_ms
 from firmware_sim.physiology.noise import DAY_MS, HOUR_MS, MINUTE_MS
 from firmware_sim.pillbox import PillBoxTraits, Regimen
 from firmware_sim.plan import Coverage, DevicePlan, DosePlan, PatientPlan
@@ -139,22 +139,34 @@ def patients(scenario: Scenario, count: int, start: Start) -> list[PatientPlan]:
 def _patient(story: Story, index: int, start: Start) -> PatientPlan:
     rng = np.random.default_rng([start.seed, index])
     life = SHAPES[story](_ordinary_life(rng, start), rng, start)
-    compartment_names = [MEDICATIONS[(index + regimen.compartment) % len(MEDICATIONS)] for regimen in life.regimens]
     return PatientPlan(
         name=f"{rng.choice(GIVEN_NAMES)} {rng.choice(FAMILY_NAMES)}",
         timezone=life.zone.key,
         devices=(_wristband(life, index, rng, start), *_pillbox(life, index, rng, start)),
-        doses=tuple(
-            DosePlan(
-                medication,
-                tuple(time(minute // 60, minute % 60) for minute in regimen.minutes),
-                regimen.compartment,
-                WINDOW_MINUTES,
-                WINDOW_MINUTES,
-            )
-            for medication, regimen in zip(compartment_names, life.regimens, strict=True)
-        ),
+        doses=_doses(life, index, start),
         hypoglycaemia_risk=life.hypoglycaemia_risk,
+    )
+
+
+def _doses(life: _Life, index: int, start: Start) -> tuple[DosePlan, ...]:
+    """Return the schedules, from the first day on whose doses all fall after the box was given (a planned miss counts)."""
+    if not life.regimens:
+        return ()
+    first_day = local_day(start.history_from_ms, life.zone)
+    first_minute = min(minute for regimen in life.regimens for minute in regimen.minutes)
+    if utc_ms(first_day, first_minute, life.zone) - WINDOW_MINUTES * MINUTE_MS < start.history_from_ms:
+        first_day += 1
+    first_day = min([first_day, *(local_day(due, life.zone) for due in life.certain_misses)])
+    return tuple(
+        DosePlan(
+            medication=MEDICATIONS[(index + regimen.compartment) % len(MEDICATIONS)],
+            at=tuple(time(minute // 60, minute % 60) for minute in regimen.minutes),
+            compartment=regimen.compartment,
+            valid_from=date_of(first_day),
+            window_before_minutes=WINDOW_MINUTES,
+            window_after_minutes=WINDOW_MINUTES,
+        )
+        for regimen in life.regimens
     )
 
 

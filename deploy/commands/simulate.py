@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo
 
 import psycopg
 import typer
@@ -118,7 +117,7 @@ async def provision(
                 compartment=dose.compartment,
                 window_before=dose.window_before_minutes,
                 window_after=dose.window_after_minutes,
-                valid_from=since.astimezone(ZoneInfo(plan.timezone)).date(),
+                valid_from=dose.valid_from,
             )
     devices = [
         NewDevice(device.id, device.model, patient_id, since)

@@ -1,6 +1,6 @@
 """Scenarios keep their promises, whatever the hour and the seed."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from devices.vocabulary import DEVICE_ID, DeviceModel
 from firmware_sim.physiology.glucose import GlucoseProcess
+from firmware_sim.physiology.local_time import local_day, utc_ms
 from firmware_sim.physiology.noise import DAY_MS, MINUTE_MS
 from firmware_sim.pillbox import PillBox, PillBoxTraits
 from firmware_sim.plan import PatientPlan
@@ -66,6 +67,28 @@ def test_missed_dose_is_missed_about_now_and_no_other(now_ms: int, seed: int) ->
     drafts = PillBox(box.seed, traits).measure(now_ms - 10 * DAY_MS, now_ms, live=False)
     opened = sum(item["type"] == "compartment_opened" for draft in drafts for item in draft.items if "type" in item)
     assert 18 <= opened <= 20
+
+
+@settings(deadline=None, max_examples=40)
+@given(now_ms=moments, days=st.sampled_from([0.0, 0.3, 0.9, 2.0, 9.0]), scenario=st.sampled_from(list(Scenario)))
+def test_nobody_misses_a_dose_of_the_last_day_but_the_planned_one(now_ms: int, days: float, scenario: Scenario) -> None:
+    start = start_at(now_ms, days=days)
+    for plan in patients(scenario, 8, start):
+        zone = ZoneInfo(plan.timezone)
+        for box in plan.devices[1:]:
+            traits = box.traits
+            assert isinstance(traits, PillBoxTraits)
+            drafts = PillBox(box.seed, traits).measure(start.history_from_ms, now_ms, live=False)
+            opened = np.array(
+                [item["at"] for draft in drafts for item in draft.items if "type" in item], dtype=np.int64
+            )
+            for dose in plan.doses:
+                first = (dose.valid_from - date(1970, 1, 1)).days
+                for day in range(first, local_day(now_ms, zone) + 1):
+                    for at in dose.at:
+                        due = utc_ms(day, at.hour * 60 + at.minute, zone)
+                        if now_ms - DAY_MS < due + 60 * MINUTE_MS <= now_ms and due not in traits.certain_misses:
+                            assert (abs(opened - due) <= 60 * MINUTE_MS).any()
 
 
 @pytest.mark.parametrize("scenario", list(Scenario))
