@@ -50,5 +50,7 @@ def _last(target: TextIO) -> list[Processor]:
     if target.isatty():
         return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     # No local variables in tracebacks: they hold patients' data and secrets.
-    tracebacks = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+    tracebacks = structlog.processors.ExceptionRenderer(
+        structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    )
     return [tracebacks, structlog.processors.JSONRenderer()]

@@ -10,7 +10,7 @@ from typing import cast
 import mqtt5
 import numpy as np
 
-from gateway.bridge.frames import StreamBrokenError, UnreadablePublish, cut, message_of
+from gateway.bridge.frames import StreamBrokenError, cut
 from gateway.source import Delivered
 
 log = logging.getLogger(__name__)
@@ -95,20 +95,15 @@ class Connection(asyncio.Protocol):
         if self._rest:
             data = self._rest + data
         try:
-            packets, size = cut(data)
+            found = cut(data)
         except StreamBrokenError as error:
             self.fail(str(error))
             return
-        self._rest = data[size:] if size < len(data) else b""
-        publish = mqtt5.PublishPacket
-        before = len(self.waiting)
-        append = self.waiting.append
-        for packet in packets:
-            if type(packet) is publish:
-                append(packet)
-            else:
-                self._handle(packet)
-        if len(self.waiting) > before:
+        self._rest = data[found.size :] if found.size < len(data) else b""
+        for packet in found.others:
+            self._handle(packet)
+        if found.messages:
+            self.waiting.extend(found.messages)
             if len(self.waiting) >= WAITING_CAP and not self._paused and self._transport is not None:
                 self._paused = True
                 self._transport.pause_reading()
@@ -171,10 +166,8 @@ class Connection(asyncio.Protocol):
 
     # Inside -------------------------------------------------------------------------------------------------------
 
-    def _handle(self, packet: mqtt5.Packet | UnreadablePublish) -> None:
+    def _handle(self, packet: mqtt5.Packet) -> None:
         match packet:
-            case UnreadablePublish():
-                self.waiting.append(message_of(packet))
             case mqtt5.PubAckPacket():
                 done = self._sent.pop(packet.packet_id, None)
                 if done is not None and not done.done():

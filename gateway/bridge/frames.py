@@ -4,13 +4,15 @@ from dataclasses import dataclass
 
 import mqtt5
 
-from gateway.source import Message
+from gateway.source import Delivered, Message
 
 # The broker refuses packets above its own limit (2 MiB in ours); a stream that claims more than this is not MQTT
 # any more, and buffering it would let a broken peer fill our memory.
 PACKET_CAP = 8 * 1024 * 1024
 
 PUBLISH = 3
+# The codec (0.8) panics on a string that is not UTF-8; the exception that makes can be told by its name alone.
+PANIC = "PanicException"
 _QOS_SHIFT = 1
 _VARIABLE_BYTE_INTEGER_LENGTH = 4
 
@@ -19,45 +21,44 @@ class StreamBrokenError(Exception):
     """The bytes are not MQTT; only a new connection helps."""
 
 
-@dataclass(frozen=True, slots=True)
-class UnreadablePublish:
-    """A PUBLISH whose frame is whole but whose inside the codec refuses; to be quarantined and acknowledged."""
+@dataclass(slots=True)
+class Cut:
+    """What was cut off a stream: messages in order, everything else in order, and how many bytes all of it took."""
 
-    topic: str
-    packet_id: int | None
-    body: bytes
-    cause: str
+    messages: list[Delivered]
+    others: list[mqtt5.Packet]
+    size: int
 
 
-def cut(buffer: bytes | bytearray) -> tuple[list[mqtt5.Packet | UnreadablePublish], int]:
-    """Return every complete packet at the start of `buffer`, and how many bytes they took.
+def cut(stream: bytes) -> Cut:
+    """Return every complete packet at the start of `stream`; an incomplete one at its end is left for later.
 
-    An incomplete packet at the end is left for later. Raises StreamBrokenError when the stream cannot be followed.
+    A PUBLISH whose frame is whole but whose inside the codec refuses becomes a message whose content type says so: the
+    pipeline quarantines and acknowledges it. Raises StreamBrokenError when the stream cannot be followed.
     """
-    packets: list[mqtt5.Packet | UnreadablePublish] = []
-    read, append = mqtt5.read, packets.append
-    position, end = 0, len(buffer)
-    with memoryview(buffer) as view:
-        while position < end:
-            rest = view[position:]
-            packet: mqtt5.Packet | UnreadablePublish
-            try:
-                packet, size = read(rest)
-            except IndexError:
-                _refuse_endless(rest)
-                break
-            except ValueError as error:
-                packet, size = _unreadable(rest, error)
-            finally:
-                rest.release()
-            append(packet)
-            position += size
-    return packets, position
-
-
-def message_of(packet: UnreadablePublish) -> Message:
-    """Return the message that stands for a PUBLISH the codec could not read; its content type makes it malformed."""
-    return Message(packet.topic, packet.body, f"unreadable MQTT packet: {packet.cause}", packet.packet_id)
+    messages: list[Delivered] = []
+    others: list[mqtt5.Packet] = []
+    read, publish, add = mqtt5.read, mqtt5.PublishPacket, messages.append
+    view = memoryview(stream)
+    position, end = 0, len(stream)
+    while position < end:
+        try:
+            packet, size = read(view[position:])
+        except IndexError:
+            _refuse_endless(view[position:])
+            break
+        except BaseException as error:
+            if not isinstance(error, ValueError) and type(error).__name__ != PANIC:
+                raise
+            message, size = _unreadable(view[position:], error)
+            add(message)
+        else:
+            if type(packet) is publish:
+                add(packet)
+            else:
+                others.append(packet)
+        position += size
+    return Cut(messages, others, position)
 
 
 def _remaining_length(view: memoryview) -> tuple[int, int] | None:
@@ -79,7 +80,7 @@ def _refuse_endless(view: memoryview) -> None:
         raise StreamBrokenError(f"a packet claims {header[0]} bytes, more than {PACKET_CAP}")
 
 
-def _unreadable(view: memoryview, error: ValueError) -> tuple[UnreadablePublish, int]:
+def _unreadable(view: memoryview, error: BaseException) -> tuple[Message, int]:
     header = _remaining_length(view)
     if header is None or header[0] + header[1] > len(view) or view[0] >> 4 != PUBLISH:
         raise StreamBrokenError(f"malformed packet: {error}") from error
@@ -96,4 +97,4 @@ def _unreadable(view: memoryview, error: ValueError) -> tuple[UnreadablePublish,
         if len(rest) < 2:
             raise StreamBrokenError(f"malformed PUBLISH: {error}") from error
         packet_id, rest = int.from_bytes(rest[:2], "big"), rest[2:]
-    return UnreadablePublish(topic, packet_id, rest, str(error)), size
+    return Message(topic, rest, f"unreadable MQTT packet: {error}", packet_id), size
