@@ -229,6 +229,7 @@ class Fleet:
         progress = self.progress()
         if math.isnan(self._connect_seconds) and all(link.ever_connected for link in self._links):
             self._connect_seconds = (self._wall_ms() - self._started_ms) / 1000
+            self._freeze_at = self.meter.connects
         if progress.live == progress.devices:
             self._told.set()
             if all(device.history_receipted for device in self._devices):
