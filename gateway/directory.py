@@ -1,10 +1,11 @@
 """Who wears which device, where they live and what they consented to: a cache of the store, with a version."""
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 import psycopg
@@ -14,6 +15,7 @@ from gateway.store.queries import load_queries
 from streaming.zones import ZoneHistory
 
 SQL = load_queries("gateway.store", "directory.sql")
+log = logging.getLogger(__name__)
 
 # Open ends of intervals, in ms; far outside any time a device may send, far inside int64.
 EVER = 2**62
@@ -80,6 +82,19 @@ class Directory:
         return WITHOUT_CONSENT
 
 
+def known_zone(name: str) -> ZoneInfo:
+    """Return a time zone, UTC (and an error in the log) for a name this machine does not know.
+
+    Provisioning refuses unknown names, but the database may be older or newer than the zone data here; one patient's
+    zone must not stop the gateway for everybody.
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        log.error("unknown time zone; UTC is used", extra={"timezone": name})  # noqa: TRY400 - no traceback is needed
+        return ZoneInfo("UTC")
+
+
 def _holder(intervals: Iterable[Interval], at: int) -> int:
     return next((i.patient_id for i in intervals if i.since_ms <= at < i.until_ms), UNASSIGNED)
 
@@ -136,7 +151,7 @@ def _build(
             given.setdefault(patient_id, []).append(interval)
     zones: dict[int, list[tuple[int, ZoneInfo]]] = {}
     for patient_id, start, timezone in timezones:
-        zones.setdefault(patient_id, []).append((_bound(start), ZoneInfo(timezone)))
+        zones.setdefault(patient_id, []).append((_bound(start), known_zone(timezone)))
     return Directory(
         version=version,
         keys={name: key for key, name, *_ in devices},

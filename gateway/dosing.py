@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import psycopg
 from psycopg.rows import class_row
@@ -11,7 +10,7 @@ from psycopg.types.json import Jsonb
 
 from alerts.reconcile import Raise
 from devices.vocabulary import EventType
-from gateway.directory import EVER, Directory
+from gateway.directory import EVER, Directory, known_zone
 from gateway.dose_rows import OPEN, BoxRow, DoseRow, ScheduleRow, columns, first_contact
 from gateway.intake import WornEvent
 from gateway.store.alerts import AlertWriter, RuleContext
@@ -111,7 +110,7 @@ class DoseKeeper:
     async def zone(connection: Connection, patient: int) -> ZoneHistory:
         """Return the zones a patient lives by, from the store."""
         rows = await (await connection.execute(SQL.timezones, {"patient": patient})).fetchall()
-        spans = [(-EVER if since is None else since, ZoneInfo(name)) for since, name in rows]
+        spans = [(-EVER if since is None else since, known_zone(name)) for since, name in rows]
         return ZoneHistory.from_spans(spans) if spans else ZoneHistory.of("UTC")
 
     async def _settle(

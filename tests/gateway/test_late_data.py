@@ -7,8 +7,10 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from devices.vocabulary import DeviceModel
+from gateway.directory import load_directory
 from gateway.pipeline import Pipeline
 from gateway.provisioning import NewDevice
+from gateway.store.connect import connect
 from tests.gateway.clinic import EVER, AlertRow, Clinic, expected
 from tests.gateway.harness import messages_of, pipeline
 from tests.gateway.wire import readings_message
@@ -270,3 +272,17 @@ async def test_evidence_is_gathered_when_it_is_raised_and_stays(clinic: Clinic, 
     assert [reading["value"] for reading in evidence["glucose"]] == [6.0, WELL, LOW]
     assert evidence["finding"]["lowest_at"] == at(15)
     assert await clinic.value("select evidence = %s from alert", Jsonb(evidence))
+
+
+async def test_a_zone_this_machine_does_not_know_stops_nobody(clinic: Clinic, database_url: str) -> None:
+    await clinic.wearers(["known", "unknown"])
+    await clinic.connection.execute(
+        "update patient_timezone set timezone = 'Mars/Olympus_Mons' where patient_id = (select max(id) from patient)"
+    )
+    connection = await connect(database_url, "test")
+    try:
+        directory = await load_directory(connection)
+    finally:
+        await connection.close()
+    assert set(directory.keys) == {"known", "unknown"}
+    assert all(zone.local(0).utcoffset() == timedelta(0) for zone in directory.zones.values())
