@@ -5,6 +5,7 @@ newest settled point before it, out of the store, until the new fold and the sta
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,20 +22,24 @@ from gateway.store.alerts import SQL as ALERTS
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from streaming.episodes import Episode, settled_before
-from streaming.glucose import GlucoseSeries, NocturnalHypoglycaemia, NocturnalState
+from streaming.glucose import GlucoseSeries, NocturnalHypoglycaemia, NocturnalState, counts
 
 SQL = load_queries("gateway.store", "glucose.sql")
 BATCH = load_queries("gateway.store", "batch.sql")
 
 Connection = psycopg.AsyncConnection[Any]
 PAGE = 2_000
+# Values of `_recovering` beside a time in ms; NO_STATE is before all times, NOT_RECOVERING after them.
+NO_STATE = -1
+NOT_RECOVERING = 2**62
 
 
 class GlucoseWatch:
     """The nocturnal rule over all patients. Open episodes live in memory; everything else is in the store.
 
     `_doubtful` patients are those that may be open: their state is known (`_states`), or must be folded from the store.
-    `_newest` is each patient's newest glucose over all devices: what is not later is late.
+    `_newest` is each patient's newest glucose over all devices: what is not later is late. `_recovering` is since when
+    an open episode in memory recovers: readings that only go on with that are followed for all patients at once.
     """
 
     def __init__(self, detector: NocturnalHypoglycaemia | None = None) -> None:
@@ -43,15 +48,21 @@ class GlucoseWatch:
         self._states: dict[int, NocturnalState] = {}
         self._doubtful: NDArray[np.bool_] = np.zeros(1024, np.bool_)
         self._newest: NDArray[np.int64] = np.full(1024, UNKNOWN, np.int64)
+        self._recovering: NDArray[np.int64] = np.full(1024, NO_STATE, np.int64)
+        self._forget_transaction()
+
+    def _forget_transaction(self) -> None:
         self._touched: dict[int, NocturnalState | None] = {}
         self._seen: tuple[NDArray[np.int32], NDArray[np.int64]] | None = None
+        self._eased: tuple[NDArray[np.int32], NDArray[np.int64]] | None = None
 
     async def hydrate(self, connection: Connection) -> None:
         """Forget everything; ask the store who has an open episode. States are folded when the next reading comes."""
         self._states.clear()
-        self._touched, self._seen = {}, None
+        self._forget_transaction()
         self._doubtful.fill(False)
         self._newest.fill(UNKNOWN)
+        self._recovering.fill(NO_STATE)
         cursor = await connection.execute(ALERTS.running, {"rule": self.detector.rule})
         for patient, _ in await cursor.fetchall():
             self._grow(patient)
@@ -74,36 +85,57 @@ class GlucoseWatch:
             self._newest[patient] = max(int(self._newest[patient]), newest)
 
     def matters(self, rows: Rows) -> bool:
-        """Whether fresh rows may change a patient's state; if not they are only noted, and `step` need not be called."""
-        self._touched, self._seen = {}, None
+        """Whether anything follows from fresh rows; if not they are only noted, and `step` need not be called."""
+        self._forget_transaction()
         rows = _glucose(rows)
-        if len(rows):
-            self._seen = (rows.patient, rows.at)
-        return bool((self._candidates(rows) | (rows.at <= self._newest[rows.patient])).any())
+        if not len(rows):
+            return False
+        self._seen = (rows.patient, rows.at)
+        if (rows.at <= self._newest[rows.patient]).any():
+            return True
+        return bool(self._to_fold(rows, self._candidates(rows)))
 
     async def step(self, rows: Rows, directory: Directory, writer: AlertWriter) -> None:
         """Fold the fresh glucose among `rows`, which are stored in this transaction, and write what follows."""
-        self._touched, self._seen = {}, None
+        self._forget_transaction()
         rows = _glucose(rows)
         if not len(rows):
             return
         self._seen = (rows.patient, rows.at)
-        matters = self._candidates(rows)
-        late = (rows.at <= self._newest[rows.patient]) & ~matters
+        candidates = self._candidates(rows)
+        late = (rows.at <= self._newest[rows.patient]) & ~candidates
         if late.any():
-            matters[late] = await self._covered(writer.connection, rows.take(late))
-        if not matters.any():
-            return
-        patients = np.unique(rows.patient[matters])
-        rows = rows.take(np.isin(rows.patient, patients))
-        order = np.lexsort((rows.at, rows.patient))
-        starts = np.searchsorted(rows.patient[order], patients)
-        for patient, chosen in zip(patients.tolist(), np.split(order, starts[1:]), strict=True):
-            series = GlucoseSeries(rows.at[chosen], rows.value[chosen], rows.unit[chosen], rows.flags[chosen])
+            candidates[late] = await self._covered(writer.connection, rows.take(late))
+        for patient, series in self._to_fold(rows, candidates):
             await self._fold(patient, series, directory, writer)
 
     def _candidates(self, rows: Rows) -> NDArray[np.bool_]:
         return self.detector.candidates(rows.value, rows.unit, rows.flags) | self._doubtful[rows.patient]
+
+    def _to_fold(self, rows: Rows, candidates: NDArray[np.bool_]) -> list[tuple[int, GlucoseSeries]]:
+        """Return the patients that candidates belong to with all their rows in order of time.
+
+        Left out, and noted for the commit, are those whose readings only go on with a recovery.
+        """
+        if not candidates.any():
+            return []
+        patients = np.unique(rows.patient[candidates])
+        rows = rows.take(np.isin(rows.patient, patients))
+        rows = rows.take(np.lexsort((rows.at, rows.patient)))
+        starts = np.searchsorted(rows.patient, patients)
+        ends = np.append(starts[1:], len(rows))
+        first, last = rows.at[starts], rows.at[ends - 1]
+        since = np.minimum(self._recovering[patients], first)
+        calm = counts(rows.value, rows.flags) & ~self.detector.candidates(rows.value, rows.unit, rows.flags)
+        eased = (
+            (since != NO_STATE)
+            & np.logical_and.reduceat(calm, starts)
+            & (first > self._newest[patients])
+            & (last - since < self.detector.settings.recovery_ms)
+        )
+        self._eased = (patients[eased], since[eased])
+        series = GlucoseSeries(rows.at, rows.value, rows.unit, rows.flags)
+        return [(int(patients[i]), series.take(slice(starts[i], ends[i]))) for i in np.flatnonzero(~eased)]
 
     def commit(self) -> None:
         """Keep the states of the transaction, which is committed."""
@@ -111,18 +143,25 @@ class GlucoseWatch:
             self._doubtful[patient] = state is not None
             if state is None:
                 self._states.pop(patient, None)
+                self._recovering[patient] = NO_STATE
             else:
                 self._states[patient] = state
+                since = state.recovering_since_ms
+                self._recovering[patient] = NOT_RECOVERING if since is None else since
+        if self._eased is not None:
+            patients, recovering = self._eased
+            self._recovering[patients] = recovering
         if self._seen is not None:
             np.maximum.at(self._newest, *self._seen)
-        self._touched, self._seen = {}, None
+        self._forget_transaction()
 
     def roll_back(self) -> None:
         """Drop the states that the failed transaction touched; they are folded from the store when needed."""
         for patient in self._touched:
             self._states.pop(patient, None)
+            self._recovering[patient] = NO_STATE
             self._doubtful[patient] = True
-        self._touched, self._seen = {}, None
+        self._forget_transaction()
 
     async def _covered(self, connection: Connection, rows: Rows) -> NDArray[np.bool_]:
         """Return which late rows fall into an episode that is known already."""
@@ -137,6 +176,8 @@ class GlucoseWatch:
         context = RuleContext(patient, self.detector.rule, directory.zone(patient), self.detector.version)
         devices = directory.devices_of[patient]
         state = self._states.get(patient)
+        if state is not None and self._recovering[patient] != NOT_RECOVERING:
+            state = replace(state, recovering_since_ms=int(self._recovering[patient]))
         self._touched[patient] = state
         first, last = int(series.at[0]), int(series.at[-1])
         known = state is not None or not self._doubtful[patient]
@@ -200,6 +241,9 @@ class GlucoseWatch:
             newest = np.full(max(patient + 1, 2 * len(self._newest)), UNKNOWN, np.int64)
             newest[: len(self._newest)] = self._newest
             self._newest = newest
+            recovering = np.full(len(newest), NO_STATE, np.int64)
+            recovering[: len(self._recovering)] = self._recovering
+            self._recovering = recovering
             bigger = np.zeros(max(patient + 1, 2 * len(self._doubtful)), np.bool_)
             bigger[: len(self._doubtful)] = self._doubtful
             self._doubtful = bigger
