@@ -6,28 +6,6 @@ select key from device where id like %(prefix)s || '-%%' order by id;
 -- Whether this very reading is committed: asked by the unique index, so that asking often disturbs little.
 select exists (select from observation where device_key = %(device)s and code = %(code)s and at = %(at)s);
 
--- name: make_wait
--- Asks again and again inside the server until a reading is committed; each asking sees what is committed by then.
-create function pg_temp.wait_for_reading(of_device int, of_code smallint, measured timestamptz, tries int)
-returns boolean language plpgsql as $$
-begin
-    for attempt in 1..tries loop
-        if exists (select from observation where device_key = of_device and code = of_code and at = measured) then
-            return true;
-        end if;
-        perform pg_sleep(0.0001);
-    end loop;
-    return false;
-end $$;
-
--- name: wait_for_reading
--- Whether a reading was committed within so many tries.
-select pg_temp.wait_for_reading(%(device)s, %(code)s::smallint, %(at)s, %(tries)s);
-
--- name: drop_wait
--- Removes it.
-drop function if exists pg_temp.wait_for_reading;
-
 -- name: make_commits
 -- A table of one column, for commits with next to nothing in them.
 create table if not exists bench_commit (number integer);

@@ -29,8 +29,6 @@ NIGHT_HOUR: Final = 3
 DAY_HOUR: Final = 15
 COMMITTED_WITHIN_S: Final = 120.0
 POLL_S: Final = 0.002
-TRIES: Final = 100_000
-"""Of 0.1 ms and a little more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +107,6 @@ class Clinic:
                 raise BenchError(f"the last reading was not committed within {COMMITTED_WITHIN_S:.0f} s")
             if poll_s:
                 pause(poll_s)
-
-    def watch_row(self, code: str, device: int, at_ms: int, gateway: Program) -> float:
-        """Wait for a reading inside the server, which disturbs least; return when it was seen (monotonic seconds)."""
-        values = {"device": self.keys[device], "code": int(CODE_BY_WIRE[code]), "at": instant(at_ms), "tries": TRIES}
-        row = self.connection.execute(SQL.wait_for_reading, values, prepare=True).fetchone()
-        seen = clock.monotonic()
-        if row is None or not row[0]:
-            gateway.check()
-            raise BenchError("a reading was not committed in time")
-        return seen
 
     def bare_commits(self, count: int, rate: float) -> list[float]:
         """Commit one small row, `rate` times a second; return how long each took in seconds: the least a row can take."""
