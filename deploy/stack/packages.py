@@ -92,15 +92,15 @@ def ensure_server_files(report: Report = lambda _: None) -> ServerFiles:
         raise PackagesUnavailable("The local servers can be unpacked on Linux only.")
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
-    if os.geteuid() == 0 and not is_reachable(cache / "servers"):
-        raise StackError(
-            f"{cache} is closed to the unprivileged user the servers run as; set VIGIL_CACHE to another folder."
-        )
     home = cache / f"servers-{SUITE}-{os.uname().machine}-{LAYOUT}"
     if not home.is_dir():
         with _one_at_a_time(cache / "lock", report):
             if not home.is_dir():
                 _fetch(cache, home, report)
+    if os.geteuid() == 0 and not is_reachable(home):
+        raise StackError(
+            f"{cache} is closed to the unprivileged user the servers run as; set VIGIL_CACHE to another folder."
+        )
     return ServerFiles(home)
 
 
