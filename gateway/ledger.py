@@ -33,7 +33,7 @@ class StaleDirectoryError(Exception):
     """Devices, assignments, zones or consents changed since the batch was resolved."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What a committed batch came to; applied to memory only after the commit."""
 
@@ -90,9 +90,7 @@ class Ledger:
         stored = await self._store_rows(connection, rows, lanes, directory, results, now_ms)
         writer = AlertWriter(connection, now_ms, self._retrospective_after_ms)
         news = set(np.unique(stored.message).tolist())
-        outcome = Outcome(intake, stored, _heads(intake, news), None, {}, results)
-        await self._store_beats_and_events(connection, outcome, news, directory, writer, now_ms)
-        outcome.heads = _heads(intake, news)
+        last_beats = await self._store_beats_and_events(connection, intake, results, news, writer)
         await self._glucose.step(stored, directory, writer)
         if intake.statuses:
             without_gap = {device: not self._book.has_gap(device) for device in intake.statuses}
@@ -100,9 +98,9 @@ class Ledger:
         if intake.refused:
             await store.quarantine(connection, intake.refused, messages, now_ms)
         await writer.finish()
-        outcome.raised = len(writer.raised)
-        outcome.journal_id = await _commit(connection, outcome.heads, now_ms)
-        return outcome
+        heads = _heads(intake, news)
+        journal_id = await _commit(connection, heads, now_ms)
+        return Outcome(intake, stored, heads, journal_id, last_beats, results, len(writer.raised))
 
     def _is_plain(self, intake: Intake, lanes: Lanes, rows: Rows) -> bool:
         """Whether a batch is small, new by construction, and nothing follows from it but its rows."""
@@ -174,26 +172,28 @@ class Ledger:
     async def _store_beats_and_events(
         self,
         connection: Connection,
-        outcome: Outcome,
+        intake: Intake,
+        results: Counter[str],
         news: set[int],
-        directory: Directory,
         writer: AlertWriter,
-        now_ms: int,
-    ) -> None:
-        intake = outcome.intake
+    ) -> dict[int, int]:
+        """Store RR runs and events; add to `news` the messages that brought any. Returns the devices' last beats, ms."""
+        newest: dict[int, int] = {}
+        now_ms = intake.now_ms
         if intake.runs:
             last_beats = {w.device: int(self._marks.newest[w.device, Code.RR_INTERVAL]) for w in intake.runs}
             fresh, positions, duplicates = await store.store_runs(connection, intake.runs, last_beats, now_ms)
-            outcome.results["stored"] += sum(len(run[-1]) for run in fresh)
-            outcome.results["duplicate"] += duplicates
+            results["stored"] += sum(len(run[-1]) for run in fresh)
+            results["duplicate"] += duplicates
             news.update(intake.runs[position].run.message for position in positions)
             for _, ends_at, device, *_ in fresh:
-                outcome.last_beats[device] = max(outcome.last_beats.get(device, 0), int(ends_at))
+                newest[device] = max(newest.get(device, 0), int(ends_at))
         if intake.events:
             new = await store.store_events(connection, intake.events, now_ms)
             news.update(worn.event.message for worn in new)
             if new:
-                await self._doses.take_events(new, directory, writer, now_ms)
+                await self._doses.take_events(new, intake.directory, writer, now_ms)
+        return newest
 
     def apply(self, outcome: Outcome) -> None:
         """Make true in memory what the commit made true in the store."""

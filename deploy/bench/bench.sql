@@ -27,10 +27,6 @@ select count(*) from observation where device_key = any(%(devices)s) and code = 
 select distinct patient_id from alert
 where rule = 'nocturnal_hypoglycaemia' and patient_id = any(%(patients)s) and state <> 'withdrawn';
 
--- name: server_version
--- Which server answers.
-select current_setting('server_version');
-
 -- name: create_reference
 -- A table like the one for observations, for rows that nothing else is done with.
 create table bench_reference (like observation);

@@ -13,7 +13,7 @@ import msgspec
 import uvloop
 
 from gateway.bridge.bridge import SUBSCRIPTIONS, Address, parse_url
-from gateway.bridge.connection import SESSION_KEPT_FOR_EVER, ConnectionSettings
+from gateway.bridge.connection import ConnectionSettings
 from gateway.runtime import clock
 
 CLIENT_ID: Final = "vigil-bench-null"
@@ -46,18 +46,7 @@ class NullSubscriber(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Log in as the gateway does."""
         self._transport = cast("asyncio.Transport", transport)
-        settings = self._settings
-        self._write(
-            mqtt5.ConnectPacket(
-                settings.client_id,
-                username=settings.username,
-                password=settings.password,
-                clean_start=False,
-                keep_alive=settings.keep_alive_s,
-                session_expiry_interval=SESSION_KEPT_FOR_EVER,
-                receive_max=settings.receive_maximum,
-            ).write()
-        )
+        self._write(self._settings.connect_packet())
 
     def data_received(self, data: bytes) -> None:
         """Acknowledge the messages in it, all in one write."""
@@ -88,8 +77,7 @@ class NullSubscriber(asyncio.Protocol):
             self.done.set_exception(exc or ConnectionError("the broker closed the connection"))
 
     def _subscribe(self) -> None:
-        filters = [mqtt5.TopicFilter(p, max_qos=mqtt5.QoS.AT_LEAST_ONCE) for p in self._settings.subscriptions]
-        self._write(mqtt5.SubscribePacket(1, filters).write())
+        self._write(self._settings.subscribe_packet(1))
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:

@@ -37,6 +37,34 @@ class ConnectionSettings:
     receive_maximum: int = RECEIVE_MAXIMUM
     keep_alive_s: int = 30
 
+    def connect_packet(self) -> bytes:
+        """Return the CONNECT that begins or goes on with the session."""
+        packet = mqtt5.ConnectPacket(
+            self.client_id,
+            username=self.username,
+            password=self.password,
+            clean_start=False,
+            keep_alive=self.keep_alive_s,
+            session_expiry_interval=SESSION_KEPT_FOR_EVER,
+            receive_max=self.receive_maximum,
+        )
+        return packet.write()
+
+    def subscribe_packet(self, packet_id: int) -> bytes:
+        """Return the SUBSCRIBE for everything that is taken in."""
+        filters = [
+            mqtt5.TopicFilter(
+                pattern,
+                max_qos=mqtt5.QoS.AT_LEAST_ONCE,
+                # So that the flag tells an old status the broker kept from one that is said now; and what changed
+                # while we were away is in the session's queue, there is no need to be told again.
+                retain_as_published=False,
+                retain_handling=mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS,
+            )
+            for pattern in self.subscriptions
+        ]
+        return mqtt5.SubscribePacket(packet_id, filters).write()
+
 
 class ConnectionLostError(Exception):
     """The connection ended; `cause` in a sentence. The session at the broker lives on."""
@@ -75,18 +103,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Log in."""
         self._transport = cast("asyncio.Transport", transport)
-        settings = self.settings
-        self._write(
-            mqtt5.ConnectPacket(
-                settings.client_id,
-                username=settings.username,
-                password=settings.password,
-                clean_start=False,
-                keep_alive=settings.keep_alive_s,
-                session_expiry_interval=SESSION_KEPT_FOR_EVER,
-                receive_max=settings.receive_maximum,
-            ).write()
-        )
+        self._write(self.settings.connect_packet())
         self._timer = self._loop.call_later(self._keep_alive_s / 2, self._tick)
 
     def data_received(self, data: bytes) -> None:
@@ -193,18 +210,7 @@ class Connection(asyncio.Protocol):
         self._send_quota = packet.receive_max
         if packet.server_keep_alive is not None:
             self._keep_alive_s = packet.server_keep_alive
-        filters = [
-            mqtt5.TopicFilter(
-                pattern,
-                max_qos=mqtt5.QoS.AT_LEAST_ONCE,
-                # So that the flag tells an old status the broker kept from one that is said now; and what changed
-                # while we were away is in the session's queue, there is no need to be told again.
-                retain_as_published=False,
-                retain_handling=mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS,
-            )
-            for pattern in self.settings.subscriptions
-        ]
-        self._write(mqtt5.SubscribePacket(self._free_packet_id(), filters).write())
+        self._write(self.settings.subscribe_packet(self._free_packet_id()))
 
     def _on_suback(self, packet: mqtt5.SubAckPacket) -> None:
         refused = [code for code in packet.reason_codes if code not in _GRANTED]
