@@ -3,12 +3,10 @@
 import asyncio
 import gc
 import logging
-import signal
 from contextlib import suppress
 from dataclasses import dataclass
 
 import psycopg
-from prometheus_client import start_http_server
 
 from gateway.active_lock import RETRY_S, ActiveLock, LockLostError, active_lock
 from gateway.bridge.bridge import Address, Bridge, State
@@ -16,6 +14,7 @@ from gateway.bridge.connection import RECEIVE_MAXIMUM
 from gateway.pipeline import Pipeline, PipelineSettings
 from gateway.receipt_keeper import ReceiptKeeper
 from gateway.runtime.metrics import GatewayMetrics
+from gateway.runtime.process import told_to_stop
 
 log = logging.getLogger(__name__)
 
@@ -39,32 +38,31 @@ class GatewaySettings:
 async def run_gateway(settings: GatewaySettings) -> None:
     """Work until SIGTERM or SIGINT. Losing the database or the broker is survived; losing the lock starts over."""
     metrics = GatewayMetrics()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    server = (
-        start_http_server(settings.metrics_port, "127.0.0.1", metrics.registry)[0] if settings.metrics_port else None
-    )
-    stopping = asyncio.create_task(stop.wait(), name="stop signal")
-    try:
-        while not stop.is_set():
-            active = asyncio.Event()
-            working = asyncio.create_task(_hold_and_work(settings, metrics, active, stop), name="gateway")
-            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                await asyncio.wait({working}, timeout=LONGEST_STOP_S if active.is_set() else 0)
-                working.cancel()
-            try:
-                await working
-            except asyncio.CancelledError:
-                if not stop.is_set():
-                    raise
-    finally:
-        stopping.cancel()
-        if server is not None:
-            server.shutdown()
+    with told_to_stop(metrics.registry, settings.metrics_port) as stop:
+        stopping = asyncio.create_task(stop.wait(), name="stop signal")
+        try:
+            while not stop.is_set():
+                await _work_until(stop, stopping, settings, metrics)
+        finally:
+            stopping.cancel()
     log.info("gateway stopped")
+
+
+async def _work_until(
+    stop: asyncio.Event, stopping: asyncio.Task[bool], settings: GatewaySettings, metrics: GatewayMetrics
+) -> None:
+    """Work until told to stop, or until the lock is lost; stand by no longer once told to stop."""
+    active = asyncio.Event()
+    working = asyncio.create_task(_hold_and_work(settings, metrics, active, stop), name="gateway")
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not working.done():
+        await asyncio.wait({working}, timeout=LONGEST_STOP_S if active.is_set() else 0)
+        working.cancel()
+    try:
+        await working
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
 
 
 async def _hold_and_work(

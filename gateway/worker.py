@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any
 
 import aiomqtt
 import psycopg
-from prometheus_client import start_http_server
 
 from alerts.reconcile import Action
 from gateway.bridge.bridge import Address, full_jitter
@@ -20,6 +18,7 @@ from gateway.dosing import DoseKeeper
 from gateway.hrv_keeper import HrvKeeper
 from gateway.runtime import clock
 from gateway.runtime.metrics import WorkerMetrics
+from gateway.runtime.process import told_to_stop
 from gateway.store.alerts import AlertWriter
 from gateway.store.connect import connect
 from gateway.store.queries import load_queries
@@ -193,23 +192,15 @@ async def _closed(connection: Connection | None) -> None:
 async def run_worker(settings: WorkerSettings) -> None:
     """Work until SIGTERM or SIGINT."""
     metrics = WorkerMetrics()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    server = (
-        start_http_server(settings.metrics_port, "127.0.0.1", metrics.registry)[0] if settings.metrics_port else None
-    )
-    working = asyncio.create_task(Worker(settings, metrics).run(), name="worker")
-    stopping = asyncio.create_task(stop.wait(), name="stop signal")
-    log.info("worker active")
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        working.cancel()
-        with suppress(asyncio.CancelledError):
-            await working
-    finally:
-        stopping.cancel()
-        if server is not None:
-            server.shutdown()
+    with told_to_stop(metrics.registry, settings.metrics_port) as stop:
+        working = asyncio.create_task(Worker(settings, metrics).run(), name="worker")
+        stopping = asyncio.create_task(stop.wait(), name="stop signal")
+        log.info("worker active")
+        try:
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            working.cancel()
+            with suppress(asyncio.CancelledError):
+                await working
+        finally:
+            stopping.cancel()
     log.info("worker stopped")

@@ -1,0 +1,23 @@
+"""What every long-running process does around its work: hear the signals that end it, show its metrics."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, start_http_server
+
+
+@contextmanager
+def told_to_stop(registry: CollectorRegistry, metrics_port: int) -> Iterator[asyncio.Event]:
+    """Give an event that SIGTERM and SIGINT set; inside the block the metrics are at `metrics_port` (0: nowhere)."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = start_http_server(metrics_port, "127.0.0.1", registry)[0] if metrics_port else None
+    try:
+        yield stop
+    finally:
+        if server is not None:
+            server.shutdown()
