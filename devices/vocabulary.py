@@ -214,6 +214,7 @@ class Topic(StrEnum):
     STATUS = "status"
     RECEIPT = "receipt"
     COMMAND = "command"
+    ROSTER = "roster"
 
 
 CONTENT_TYPE_JSON: Final = "application/json"
