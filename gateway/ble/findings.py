@@ -1,7 +1,6 @@
 """What was read from a device, in real time and in the contract's words: between the profiles and the spool."""
 
 from dataclasses import dataclass
-
 from typing import Final
 
 from devices.vocabulary import Code, EventType, Flag, Unit
