@@ -5,12 +5,16 @@ They are read here and handed down as plain values. Each command loads the class
     settings = load_settings(Settings)
 """
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from devices.vocabulary import DEVICE_ID
 
 SECRET_KEY_BYTES = 32
 
@@ -39,6 +43,30 @@ def _long_enough(key: str) -> str:
     if len(key.encode()) < SECRET_KEY_BYTES:
         raise ValueError(f"must have at least {SECRET_KEY_BYTES} bytes")
     return key
+
+
+def _like(pattern: str, example: str) -> AfterValidator:
+    def check(text: str) -> str:
+        if text and not re.fullmatch(pattern, text):
+            raise ValueError(f"must look like {example}")
+        return text
+
+    return AfterValidator(check)
+
+
+def _with_edge_account(url: str) -> str:
+    parts = urlsplit(url)
+    if not DEVICE_ID.match(unquote(parts.username or "")) or not parts.password:
+        raise ValueError("must hold the edge box's id and secret as user and password")
+    return url
+
+
+def _state_folder() -> Path:
+    """Return where a program keeps what must outlive it: the folder systemd gave it, else the user's own."""
+    if given := os.environ.get("STATE_DIRECTORY", "").partition(":")[0]:
+        return Path(given)
+    own = Path(os.environ.get("XDG_STATE_HOME", ""))
+    return (own if own.is_absolute() else Path.home() / ".local" / "state") / "vigil"
 
 
 DatabaseUrl = Annotated[str, _with_scheme("postgresql", "postgres"), Field(repr=False)]
@@ -96,6 +124,28 @@ class HttpSettings(DatabaseSettings):
     """Signs access tokens."""
     api_host: str = "127.0.0.1"
     api_port: Annotated[int, Field(ge=0, le=65535)] = 8000
+
+
+class BleSettings(BrokerSettings):
+    """For an edge box; it needs the account of a device of model `edge` and no other."""
+
+    mqtt_url: Annotated[MqttUrl, AfterValidator(_with_edge_account)]
+    """`mqtt://` or `mqtts://` with the edge box's id and secret as user and password."""
+    ble_spool: Path = Field(default_factory=lambda: _state_folder() / "spool.sqlite")
+    """The file that keeps what was read until the clinic has it."""
+    ble_spool_megabytes: Annotated[int, Field(ge=1, le=1_048_576)] = 256
+    """How large that file may become; a full one stops reading, it drops nothing."""
+    ble_links: Annotated[int, Field(ge=1, le=64)] = 4
+    """Connections at once: what the adapter can keep up."""
+    ble_adapter: Annotated[str, _like(r"hci[0-9]{1,3}", "hci0")] = ""
+    """One of several adapters under BlueZ; empty: the default one."""
+    ble_radio: Annotated[str, _like(r"tcp-client:[^\s:]+:[0-9]{1,5}", "tcp-client:HOST:PORT")] = ""
+    """Empty: the machine's own radio. `tcp-client:HOST:PORT`: a virtual one, for trials and tests."""
+
+    @property
+    def edge_id(self) -> str:
+        """The edge box's device id."""
+        return unquote(urlsplit(self.mqtt_url).username or "")
 
 
 S = TypeVar("S", bound=CommonSettings)

@@ -13,7 +13,7 @@ import structlog
 
 from deploy.cli import COMMANDS, main
 from deploy.logs import configure_logs
-from deploy.settings import DatabaseSettings, HttpSettings, Settings, SettingsError, load_settings
+from deploy.settings import BleSettings, DatabaseSettings, HttpSettings, Settings, SettingsError, load_settings
 
 GOOD = {
     "VIGIL_DATABASE_URL": "postgresql://vigil:hidden@127.0.0.1:5432/vigil",
@@ -100,6 +100,45 @@ def test_defaults_are_the_contract_s(settings: pytest.MonkeyPatch) -> None:
     http = load_settings(HttpSettings)
     assert (http.api_host, http.api_port) == ("127.0.0.1", 8000)
     assert "hidden" not in repr(loaded) + repr(http)
+
+
+@pytest.mark.parametrize("account", ["", "edge-1@", ":secret@", "edge%2F1:secret@"])
+def test_an_edge_box_logs_in_as_itself(settings: pytest.MonkeyPatch, account: str) -> None:
+    settings.setenv("VIGIL_MQTT_URL", f"mqtt://{account}broker.test")
+    with pytest.raises(SettingsError, match="VIGIL_MQTT_URL must hold the edge box's id and secret"):
+        load_settings(BleSettings)
+    settings.setenv("VIGIL_MQTT_URL", "mqtt://edge%2D1:secret@broker.test")
+    assert load_settings(BleSettings).edge_id == "edge-1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("VIGIL_BLE_ADAPTER", "usb0", "must look like hci0"),
+        ("VIGIL_BLE_ADAPTER", "hci0\n", "must look like hci0"),
+        ("VIGIL_BLE_RADIO", "tcp-server:127.0.0.1:7000", "must look like tcp-client:HOST:PORT"),
+        ("VIGIL_BLE_LINKS", "0", "should be greater than or equal to 1"),
+    ],
+)
+def test_a_radio_s_settings_are_checked(settings: pytest.MonkeyPatch, name: str, value: str, sentence: str) -> None:
+    settings.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"{name} .*{sentence}"):
+        load_settings(BleSettings)
+
+
+def test_the_spool_lies_where_state_belongs(settings: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("STATE_DIRECTORY", "XDG_STATE_HOME"):
+        settings.delenv(name, raising=False)
+    settings.setenv("HOME", str(tmp_path))
+    assert load_settings(BleSettings).ble_spool == tmp_path / ".local/state/vigil/spool.sqlite"
+    settings.setenv("XDG_STATE_HOME", "relative")
+    assert load_settings(BleSettings).ble_spool == tmp_path / ".local/state/vigil/spool.sqlite"
+    settings.setenv("XDG_STATE_HOME", "/xdg")
+    assert load_settings(BleSettings).ble_spool == Path("/xdg/vigil/spool.sqlite")
+    settings.setenv("STATE_DIRECTORY", "/var/lib/vigil:/var/lib/other")
+    assert load_settings(BleSettings).ble_spool == Path("/var/lib/vigil/spool.sqlite")
+    settings.setenv("VIGIL_BLE_SPOOL", "/data/spool")
+    assert load_settings(BleSettings).ble_spool == Path("/data/spool")
 
 
 def test_the_env_file_is_read_and_the_environment_wins(settings: pytest.MonkeyPatch, tmp_path: Path) -> None:
