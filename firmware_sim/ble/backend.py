@@ -10,6 +10,17 @@ from firmware_sim.ble.client import RadioClient
 from firmware_sim.ble.scanner import RadioScanner, Scanning
 
 
+class SteadyDevice(Device):
+    """A Bluetooth host among peers that keep their addresses."""
+
+    async def refresh_resolving_list(self) -> None:
+        """Resolve nothing.
+
+        Upstream would look for a bonded peer by its identity before each connection: a scan that is never stopped and
+        has no time limit.
+        """
+
+
 class Central:
     """One adapter. `scanner_backend` and `client_backend` are types bound to it: `BleakClient(…, backend=…)`."""
 

@@ -1,8 +1,8 @@
 """bleak's GATT client on a bumble host."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
 from bleak.args import SizedBuffer
@@ -14,11 +14,11 @@ from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData
 from bleak.backends.service import BleakGATTService, BleakGATTServiceCollection
 from bleak.exc import BleakDeviceNotFoundError, BleakError, BleakGATTProtocolError
-from bumble import core, hci
-from bumble.att import ATT_INSUFFICIENT_AUTHENTICATION_ERROR, ATT_INSUFFICIENT_ENCRYPTION_ERROR, ATT_Error
+from bumble import hci
+from bumble.att import ATT_INSUFFICIENT_AUTHENTICATION_ERROR, ATT_INSUFFICIENT_ENCRYPTION_ERROR
 from bumble.device import Connection, Device, Peer
 
-from firmware_sim.ble.scanner import RadioScanner, full_uuid
+from firmware_sim.ble.scanner import RadioScanner, bleak_errors, full_uuid
 
 _T = TypeVar("_T")
 _NEED_SECURITY = (ATT_INSUFFICIENT_AUTHENTICATION_ERROR, ATT_INSUFFICIENT_ENCRYPTION_ERROR)
@@ -64,18 +64,14 @@ class RadioClient(BaseBleakClient):
         seconds = float(options.get("timeout", self._timeout))
         peer = await self._address(seconds)
         async with self.connecting:
-            try:
+            with self._errors():
                 connection = await self.device.connect_le(peer, timeout=seconds)
-            except core.TimeoutError as error:
-                raise TimeoutError(f"{self.address} did not answer within {seconds} s") from error
-            except core.BaseBumbleError as error:
-                raise BleakError(f"no connection to {self.address}: {error}") from error
         self._connection = connection
         connection.on(Connection.EVENT_DISCONNECTION, self._on_disconnection)
         try:
             if pair:
                 await self.pair()
-            async with self._errors():
+            with self._errors():
                 await self._discover(connection)
         except BaseException:
             await self.disconnect()
@@ -112,7 +108,7 @@ class RadioClient(BaseBleakClient):
     async def disconnect(self) -> None:
         """End the connection, if there is one."""
         if self._connection:
-            async with self._errors():
+            with self._errors():
                 await self._connection.disconnect()
 
     # Security
@@ -126,8 +122,9 @@ class RadioClient(BaseBleakClient):
         connection = self._require()
         bonded = await self._bond_names()
         try:
-            async with self._errors(), asyncio.timeout(_PAIRING_SECONDS):
-                await (connection.encrypt() if bonded else connection.pair())
+            with self._errors():
+                async with asyncio.timeout(_PAIRING_SECONDS):
+                    await (connection.encrypt() if bonded else connection.pair())
         except (BleakError, TimeoutError) as error:
             if bonded:
                 await self.disconnect()
@@ -223,13 +220,13 @@ class RadioClient(BaseBleakClient):
         """Do an ATT operation; once more over an encrypted link if the server asks for one."""
         self._require()
         try:
-            async with self._errors():
+            with self._errors():
                 return await operation()
         except BleakGATTProtocolError as error:
             if error.args[0] not in _NEED_SECURITY:
                 raise
         await self.pair()
-        async with self._errors():
+        with self._errors():
             return await operation()
 
     def _require(self) -> Connection:
@@ -237,17 +234,12 @@ class RadioClient(BaseBleakClient):
             raise BleakError("Not connected")
         return self._connection
 
-    @asynccontextmanager
-    async def _errors(self) -> AsyncIterator[None]:
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
         """Turn bumble's errors into bleak's. A lost link cancels what waits for it: that is a BleakError as well."""
         try:
-            yield
-        except ATT_Error as error:
-            raise BleakGATTProtocolError(int(error.error_code)) from error
-        except core.TimeoutError as error:
-            raise TimeoutError(str(error)) from error
-        except core.BaseBumbleError as error:
-            raise BleakError(str(error)) from error
+            with bleak_errors():
+                yield
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._connection is None and not (task and task.cancelling()):

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bumble.device import Device, DeviceConfiguration
+from bumble.device import DeviceConfiguration
 from bumble.gatt import Service
 from bumble.hci import Address
 from bumble.host import Host
@@ -12,21 +12,14 @@ from bumble.keys import JsonKeyStore, KeyStore, MemoryKeyStore
 from bumble.transport.common import AsyncPipeSink
 
 from firmware_sim.ble.attributes import encrypt_subscriptions, enforce
-from firmware_sim.ble.backend import Central
+from firmware_sim.ble.backend import Central, SteadyDevice
 from firmware_sim.ble.controller import RadioController, RadioLink
 
 
-class RadioDevice(Device):
+class RadioDevice(SteadyDevice):
     """A Bluetooth host on a controller of the virtual radio; `controller` injects the faults."""
 
     controller: RadioController
-
-    async def refresh_resolving_list(self) -> None:
-        """Leave addresses as they are: nobody on this radio rotates them.
-
-        Upstream would look for a bonded peer by its identity before each connection: a scan that is never stopped and
-        has no time limit.
-        """
 
 
 class VirtualRadio:

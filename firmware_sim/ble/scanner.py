@@ -1,10 +1,14 @@
 """bleak's scanner on a bumble host."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 from uuid import UUID
 
 from bleak.backends.scanner import AdvertisementData, AdvertisementDataCallback, BaseBleakScanner
+from bleak.exc import BleakError, BleakGATTProtocolError
 from bumble import core
+from bumble.att import ATT_Error
 from bumble.core import AdvertisingData
 from bumble.device import Advertisement, Device
 
@@ -24,6 +28,19 @@ _SERVICE_DATA = (
 )
 
 
+@contextmanager
+def bleak_errors() -> Iterator[None]:
+    """Turn bumble's errors into bleak's."""
+    try:
+        yield
+    except ATT_Error as error:
+        raise BleakGATTProtocolError(int(error.error_code)) from error
+    except core.TimeoutError as error:
+        raise TimeoutError(str(error)) from error
+    except core.BaseBumbleError as error:
+        raise BleakError(str(error)) from error
+
+
 def full_uuid(uuid: core.UUID) -> str:
     """Return the form bleak uses: 128 bits, lower case, dashed."""
     return str(UUID(bytes=uuid.to_bytes(force_128=True)[::-1]))
@@ -40,13 +57,15 @@ class Scanning:
         """Scan, if nobody does yet."""
         self._scanners += 1
         if self._scanners == 1:
-            await self.device.start_scanning(filter_duplicates=False)
+            with bleak_errors():
+                await self.device.start_scanning(filter_duplicates=False)
 
     async def leave(self) -> None:
         """Stop the scan if nobody else wants it."""
         self._scanners -= 1
         if self._scanners == 0:
-            await self.device.stop_scanning()
+            with bleak_errors():
+                await self.device.stop_scanning()
 
 
 class RadioScanner(BaseBleakScanner):
