@@ -2,7 +2,8 @@
 
     DeviceDataError
     ├── UnitNotAcceptedError  a code is never measured in that unit: carries both
-    └── PayloadError          bytes that are no message of ours: carries the reason and a sentence
+    ├── PayloadError          bytes that are no message of ours: carries the reason and a sentence
+    └── PacketError           bytes that are no value of their Bluetooth characteristic: carries a sentence
 
 `BatchBuilder` raises none of these to its caller: what a peer got wrong is a `Refusal`, a value.
 """
@@ -32,6 +33,14 @@ class PayloadError(DeviceDataError):
         super().__init__(detail)
         self.detail = detail
         self.reason = reason
+
+
+class PacketError(DeviceDataError):
+    """A value of a Bluetooth characteristic that is refused; `detail` is one clear sentence, printable and short."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)

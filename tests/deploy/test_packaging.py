@@ -49,5 +49,6 @@ def test_the_simulator_s_contract_names_every_codec() -> None:
         "contracts"
     ]
     (codecs,) = (contract for contract in contracts if contract["name"] == "The simulator shares no codec of devices")
-    modules = {f"devices.{path.stem}" for path in (ROOT / "devices").glob("*.py")}
+    files = [*(ROOT / "devices").glob("*.py"), *(path.parent for path in (ROOT / "devices").glob("*/__init__.py"))]
+    modules = {f"devices.{path.stem}" for path in files}
     assert set(codecs["forbidden_modules"]) == modules - {"devices.__init__", "devices.vocabulary"}

@@ -1,0 +1,1 @@
+"""What Bluetooth characteristics say: bytes to frozen values, and back where we write. Pure; bad bytes are `PacketError`s."""

@@ -1,0 +1,132 @@
+"""Record Access Control Point (0x2A52): requests for stored records, and the answers.
+
+GATT Specification Supplement, Record Access Control Point; Glucose Service 1.0.1, 3.4 and Continuous Glucose Monitoring
+Service 1.0.2, 3.6 say which filter they know: the sequence number, the minutes since the start of the session.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from devices.errors import PacketError
+
+KEY_SIZE: Final = 2
+"""Octets of a key and of a count in the services of the SIG."""
+
+
+class OpCode(IntEnum):
+    """What is asked for or answered."""
+
+    REPORT = 1
+    DELETE = 2
+    ABORT = 3
+    COUNT = 4
+    COUNT_RESPONSE = 5
+    RESPONSE = 6
+
+
+class Operator(IntEnum):
+    """Of which records; inclusive."""
+
+    NULL = 0
+    ALL = 1
+    LESS_OR_EQUAL = 2
+    GREATER_OR_EQUAL = 3
+    WITHIN_RANGE = 4
+    FIRST = 5
+    LAST = 6
+
+
+class Filter(IntEnum):
+    """What the operands are."""
+
+    KEY = 1
+    """The sequence number; for CGM the time offset."""
+    USER_FACING_TIME = 2
+
+
+class ResponseCode(IntEnum):
+    """How a procedure ended."""
+
+    SUCCESS = 1
+    OP_CODE_NOT_SUPPORTED = 2
+    INVALID_OPERATOR = 3
+    OPERATOR_NOT_SUPPORTED = 4
+    INVALID_OPERAND = 5
+    NO_RECORDS_FOUND = 6
+    ABORT_UNSUCCESSFUL = 7
+    PROCEDURE_NOT_COMPLETED = 8
+    OPERAND_NOT_SUPPORTED = 9
+
+
+_OPERANDS: Final = {Operator.LESS_OR_EQUAL: 1, Operator.GREATER_OR_EQUAL: 1, Operator.WITHIN_RANGE: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A procedure to start: `keys` are the bounds that the operator needs."""
+
+    op_code: OpCode
+    operator: Operator = Operator.NULL
+    keys: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The end of a procedure."""
+
+    op_code: int
+    """The `OpCode` that was asked for; another number if the device cannot say."""
+    code: int
+    """A `ResponseCode`, or a reserved number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """The end of a procedure that counts."""
+
+    records: int
+
+
+def encode_request(op_code: OpCode, operator: Operator = Operator.NULL, *keys: int, key_size: int = KEY_SIZE) -> bytes:
+    """Return a request, `keys` filtering by `Filter.KEY`.
+
+    Raises:
+        ValueError: not as many keys as the operator needs.
+        OverflowError: a key that does not fit.
+    """
+    if len(keys) != _OPERANDS.get(operator, 0):
+        raise ValueError(f"{operator.name} with {len(keys)} keys")
+    head = bytes((op_code, operator, Filter.KEY) if keys else (op_code, operator))
+    return head + b"".join(key.to_bytes(key_size, "little") for key in keys)
+
+
+def decode_request(packet: bytes, *, key_size: int = KEY_SIZE) -> Request:
+    """Decode a request that filters by `Filter.KEY`, or not at all.
+
+    Raises:
+        PacketError: it is none.
+    """
+    try:
+        op_code, operator = OpCode(packet[0]), Operator(packet[1])
+    except (ValueError, IndexError) as error:
+        raise PacketError("Record Access Control Point: op code or operator unknown or missing") from error
+    operand, needed = packet[2:], _OPERANDS.get(operator, 0)
+    if len(operand) != (1 + needed * key_size if needed else 0) or (needed and operand[0] != Filter.KEY):
+        raise PacketError(f"Record Access Control Point: no operand of {operator.name}: {operand[:16].hex()}")
+    keys = (int.from_bytes(operand[at : at + key_size], "little") for at in range(1, len(operand), key_size))
+    return Request(op_code, operator, tuple(keys))
+
+
+def decode_response(packet: bytes, *, key_size: int = KEY_SIZE) -> Response | Count:
+    """Decode an answer.
+
+    Raises:
+        PacketError: it is none.
+    """
+    head, operand = packet[:2], packet[2:]
+    if head == bytes((OpCode.RESPONSE, Operator.NULL)) and len(operand) == 2:
+        return Response(*operand)
+    if head == bytes((OpCode.COUNT_RESPONSE, Operator.NULL)) and len(operand) == key_size:
+        return Count(int.from_bytes(operand, "little"))
+    raise PacketError(f"Record Access Control Point: no response: {packet[:16].hex()}")
