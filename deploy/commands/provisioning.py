@@ -127,7 +127,7 @@ def add_device(
     model: Annotated[DeviceModel, typer.Option(help="What kind of device it is.")],
     patient_id: Annotated[int | None, typer.Option("--patient", metavar="ID", min=1, help="Who wears it.")] = None,
     begin: Begin = None,
-    address: Annotated[str | None, typer.Option(help="Its Bluetooth address, for an edge box.")] = None,
+    address: Annotated[str | None, typer.Option(help="Its Bluetooth address, such as AA:BB:CC:DD:EE:FF.")] = None,
     via: Annotated[str | None, typer.Option(metavar="EDGE_ID", help="The edge box that reads it.")] = None,
     *,
     as_json: AsJson = False,
@@ -180,6 +180,27 @@ def unassign_device(
 
     at = _run(change)
     tell({"id": device_id, "until": at}, f"nobody wears device {device_id} from {at.isoformat()}", as_json=as_json)
+
+
+@device.command("bind")
+def bind_device(
+    device_id: DeviceId,
+    via: Annotated[str, typer.Option(metavar="EDGE_ID", help="The edge box that reads it.")],
+    address: Annotated[str, typer.Option(help="Its Bluetooth address, such as AA:BB:CC:DD:EE:FF.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Have an edge box read the device over Bluetooth, or another one, or by another address."""
+    stored = _run(lambda provisioning: provisioning.bind(device_id, via, address))
+    told = {"id": device_id, "via": via, "address": stored}
+    tell(told, f"edge box {via} reads device {device_id} at {stored}", as_json=as_json)
+
+
+@device.command("unbind")
+def unbind_device(device_id: DeviceId, *, as_json: AsJson = False) -> None:
+    """Have no edge box read the device any more."""
+    _run(lambda provisioning: provisioning.unbind(device_id))
+    tell({"id": device_id, "via": None}, f"no edge box reads device {device_id}", as_json=as_json)
 
 
 @device.command("list")

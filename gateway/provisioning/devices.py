@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 
 from devices.vocabulary import DEVICE_ID, DeviceModel
 from gateway.broker_accounts import BrokerAccountError, BrokerAccounts
-from gateway.provisioning.core import SQL, Core, check_instant
+from gateway.provisioning.bindings import Bindings, checked_address
+from gateway.provisioning.core import SQL, check_instant
 from gateway.provisioning.errors import (
     AlreadyExistsError,
     InvalidValueError,
@@ -17,7 +19,7 @@ from gateway.provisioning.errors import (
 from gateway.provisioning.records import AccountMismatch, DeviceRow, NewDevice
 
 
-class Devices(Core):
+class Devices(Bindings):
     """The part of Provisioning that is about devices.
 
     The account comes first, then the row: what is left when the program dies in between is an account whose device
@@ -52,6 +54,7 @@ class Devices(Core):
         """
         if not devices:
             return {}
+        devices = [_with_checked_address(device) for device in devices]
         ids = [device.id for device in devices]
         async with self._turn():
             await self._check_new(devices)
@@ -178,14 +181,12 @@ class Devices(Core):
                 "`vigil device assign` another wearer"
             )
         await self._require_patients([device.patient_id for device in devices if device.patient_id is not None])
-        vias = {device.via for device in devices if device.via is not None}
-        edges = {device.id for device in devices if device.model is DeviceModel.EDGE}
-        strangers = vias - edges - set(await self._column(SQL.edges, {"ids": list(vias)}))
-        if strangers:
-            raise NotFoundError(f"there is no device {min(strangers)} of model edge")
+        edges = [device.id for device in devices if device.model is DeviceModel.EDGE]
+        bound = [(device.id, device.via) for device in devices if device.via is not None]
+        await self._check_readers([read for read, _ in bound], [via for _, via in bound], edges)
 
     async def _insert(self, devices: Sequence[NewDevice]) -> None:
-        bound = [device for device in devices if device.via is not None]
+        bound = [(device.id, device.via, device.address) for device in devices if device.via is not None]
         worn = [device for device in devices if device.patient_id is not None]
         async with self._connection.transaction():
             await self._connection.execute(
@@ -198,8 +199,7 @@ class Devices(Core):
                 },
             )
             if bound:
-                values = {"ids": [device.id for device in bound], "vias": [device.via for device in bound]}
-                await self._connection.execute(SQL.bind_devices, values)
+                await self._bind(bound)
             if worn:
                 await self._connection.execute(
                     SQL.add_assignments,
@@ -217,6 +217,10 @@ class Devices(Core):
         if row is None:
             raise NotFoundError(f"there is no device {device_id}")
         return int(row[0]), row[2]
+
+
+def _with_checked_address(device: NewDevice) -> NewDevice:
+    return device if device.address is None else replace(device, address=checked_address(device.address))
 
 
 async def _take_back(broker: BrokerAccounts, ids: Sequence[str], cause: BaseException) -> None:

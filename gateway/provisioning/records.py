@@ -21,7 +21,10 @@ class NewPatient:
 
 @dataclass(frozen=True, slots=True)
 class NewDevice:
-    """A device to be added; with a patient it is worn by them from `since` (None: from now) on."""
+    """A device to be added; with a patient it is worn by them from `since` (None: from now) on.
+
+    An edge box, `via`, reads it over Bluetooth if there is an `address` to find it by.
+    """
 
     id: str
     model: DeviceModel

@@ -105,12 +105,26 @@ insert into device (id, model, address, created_at)
 select id, model, address, %(now)s
 from unnest(%(ids)s::text[], %(models)s::text[], %(addresses)s::text[]) as given (id, model, address);
 
+-- name: lock_edges
+-- Edge boxes, held so that two changes to what one of them reads come one after the other.
+select from device where id = any(%(vias)s::text[]) order by key for no key update;
+
 -- name: bind_devices
--- Says which edge box reads each of these devices.
-update device d set via = e.key
-from unnest(%(ids)s::text[], %(vias)s::text[]) as given (id, via)
+-- Says which edge box reads each of these devices, and by which address.
+update device d set via = e.key, address = given.address
+from unnest(%(ids)s::text[], %(vias)s::text[], %(addresses)s::text[]) as given (id, via, address)
 join device e on e.id = given.via
 where d.id = given.id;
+
+-- name: full_edges
+-- Edge boxes among these that read too many devices.
+select e.id from device e join device d on d.via = e.key and d.address is not null
+where e.id = any(%(vias)s::text[])
+group by e.id having count(*) > %(most)s order by e.id;
+
+-- name: unbind_device
+-- No edge box reads the device any more; gives nothing back when none did.
+update device set via = null where key = %(device_key)s and via is not null returning id;
 
 -- name: add_assignments
 -- Who wears each of these devices; the database refuses a second wearer at the same time.

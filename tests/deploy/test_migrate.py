@@ -31,6 +31,35 @@ def test_step_by_step_equals_fresh(stack: TestStack, database_url: str) -> None:
         assert schema(stepped) == schema(database_url)
 
 
+def test_addresses_that_cannot_be_read_go_and_the_others_get_one_form(empty_database_url: str) -> None:
+    migrate(empty_database_url, NOW, load_migrations()[:2])
+    given = [
+        None,
+        "aa:bb:cc:dd:ee:0f",
+        "AA:BB:CC:DD:EE:0F",
+        "the white one",
+        "e621e1f8-c36c-495a-93fc-0c247a3e6e5f",
+        "",
+    ]
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("insert into device (id, model, created_at) values ('edge', 'edge', 'epoch')")
+        connection.cursor().executemany(
+            "insert into device (id, model, created_at, via, address) values (%s, 'cgm', 'epoch', 1, %s)",
+            [(f"d{number}", address) for number, address in enumerate(given)],
+        )
+    migrate(empty_database_url, NOW)
+    with psycopg.connect(empty_database_url) as connection:
+        kept = connection.execute("select address from device where via is not null order by id").fetchall()
+    assert kept == [
+        (None,),
+        ("AA:BB:CC:DD:EE:0F",),
+        (None,),
+        (None,),
+        ("E621E1F8-C36C-495A-93FC-0C247A3E6E5F",),
+        (None,),
+    ]
+
+
 def test_migrating_twice_changes_nothing(empty_database_url: str) -> None:
     assert migrate(empty_database_url, NOW) == load_migrations()
     before = schema(empty_database_url)

@@ -44,9 +44,8 @@ def test_a_clinic_is_set_up_from_the_shell(vigil: Vigil) -> None:
     bob = done(vigil, "patient add --name Bob --timezone UTC --no-consent")["id"]
     assert isinstance(ana, str)
     assert done(vigil, "device add --id edge-1 --model edge")["id"] == "edge-1"
-    added = done(
-        vigil, f"device add --id cgm-1 --model cgm --patient {ana} --from 2010-01-01 --address AA:BB --via edge-1"
-    )
+    place = "--address aa:bb:cc:dd:ee:0f --via edge-1"
+    added = done(vigil, f"device add --id cgm-1 --model cgm --patient {ana} --from 2010-01-01 {place}")
     assert len(added["secret"]) == 32
     assert done(vigil, "device rotate cgm-1")["secret"] != added["secret"]
     assigned = done(vigil, f"device assign cgm-1 --patient {bob} --from 2026-01-01T00:00Z --until 2026-01-02T00:00Z")
@@ -98,6 +97,17 @@ def test_devices_are_disabled_enabled_and_taken_off(vigil: Vigil) -> None:
     assert done(vigil, "device list")["items"][0]["patient_id"] is None
 
 
+def test_a_device_changes_its_edge_box(vigil: Vigil) -> None:
+    for edge in ("edge-1", "edge-2"):
+        done(vigil, f"device add --id {edge} --model edge")
+    done(vigil, "device add --id cgm-1 --model cgm --via edge-1")
+    bound = {"id": "cgm-1", "via": "edge-2", "address": "AA:BB:CC:DD:EE:0F"}
+    assert done(vigil, "device bind cgm-1 --via edge-2 --address aa:bb:cc:dd:ee:0f") == bound
+    assert done(vigil, "device list")["items"][0].items() >= bound.items()
+    assert done(vigil, "device unbind cgm-1") == {"id": "cgm-1", "via": None}
+    assert done(vigil, "device list")["items"][0].items() >= {**bound, "via": None}.items()
+
+
 @pytest.mark.parametrize(
     ("line", "code", "word"),
     [
@@ -109,6 +119,10 @@ def test_devices_are_disabled_enabled_and_taken_off(vigil: Vigil) -> None:
         ("device add --id x --model cgm --patient 1 --from soon", 2, "soon"),
         ("device assign x --patient 1 --from 2026-01-01T00:00Z", 1, "no device x"),
         ("device disable x", 1, "no device x"),
+        ("device add --id x --model cgm --address AA:BB", 2, "AA:BB:CC:DD:EE:FF"),
+        ("device bind x --via y --address AA:BB", 2, "AA:BB:CC:DD:EE:FF"),
+        ("device bind x --via y --address AA:BB:CC:DD:EE:FF", 1, "no device x"),
+        ("device unbind x", 1, "no device x"),
         ("dose add --patient 1 --medication x --at 25:00", 2, "25:00"),
         ("dose add --patient 1 --medication x --at 08:00 --days noday", 2, "noday"),
         ("user add --email a@b --role doctor --password-stdin", 2, "at least 12"),

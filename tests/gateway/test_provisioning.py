@@ -175,9 +175,9 @@ async def test_a_time_without_an_offset_is_refused(provisioning: Provisioning) -
 async def test_a_device_gets_a_row_a_wearer_and_an_account(with_broker: Provisioning, mqtt_url: str) -> None:
     patient = await with_broker.add_patient("Ana", "UTC")
     await with_broker.add_device("edge-1", "edge")
-    secret = await with_broker.add_device("cgm-1", "cgm", patient, address="AA:BB", via="edge-1")
+    secret = await with_broker.add_device("cgm-1", "cgm", patient, address="aa:bb:cc:dd:ee:0f", via="edge-1")
     device = (await with_broker.list_devices())[0]
-    assert (device.id, device.model, device.address, device.via) == ("cgm-1", "cgm", "AA:BB", "edge-1")
+    assert (device.id, device.model, device.address, device.via) == ("cgm-1", "cgm", "AA:BB:CC:DD:EE:0F", "edge-1")
     assert device.patient_id == patient
     assert await may_log_in(mqtt_url, "cgm-1", secret)
     assert await with_broker.account_mismatch() == AGREED
@@ -200,6 +200,7 @@ async def test_adding_a_device_again_changes_nothing_and_says_what_to_do(
         (NewDevice("a/b", DeviceModel.CGM), InvalidValueError, "device id"),
         (NewDevice("", DeviceModel.CGM), InvalidValueError, "device id"),
         (NewDevice("x", DeviceModel.CGM, via="x"), InvalidValueError, "itself"),
+        (NewDevice("x", DeviceModel.CGM, address="AA:BB"), InvalidValueError, "AA:BB:CC:DD:EE:FF"),
         (NewDevice("x", DeviceModel.CGM, via="y"), NotFoundError, "no device y of model edge"),
         (NewDevice("x", DeviceModel.CGM, via="wb-1"), NotFoundError, "no device wb-1 of model edge"),
         (NewDevice("x", DeviceModel.CGM, patient_id=77), NotFoundError, "no patient 77"),
@@ -468,3 +469,66 @@ async def test_unknown_people_are_named(provisioning: Provisioning) -> None:
         await provisioning.disable_user("a@b")
     with pytest.raises(NotFoundError, match="no user a@b"):
         await provisioning.add_to_care_team("a@b", [])
+
+
+# Edge boxes
+
+ADDRESS = "C4:64:E3:0A:11:{:02X}"
+UUID_END = "-C36C-495A-93FC-0C247A3E6E5F"
+
+
+async def test_a_device_is_bound_to_one_edge_box_at_a_time(provisioning: Provisioning) -> None:
+    for name, model in (("edge-1", "edge"), ("edge-2", "edge"), ("cgm-1", "cgm"), ("meter", "glucose_meter")):
+        await provisioning.add_device(name, model)
+
+    async def bound() -> list[tuple[str | None, str | None]]:
+        return [(row.via, row.address) for row in await provisioning.list_devices() if row.model != "edge"]
+
+    assert await provisioning.bind("cgm-1", "edge-1", ADDRESS.format(1).lower()) == ADDRESS.format(1)
+    await provisioning.bind("cgm-1", "edge-1", ADDRESS.format(2))
+    await provisioning.bind("meter", "edge-1", ADDRESS.format(1))
+    await provisioning.bind("cgm-1", "edge-2", ADDRESS.format(1))
+    assert await bound() == [("edge-2", ADDRESS.format(1)), ("edge-1", ADDRESS.format(1))]
+    await provisioning.unbind("meter")
+    assert await bound() == [("edge-2", ADDRESS.format(1)), (None, ADDRESS.format(1))]
+    with pytest.raises(InvalidValueError, match="no edge box reads device meter"):
+        await provisioning.unbind("meter")
+
+
+@pytest.mark.parametrize(
+    ("device", "via", "address", "error", "word"),
+    [
+        ("cgm-1", "edge-1", "", InvalidValueError, "AA:BB:CC:DD:EE:FF"),
+        ("cgm-1", "meter", ADDRESS.format(9), NotFoundError, "no device meter of model edge"),
+        ("cgm-1", "nobody", ADDRESS.format(9), NotFoundError, "no device nobody of model edge"),
+        ("edge-1", "edge-1", ADDRESS.format(9), InvalidValueError, "edge-1 is an edge box"),
+        ("nobody", "edge-1", ADDRESS.format(9), NotFoundError, "no device nobody"),
+        ("cgm-1", "edge-1", ADDRESS.format(1), AlreadyExistsError, "same address"),
+    ],
+)
+async def test_a_binding_that_cannot_be_is_refused(
+    provisioning: Provisioning, device: str, via: str, address: str, error: type[Exception], word: str
+) -> None:
+    await provisioning.add_devices(
+        [
+            NewDevice("cgm-1", DeviceModel.CGM),
+            NewDevice("edge-1", DeviceModel.EDGE),
+            NewDevice("meter", DeviceModel.GLUCOSE_METER, address=ADDRESS.format(1), via="edge-1"),
+        ]
+    )
+    before = await provisioning.list_devices()
+    with pytest.raises(error, match=word):
+        await provisioning.bind(device, via, address)
+    assert await provisioning.list_devices() == before
+
+
+async def test_two_new_devices_cannot_share_an_address_or_overfill_an_edge_box(with_broker: Provisioning) -> None:
+    await with_broker.add_device("edge-1", "edge")
+    twins = [NewDevice(name, DeviceModel.CGM, address=ADDRESS.format(1), via="edge-1") for name in ("one", "two")]
+    with pytest.raises(AlreadyExistsError, match="same address"):
+        await with_broker.add_devices(twins)
+    many = [NewDevice(f"m{i}", DeviceModel.CGM, address=f"{i:08X}{UUID_END}", via="edge-1") for i in range(257)]
+    with pytest.raises(InvalidValueError, match="at most 256"):
+        await with_broker.add_devices(many)
+    assert [row.id for row in await with_broker.list_devices()] == ["edge-1"]
+    assert await with_broker.account_mismatch() == AGREED
