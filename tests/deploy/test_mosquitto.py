@@ -57,7 +57,14 @@ async def test_anonymous_and_wrong_passwords_are_refused(broker: MosquittoServer
 
 async def test_a_device_publishes_under_its_own_topics_only(broker: MosquittoServer) -> None:
     allowed = ["vigil/v1/d1/telemetry", "vigil/v1/d1/event", "vigil/v1/d1/status"]
-    refused = ["vigil/v1/d2/telemetry", "vigil/v1/d1/receipt", "vigil/v1/d1/command", "other", CONTROL]
+    refused = [
+        "vigil/v1/d2/telemetry",
+        "vigil/v1/d1/receipt",
+        "vigil/v1/d1/command",
+        "vigil/v1/d1/roster",
+        "other",
+        CONTROL,
+    ]
     async with administrator(broker) as admin:
         await add_device(admin, "d1")
         await admin.subscribe("#", qos=1)
@@ -70,20 +77,21 @@ async def test_a_device_publishes_under_its_own_topics_only(broker: MosquittoSer
         assert await received(admin) == allowed
 
 
-@pytest.mark.parametrize("subscription", ["vigil/v1/d1/receipt", "vigil/v1/+/receipt", "#"])
+@pytest.mark.parametrize("kind", ["receipt", "roster"])
+@pytest.mark.parametrize("subscription", ["vigil/v1/d1/{}", "vigil/v1/+/{}", "#"])
 async def test_a_device_reads_its_own_topics_only_whatever_it_subscribes_to(
-    broker: MosquittoServer, subscription: str
+    broker: MosquittoServer, subscription: str, kind: str
 ) -> None:
     async with administrator(broker) as admin:
         await add_device(admin, "d1")
         for name in ("d1", "d2"):
-            await admin.publish(f"vigil/v1/{name}/receipt", b"kept", qos=1, retain=True)
+            await admin.publish(f"vigil/v1/{name}/{kind}", b"kept", qos=1, retain=True)
         async with device(broker, "d1") as client:
-            await client.subscribe(subscription, qos=1)
+            await client.subscribe(subscription.format(kind), qos=1)
             for name in ("d1", "d2"):
-                await admin.publish(f"vigil/v1/{name}/receipt", b"now", qos=1)
+                await admin.publish(f"vigil/v1/{name}/{kind}", b"now", qos=1)
                 await admin.publish(f"vigil/v1/{name}/telemetry", b"now", qos=1)
-            assert await received(client) == ["vigil/v1/d1/receipt"] * 2
+            assert await received(client) == [f"vigil/v1/d1/{kind}"] * 2
 
 
 async def test_a_disabled_device_is_cut_at_once(broker: MosquittoServer) -> None:
