@@ -17,24 +17,24 @@ KEY_SIZE: Final = 2
 class OpCode(IntEnum):
     """What is asked for or answered."""
 
-    REPORT = 1
-    DELETE = 2
-    ABORT = 3
-    COUNT = 4
-    COUNT_RESPONSE = 5
-    RESPONSE = 6
+    REPORT_STORED_RECORDS = 1
+    DELETE_STORED_RECORDS = 2
+    ABORT_OPERATION = 3
+    REPORT_NUMBER_OF_STORED_RECORDS = 4
+    NUMBER_OF_STORED_RECORDS_RESPONSE = 5
+    RESPONSE_CODE = 6
 
 
 class Operator(IntEnum):
     """Of which records; inclusive."""
 
     NULL = 0
-    ALL = 1
-    LESS_OR_EQUAL = 2
-    GREATER_OR_EQUAL = 3
-    WITHIN_RANGE = 4
-    FIRST = 5
-    LAST = 6
+    ALL_RECORDS = 1
+    LESS_THAN_OR_EQUAL_TO = 2
+    GREATER_THAN_OR_EQUAL_TO = 3
+    WITHIN_RANGE_OF = 4
+    FIRST_RECORD = 5
+    LAST_RECORD = 6
 
 
 class Filter(IntEnum):
@@ -59,7 +59,11 @@ class ResponseCode(IntEnum):
     OPERAND_NOT_SUPPORTED = 9
 
 
-_OPERANDS: Final = {Operator.LESS_OR_EQUAL: 1, Operator.GREATER_OR_EQUAL: 1, Operator.WITHIN_RANGE: 2}
+_OPERANDS: Final = {
+    Operator.LESS_THAN_OR_EQUAL_TO: 1,
+    Operator.GREATER_THAN_OR_EQUAL_TO: 1,
+    Operator.WITHIN_RANGE_OF: 2,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +77,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The end of a procedure."""
+    """The end of a procedure: `request` and `code`, or the `count` that was asked for."""
 
-    op_code: int
-    """The `OpCode` that was asked for; another number if the device cannot say."""
-    code: int
+    request: int | None = None
+    """The `OpCode` that is answered; another number if the device did not understand it."""
+    code: int | None = None
     """A `ResponseCode`, or a reserved number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """The end of a procedure that counts."""
-
-    records: int
+    count: int | None = None
+    """Records there are: the end of a procedure that counts and succeeds."""
 
 
 def encode_request(op_code: OpCode, operator: Operator = Operator.NULL, *keys: int, key_size: int = KEY_SIZE) -> bytes:
@@ -118,15 +117,15 @@ def decode_request(packet: bytes, *, key_size: int = KEY_SIZE) -> Request:
     return Request(op_code, operator, tuple(keys))
 
 
-def decode_response(packet: bytes, *, key_size: int = KEY_SIZE) -> Response | Count:
+def decode_response(packet: bytes, *, key_size: int = KEY_SIZE) -> Response:
     """Decode an answer.
 
     Raises:
         PacketError: it is none.
     """
     head, operand = packet[:2], packet[2:]
-    if head == bytes((OpCode.RESPONSE, Operator.NULL)) and len(operand) == 2:
-        return Response(*operand)
-    if head == bytes((OpCode.COUNT_RESPONSE, Operator.NULL)) and len(operand) == key_size:
-        return Count(int.from_bytes(operand, "little"))
+    if head == bytes((OpCode.RESPONSE_CODE, Operator.NULL)) and len(operand) == 2:
+        return Response(request=operand[0], code=operand[1])
+    if head == bytes((OpCode.NUMBER_OF_STORED_RECORDS_RESPONSE, Operator.NULL)) and len(operand) == key_size:
+        return Response(count=int.from_bytes(operand, "little"))
     raise PacketError(f"Record Access Control Point: no response: {packet[:16].hex()}")
