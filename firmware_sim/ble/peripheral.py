@@ -1,0 +1,284 @@
+"""What every simulated Bluetooth device has in common: clock, flash, advertising, one connection, faults, the truth."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+import numpy as np
+from bumble.core import UUID
+from bumble.device import Connection, Device
+from bumble.gatt import Characteristic, Service
+from bumble.pairing import PairingConfig, PairingDelegate
+
+from devices.vocabulary import DeviceModel
+from firmware_sim.ble.device_clock import Calendar
+from firmware_sim.ble.gatt_table import (
+    Properties,
+    advertisement,
+    battery_service,
+    information_service,
+    scan_response,
+)
+from firmware_sim.ble.memory import Memory
+from firmware_sim.ble.plan import BlePlan
+from firmware_sim.ble.racp import RecordAccess
+from firmware_sim.ble.radio import RadioDevice, VirtualRadio
+from firmware_sim.ble.truth import Truth
+from firmware_sim.clock import WallMs
+
+NOTIFY, INDICATE = 0x01, 0x02
+"""Bits of a CCCD."""
+
+
+class Peripheral(ABC):
+    """One device. Everything it should have measured since `started_ms` lies in its flash, also while nobody listens.
+
+    It measures when somebody looks (`catch_up`); only a stream that somebody subscribed to has a timer. With a wall
+    clock that stands still until a test moves it, call `tick` after moving it.
+    """
+
+    model: ClassVar[DeviceModel]
+    advertised: ClassVar[tuple[UUID, ...]]
+    local_calendar: ClassVar[bool] = True
+    """Whether its calendar shows the wearer's local time (and does not say so), or UTC."""
+
+    def __init__(self, plan: BlePlan, wall_ms: WallMs, *, started_ms: int | None = None) -> None:
+        """Switch the device on; it has been running since `started_ms` (true time), else since now."""
+        self.plan = plan
+        self.faults = replace(plan.faults)
+        self.truth: list[Truth] = []
+        self.memory = Memory(plan.capacity)
+        self.rng = np.random.default_rng([*plan.seed, 90])
+        self.started_ticks = wall_ms() if started_ms is None else started_ms
+        """Quartz and true time agree at this moment."""
+        self.clock = Calendar(
+            wall_ms,
+            started_ms=self.started_ticks,
+            drift_ppm=plan.drift_ppm,
+            shift_ms=plan.clock_error_ms + (self.zone_offset_ms(self.started_ticks) if self.local_calendar else 0),
+        )
+        self._wall_ms = wall_ms
+        self._measured_to = self.started_ticks
+        self._device: RadioDevice | None = None
+        self._connection: Connection | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stream: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._sending = asyncio.Lock()
+
+    # What a kind of device adds
+
+    @abstractmethod
+    def services(self) -> Sequence[Service]:
+        """Return the services besides battery and device information; called once."""
+
+    @abstractmethod
+    def live(self) -> Sequence[Characteristic[bytes]]:
+        """Return the characteristics whose subscription starts a stream."""
+
+    @abstractmethod
+    def measure(self, after: int, until: int) -> None:
+        """Store what was measured in `(after, until]`, in ticks. Stretches ascend and do not overlap."""
+
+    @abstractmethod
+    def next_due(self, after: int) -> int:
+        """Return the ticks of the next measurement later than `after`."""
+
+    @abstractmethod
+    async def send_live(self, connection: Connection) -> None:
+        """Send to a subscriber what has come since the last call."""
+
+    @abstractmethod
+    def begin_stream(self) -> None:
+        """Take note that somebody has just subscribed: what comes from now on is live."""
+
+    def access(self) -> RecordAccess | None:
+        """Return the control point, if the device has one."""
+        return None
+
+    def battery(self) -> int:
+        """Return the charge in %."""
+        return 87
+
+    # On the air
+
+    async def start(self, radio: VirtualRadio) -> None:
+        """Power the radio on and advertise, now and after each connection."""
+        services = [
+            *self.services(),
+            battery_service(self.battery, encrypted=self.plan.encrypted),
+            information_service(model=self.model, serial=self.plan.id, firmware=self.plan.firmware),
+        ]
+        self._device = await radio.device(
+            self.plan.id,
+            self.plan.address,
+            services=services,
+            encrypted=self.plan.encrypted,
+            advertising_interval_ms=self.plan.advertising_interval_ms,
+        )
+        self._device.pairing_config_factory = lambda _: PairingConfig(delegate=_Bonding(self))
+        self._device.on(Device.EVENT_CONNECTION, self._on_connection)
+        for characteristic in self.live():
+            characteristic.on(Characteristic.EVENT_SUBSCRIPTION, self._on_subscription)
+        await self._advertise()
+
+    async def stop(self) -> None:
+        """Go off the air; flash stays."""
+        self.lose_link()
+        await self._end_tasks()
+        await self.device.stop_advertising()
+
+    @property
+    def device(self) -> RadioDevice:
+        """The host and controller on the radio; RuntimeError before `start`."""
+        if self._device is None:
+            raise RuntimeError(f"{self.plan.id} has not been started")
+        return self._device
+
+    @property
+    def connected(self) -> bool:
+        """Whether a central is connected."""
+        return self._connection is not None
+
+    async def _advertise(self) -> None:
+        await self.device.start_advertising(
+            advertising_data=advertisement(self.advertised),
+            scan_response_data=scan_response(self.plan.id[:29]),
+            auto_restart=True,
+        )
+
+    def _on_connection(self, connection: Connection) -> None:
+        self._connection = connection
+        connection.on(Connection.EVENT_DISCONNECTION, self._on_disconnection)
+        self.device.controller.muted = self.faults.silent
+
+    def _on_disconnection(self, _reason: int) -> None:
+        self._connection = None
+        self.device.controller.muted = False
+        for task in self._tasks:
+            task.cancel()
+
+    # Measuring and sending
+
+    def catch_up(self) -> None:
+        """Measure everything that was due by now."""
+        now = self.clock.ticks()
+        if now > self._measured_to:
+            self.measure(self._measured_to, now)
+            self._measured_to = now
+
+    async def tick(self) -> None:
+        """Measure what is due and send it to a subscriber."""
+        self.catch_up()
+        async with self._sending:
+            connection, access = self._connection, self.access()
+            if connection is not None and not (access and access.busy):
+                await self.send_live(connection)
+
+    def wake(self) -> None:
+        """Let a stream look at once whether there is something to send."""
+        self._wake.set()
+
+    def _on_subscription(self, connection: Connection, notify: bool, indicate: bool) -> None:  # noqa: FBT001
+        if self._stream is not None:
+            self._stream.cancel()
+        self._stream = None
+        if notify or indicate or any(self.subscribed(connection, one) for one in self.live()):
+            self.catch_up()
+            self.begin_stream()
+            self._stream = self.spawn(self._stream_on())
+
+    async def _stream_on(self) -> None:
+        while True:
+            self._wake.clear()
+            await self.tick()
+            due = self.clock.wall_of(self.next_due(self.clock.ticks()))
+            try:
+                async with asyncio.timeout(max(due - self._wall_ms() + 1, 1) / 1000):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def subscribed(self, connection: Connection, characteristic: Characteristic[bytes]) -> bool:
+        """Return whether the connection has switched this characteristic on."""
+        bit = NOTIFY if characteristic.properties & Properties.NOTIFY else INDICATE
+        cccds = self.device.gatt_server.subscribers.get(connection, {})
+        return bool(cccds.get(characteristic.handle, b"\0")[0] & bit)
+
+    async def send(self, connection: Connection, characteristic: Characteristic[bytes], packet: bytes) -> None:
+        """Notify or indicate a measurement, spoiled if the faults say so; an indication returns once it is confirmed."""
+        packet = self.faults.spoil(packet, self.rng)
+        if characteristic.properties & Properties.NOTIFY:
+            await self.device.notify_subscriber(connection, characteristic, packet)
+        else:
+            await self.device.indicate_subscriber(connection, characteristic, packet)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run something for as long as the link lasts; what goes wrong in it is the loop's to report."""
+        task = asyncio.create_task(work, name=self.plan.id)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_end)
+        return task
+
+    def _on_task_end(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            context = {
+                "message": f"defect of the simulated {self.plan.model} {self.plan.id}",
+                "exception": error,
+                "task": task,
+            }
+            task.get_loop().call_exception_handler(context)
+
+    async def _end_tasks(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Faults that are moments; those that are states are in `faults`
+
+    def lose_link(self) -> None:
+        """End the connection as a lost signal does, at both ends."""
+        self.device.controller.drop_links()
+
+    def reboot(self) -> None:
+        """Lose the link and everything that is not in flash."""
+        self.lose_link()
+
+    def lose_power(self) -> None:
+        """Reboot, and begin the calendar at 2000-01-01 unless it has a battery of its own."""
+        self.catch_up()
+        if not self.plan.keeps_clock:
+            self.clock.lose()
+        self.reboot()
+
+    def jump_clock(self, by_ms: int) -> None:
+        """Move the calendar; what was measured before keeps its stamps."""
+        self.catch_up()
+        self.clock.jump(by_ms)
+
+    async def forget_bonds(self) -> None:
+        """Forget every central's keys."""
+        keystore: Any = self.device.keystore
+        await keystore.delete_all()
+
+    def zone_offset_ms(self, at_ms: int) -> int:
+        """Return how far the wearer's local time is ahead of UTC at a true time."""
+        local = datetime.fromtimestamp(at_ms // 1000, UTC).astimezone(self.plan.traits.zone)
+        return (local.utcoffset() or timedelta()) // timedelta(milliseconds=1)
+
+
+class _Bonding(PairingDelegate):
+    """Pairs with anybody, without input or output, unless the device refuses."""
+
+    def __init__(self, peripheral: Peripheral) -> None:
+        super().__init__()
+        self._peripheral = peripheral
+
+    async def accept(self) -> bool:
+        """Decide as the faults say."""
+        return not self._peripheral.faults.refuses_bonding

@@ -1,0 +1,63 @@
+"""What really happened to a simulated device, for tests to compare with what arrived."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from devices.vocabulary import Code, EventType, Flag, Unit
+
+NO_FLAGS: Final = Flag(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One number a device stored, or sent live if it stores nothing. A record of several numbers is several of these."""
+
+    key: int
+    """The key of the record that holds it; the number of the notification for what is only sent live."""
+    at_ms: int
+    """True time of the measurement."""
+    code: Code
+    unit: Unit
+    value: float | None
+    """Exactly as it stands in the packet, in `unit`; None where the device gives no number."""
+    flags: Flag = NO_FLAGS
+    session: int = 0
+    """How many sessions of a CGM came before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """One entry a pill box logged."""
+
+    key: int
+    """Its sequence number."""
+    at_ms: int
+    """True time."""
+    type: EventType
+    compartment: int = 0
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """One heartbeat that a device told while somebody listened."""
+
+    at_ms: int
+    """True time of the beat that ends the interval."""
+    rr_1024: int
+    """The interval before it, in 1/1024 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockStep:
+    """A pair of entries about the clock in the log of a pill box: numbers `key` and `key + 1`."""
+
+    key: int
+    at_ms: int
+    """True time."""
+    before_ms: int
+    """What the clock showed; 0 when it was lost."""
+    after_ms: int
+
+
+Truth = Measured | Happened
