@@ -1,4 +1,4 @@
-"""The worker process: deadlines, HRV, silent data and commands as set queries on a tick; any number of workers."""
+"""The worker process: deadlines, HRV and silent data as set queries on a tick, commands and rosters at the broker."""
 
 import asyncio
 import logging
@@ -16,6 +16,7 @@ from gateway.bridge.bridge import Address, full_jitter
 from gateway.commands import command_client, send_commands
 from gateway.dosing import DoseKeeper
 from gateway.hrv_keeper import HrvKeeper
+from gateway.rosters import RosterKeeper
 from gateway.runtime import clock
 from gateway.runtime.metrics import WorkerMetrics
 from gateway.runtime.process import told_to_stop
@@ -66,6 +67,14 @@ class Duty:
     step: Step
 
 
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """Something done at the broker for as long as both connections last; it never ends by itself."""
+
+    name: str
+    work: Callable[[Connection, aiomqtt.Client], Awaitable[None]]
+
+
 class Worker:
     """The duties over the store. Every step is one or more short transactions with `now` as an argument."""
 
@@ -77,7 +86,7 @@ class Worker:
         self._hrv = HrvKeeper()
 
     def duties(self) -> list[Duty]:
-        """Return what a worker does, apart from sending commands."""
+        """Return what a worker does in the store alone."""
         return [
             Duty("doses", 1.0, self.settle_doses),
             Duty("hrv windows", 2.0, self._hrv.compute_windows),
@@ -126,7 +135,8 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             for duty in self.duties():
                 group.create_task(self._repeat(duty), name=duty.name)
-            group.create_task(self._send_commands(), name="commands")
+            for errand in ERRANDS:
+                group.create_task(self._attend(errand), name=errand.name)
 
     async def _repeat(self, duty: Duty) -> None:
         connection: Connection | None = None
@@ -156,32 +166,43 @@ class Worker:
         finally:
             await _closed(connection)
 
-    async def _send_commands(self) -> None:
-        """Send commands as they come: woken by a notification, or every few seconds for what it missed."""
+    async def _attend(self, errand: Errand) -> None:
+        """Do what needs the database and the broker; when either goes, begin anew with both."""
         chance = random.Random()  # noqa: S311 - jitter, not a secret
         attempt = 0
         while True:
             try:
                 async with (
-                    await connect(self._settings.database_url, "vigil worker commands") as connection,
+                    await connect(self._settings.database_url, f"vigil worker {errand.name}") as connection,
                     command_client(self._settings.broker, f"vigil-worker-{chance.getrandbits(48):x}") as client,
                 ):
-                    await connection.execute("listen vigil_commands")
                     attempt = 0
-                    while True:
-                        while await send_commands(connection, client, clock.now_ms()):
-                            pass
-                        async for _ in connection.notifies(timeout=5, stop_after=1):
-                            pass
-            except (psycopg.OperationalError, psycopg.InterfaceError, aiomqtt.MqttError, OSError) as error:
-                log.warning("commands wait", extra={"cause": str(error).strip()})
-                await asyncio.sleep(1 + full_jitter(attempt, chance))
-                attempt += 1
-            except FAULTS:
-                log.exception("commands could not be sent; they are tried again")
-                self._metrics.failures.labels("commands").inc()
-                await asyncio.sleep(1 + full_jitter(attempt, chance))
-                attempt += 1
+                    await errand.work(connection, client)
+            except* (psycopg.OperationalError, psycopg.InterfaceError, aiomqtt.MqttError, OSError) as lost:
+                cause = str(lost.exceptions[0]).strip()
+                log.warning("the broker or the database is away", extra={"duty": errand.name, "cause": cause})
+            except* FAULTS:
+                log.exception("a duty failed; it is tried again", extra={"duty": errand.name})
+                self._metrics.failures.labels(errand.name).inc()
+            await asyncio.sleep(1 + full_jitter(attempt, chance))
+            attempt += 1
+
+
+async def _send_commands(connection: Connection, client: aiomqtt.Client) -> None:
+    """Send commands as they come: woken by a notification, or every few seconds for what it missed."""
+    await connection.execute("listen vigil_commands")
+    while True:
+        while await send_commands(connection, client, clock.now_ms()):
+            pass
+        async for _ in connection.notifies(timeout=5, stop_after=1):
+            pass
+
+
+async def _keep_rosters(connection: Connection, client: aiomqtt.Client) -> None:
+    await RosterKeeper(connection, client, clock.now_ms).run()
+
+
+ERRANDS = (Errand("commands", _send_commands), Errand("rosters", _keep_rosters))
 
 
 async def _closed(connection: Connection | None) -> None:

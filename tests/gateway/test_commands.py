@@ -92,10 +92,14 @@ async def test_a_device_behind_an_edge_box_is_told_through_it(ward: Ward, mqtt_u
     await ward.provisioning.add_device("edge", "edge")
     await ward.patient("near", via="edge")
     number = await command(ward, "near", "remind", due_at=5)
+    later = await command(ward, "near", "set_clock")
     async with listening(mqtt_url) as heard, command_client(parse_url(mqtt_url), "worker") as sender:
         await send_commands(ward.connection, sender, ward.now)
-        await until(lambda: heard)
-    assert heard == [("vigil/v1/edge/command", {"id": number, "type": "remind", "due_at": 5, "device": "near"})]
+        await until(lambda: len(heard) == 2)
+    assert heard == [
+        ("vigil/v1/edge/command", {"id": number, "type": "remind", "due_at": 5, "device": "near"}),
+        ("vigil/v1/edge/command", {"id": later, "type": "set_clock", "clock": ward.now, "device": "near"}),
+    ]
     answer = {"type": "command_done", "at": ward.now, "id": number, "ok": True}
     await ward.hear(ward.message("near", "event", {"events": [answer]}, None, "edge"))
     assert await ward.clinic.value("select ok from command where done_at is not null") is True
