@@ -16,8 +16,7 @@ class SteadyDevice(Device):
     async def refresh_resolving_list(self) -> None:
         """Resolve nothing.
 
-        Upstream would look for a bonded peer by its identity before each connection: a scan that is never stopped and
-        has no time limit.
+        Upstream would scan for a bonded peer's identity before each connection, without any time limit.
         """
 
 

@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import secrets
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,7 +28,8 @@ log = logging.getLogger(__name__)
 
 # A host that was stopped (SIGSTOP) reads nothing while the devices go on notifying: it leaves the air before the
 # packets kept for it fill our memory.
-MOST_UNREAD_BYTES = 4 << 20
+MOST_UNREAD_BYTES = 1 << 20
+_SEND_BUFFER_BYTES = 64 << 10  # of the kernel, which would take several MB before we noticed
 
 
 @asynccontextmanager
@@ -60,6 +62,7 @@ class _ServedController(StreamPacketSource):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101  create_server makes no other
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         self._transport = transport
         name = "{}:{}".format(*transport.get_extra_info("peername")[:2])
         self._controller = RadioController(name, self._radio.link, host_source=self, host_sink=self)

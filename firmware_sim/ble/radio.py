@@ -15,11 +15,20 @@ from firmware_sim.ble.attributes import encrypt_subscriptions, enforce
 from firmware_sim.ble.backend import Central, SteadyDevice
 from firmware_sim.ble.controller import RadioController, RadioLink
 
+_LEGACY_ADVERTISEMENT_BYTES = 31
+
 
 class RadioDevice(SteadyDevice):
     """A Bluetooth host on a controller of the virtual radio; `controller` injects the faults."""
 
     controller: RadioController
+
+    async def start_advertising(self, *arguments: Any, **options: Any) -> None:
+        """Advertise; ValueError for what no legacy advertisement can hold, which upstream would send."""
+        for name in ("advertising_data", "scan_response_data"):
+            if (size := len(options.get(name) or b"")) > _LEGACY_ADVERTISEMENT_BYTES:
+                raise ValueError(f"{size} bytes of {name}: there is room for {_LEGACY_ADVERTISEMENT_BYTES}")
+        await super().start_advertising(*arguments, **options)
 
 
 class VirtualRadio:
