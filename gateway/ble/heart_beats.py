@@ -1,0 +1,306 @@
+"""A live Heart Rate stream into findings: heart rate on a grid, RR intervals as runs of consecutive beats. Pure.
+
+Nothing in the packets says when a beat was, or whether a notification is missing; both follow from the arrivals. What
+is late catches up with those after it, what is missing never does: so notifications are looked at some seconds after
+they came, and told a minute at a time. The state is a value: `hear` and `flush` return the next one.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from statistics import fmean, median
+from typing import Final
+
+from devices.gatt.heart_rate import HeartRateMeasurement
+from devices.vocabulary import CODES, Code, Flag, Unit
+from gateway.ble.findings import BeatRun, Finding, RateRun
+
+SETTLE_MS: Final = 12_000
+"""How long after the end of a minute its notifications are told: what is late has caught up by then."""
+SILENCE_MS: Final = 5_000
+"""Notifications further apart do not belong together: the longest interval, and 2 s of jitter."""
+APART_MS: Final = 100.0
+"""Runs that do not continue each other are kept this far apart: the gateway joins what meets within 50 ms."""
+MOST_HELD: Final = 4096
+"""Notifications and intervals held at most, some ten times what a heart makes until they are told: a device that floods
+buys no more memory."""
+
+_MINUTE_MS: Final = 60_000
+_SECOND_MS: Final = 1000
+_LOOK: Final = 10
+"""Notifications looked at to each side of a suspected hole."""
+_SLOWER_MS, _FASTER_MS = 40.0, 10.0
+"""How far the beats are moved a minute to follow the arrivals: less than what runs may be apart to be joined. A crystal
+drifts 6 ms a minute at most; being late is noise (radio), being early cannot be."""
+_EARLY_MS: Final = 300.0
+"""Beats reckoned this long after their arrival were reckoned wrong."""
+_BACK_MS: Final = 10_000
+"""Arrivals that lie this far before what was told: this box's own clock was set back."""
+_USUAL_PERIOD_MS: Final = 1000.0
+_RATES: Final = CODES[Code.HEART_RATE].units[Unit.PER_MIN]
+_INTERVALS: Final = CODES[Code.RR_INTERVAL].units[Unit.MS]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One notification and when it arrived, in ms since the Unix epoch."""
+
+    arrived_ms: int
+    measurement: HeartRateMeasurement
+
+    @property
+    def beats(self) -> bool:
+        """Whether there is a pulse: the sensor is worn as far as it knows, found a rate, and no interval is empty."""
+        told = self.measurement
+        return told.contact is not False and told.rate > 0 and all(told.rr_intervals)
+
+    @property
+    def total_ms(self) -> float:
+        """Duration of its intervals."""
+        return sum(self.measurement.rr_intervals_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class HeartStream:
+    """What is remembered of one device's stream between two calls; begin with `HeartStream()`."""
+
+    heard: tuple[Heard, ...] = ()
+    """Not told yet."""
+    context: tuple[Heard, ...] = ()
+    """The last ones told, if their beats may go on."""
+    reckoned_ms: float = 0.0
+    """Time of the last beat of `context`."""
+    last_beat_ms: float | None = None
+    """The last beat told, whatever came since."""
+    last_rate_ms: int | None = None
+    """The last second of heart rate told."""
+    held: int = 0
+    """Notifications and intervals in `heard`."""
+    dropped: int = 0
+    """Notifications beyond `MOST_HELD`, since the beginning."""
+
+
+def hear(stream: HeartStream, arrived_ms: int, measurement: HeartRateMeasurement) -> HeartStream:
+    """Return the stream with one more notification."""
+    held = stream.held + 1 + len(measurement.rr_intervals)
+    if held > MOST_HELD:
+        return replace(stream, dropped=stream.dropped + 1)
+    return replace(stream, heard=(*stream.heard, Heard(arrived_ms, measurement)), held=held)
+
+
+def flush(stream: HeartStream, now_ms: int) -> tuple[HeartStream, tuple[Finding, ...]]:
+    """Return the stream without, and the findings of, the whole minutes that are over for `SETTLE_MS`.
+
+    Cheap while there is nothing to tell; call it as often as is convenient.
+    """
+    if stream.heard and stream.heard[0].arrived_ms > now_ms:
+        return close(stream)  # this box's clock was set back: nothing would be over for long
+    until = (now_ms - SETTLE_MS) // _MINUTE_MS * _MINUTE_MS
+    settled = next((i for i, heard in enumerate(stream.heard) if heard.arrived_ms >= until), len(stream.heard))
+    return _tell(stream, settled) if settled else (stream, ())
+
+
+def close(stream: HeartStream) -> tuple[HeartStream, tuple[Finding, ...]]:
+    """Return what is left, when the link is gone; the stream that comes back is good for the next one."""
+    stream, findings = _tell(stream, len(stream.heard))
+    return replace(stream, context=()), findings
+
+
+def _tell(stream: HeartStream, settled: int) -> tuple[HeartStream, tuple[Finding, ...]]:
+    rates = tuple(_rate_runs(stream.heard[:settled], stream.last_rate_ms))
+    if rates:
+        stream = replace(stream, last_rate_ms=max(run.at_ms + (len(run.values) - 1) * run.period_ms for run in rates))
+    beats = _Beats(stream, settled)
+    heard = stream.heard[settled:]
+    rest = replace(
+        stream,
+        heard=heard,
+        held=sum(1 + len(one.measurement.rr_intervals) for one in heard),
+        context=beats.context,
+        reckoned_ms=beats.reckoned_ms,
+        last_beat_ms=beats.last_beat_ms,
+    )
+    return rest, (*rates, *beats.runs)
+
+
+# Heart rate
+
+
+def _rate_runs(heard: Sequence[Heard], last_told_ms: int | None) -> Iterator[RateRun]:
+    """Yield the rates of each minute on a grid of whole seconds, the last of a second counts; not worn, by itself.
+
+    A rate that is not plausible is told apart, so that its refusal costs no other.
+    """
+    slots: dict[int, HeartRateMeasurement] = {}
+    for one in heard:
+        second = one.arrived_ms // _SECOND_MS * _SECOND_MS
+        if last_told_ms is not None and last_told_ms - _BACK_MS < second <= last_told_ms:
+            continue
+        if one.measurement.rate or one.measurement.contact is False:
+            slots[second] = one.measurement
+    stretch: dict[int, float | None] = {}
+    before: tuple[int, bool] | None = None
+    for second in sorted(slots):
+        worn, rate = slots[second].contact is not False, slots[second].rate
+        if stretch and before != (second // _MINUTE_MS, worn):
+            yield _on_grid(stretch, worn=before is not None and before[1])
+            stretch = {}
+        before = second // _MINUTE_MS, worn
+        plausible = _RATES.minimum <= rate <= _RATES.maximum
+        if worn and not plausible:
+            yield RateRun(second, _SECOND_MS, (float(rate),))
+        else:
+            stretch[second] = float(rate) if worn else None
+    if stretch:
+        yield _on_grid(stretch, worn=before is not None and before[1])
+
+
+def _on_grid(rates: dict[int, float | None], *, worn: bool) -> RateRun:
+    first, last = min(rates), max(rates)
+    values = tuple(rates.get(second) for second in range(first, last + 1, _SECOND_MS))
+    return RateRun(first, _SECOND_MS, values, Flag(0) if worn else Flag.OFF_BODY)
+
+
+# Beats
+
+
+class _Beats:
+    """The runs of the settled notifications of a stream, and where the beats stand after them."""
+
+    def __init__(self, stream: HeartStream, settled: int) -> None:
+        self.runs: list[BeatRun] = []
+        self.context: tuple[Heard, ...] = ()
+        self.reckoned_ms = stream.reckoned_ms
+        self.last_beat_ms = stream.last_beat_ms
+        known = len(stream.context)
+        everything = (*stream.context, *stream.heard)
+        for start, stop in _unbroken(everything, known):
+            if start >= known + settled:
+                break
+            self._tell(everything[start:stop], max(known - start, 0), known + settled - start)
+
+    def _tell(self, stretch: Sequence[Heard], known: int, settled: int) -> None:
+        """Tell the beats of `stretch[known:settled]`; what is before was told, what is behind is looked at only."""
+        fresh = stretch[known:settled]
+        if not fresh:
+            return
+        begun_ms, goes_on = self._begin(stretch, known)
+        intervals = [interval for heard in fresh for interval in heard.measurement.rr_intervals_ms]
+        if not goes_on:
+            begun_ms, intervals = self._keep_apart(begun_ms, intervals, fresh[0].arrived_ms)
+        self.runs += _beat_runs(begun_ms, intervals)
+        self.reckoned_ms = begun_ms + sum(intervals)
+        if intervals:
+            self.last_beat_ms = self.reckoned_ms
+        self.context = tuple(stretch[:settled][-_LOOK:]) if settled <= len(stretch) else ()
+
+    def _begin(self, stretch: Sequence[Heard], known: int) -> tuple[float, bool]:
+        """Return when the first interval to tell began, and whether it follows the last one told.
+
+        No beat is later than its arrival, and some notification arrives just after one: the smallest lag of the
+        arrivals behind the intervals' own time is where that time stands.
+        """
+        if known:
+            lag = min(_lags(stretch[known:], self.reckoned_ms))
+            if lag >= -_EARLY_MS:
+                return self.reckoned_ms + min(max(lag, -_SLOWER_MS), _FASTER_MS), True
+        return min(_lags(stretch[known:], 0.0)), False
+
+    def _keep_apart(self, begun_ms: float, intervals: list[float], arrived_ms: int) -> tuple[float, list[float]]:
+        """Leave out the first intervals that would lie before the end of the last run, or continue it."""
+        if self.last_beat_ms is None or arrived_ms < self.last_beat_ms - _BACK_MS:
+            return begun_ms, intervals
+        skip = 0
+        while skip < len(intervals) and begun_ms < self.last_beat_ms + APART_MS:
+            begun_ms += intervals[skip]
+            skip += 1
+        return begun_ms, intervals[skip:]
+
+
+def _beat_runs(begun_ms: float, intervals: Sequence[float]) -> Iterator[BeatRun]:
+    """Yield the runs of intervals that follow each other; one that is not plausible is told apart, as with rates."""
+    at_ms, run = 0.0, list[float]()
+    for interval in intervals:
+        begun_ms += interval
+        if _INTERVALS.minimum <= interval <= _INTERVALS.maximum:
+            at_ms = at_ms if run else begun_ms
+            run.append(interval)
+            continue
+        if run:
+            yield BeatRun(round(at_ms), tuple(run))
+        yield BeatRun(round(begun_ms), (interval,))
+        run = []
+    if run:
+        yield BeatRun(round(at_ms), tuple(run))
+
+
+def _unbroken(heard: Sequence[Heard], known: int) -> Iterator[tuple[int, int]]:
+    """Yield [start, stop) of every stretch in which nothing is missing; the first `known` are told and whole."""
+    start = None
+    for i, one in enumerate(heard):
+        if start is not None and (not one.beats or _silent(heard[i - 1], one)):
+            yield from _whole(heard, start, i, known)
+            start = None
+        if start is None and one.beats:
+            start = i
+    if start is not None:
+        yield from _whole(heard, start, len(heard), known)
+
+
+def _silent(before: Heard, after: Heard) -> bool:
+    return not -SILENCE_MS <= after.arrived_ms - before.arrived_ms <= SILENCE_MS
+
+
+def _whole(heard: Sequence[Heard], start: int, stop: int, known: int) -> Iterator[tuple[int, int]]:
+    """Yield the parts of a stretch between its holes.
+
+    At a hole the lag behind the notifications' own time rises for good by what is missing. The lag is taken by their
+    number or by their intervals, whichever is steadier: some sensors notify by the second, some at each beat. Between
+    the last notification at the old level and the first at the new one nobody knows where the hole is: they are left
+    out.
+    """
+    lags, step = _steadier(heard[start:stop])
+    first, i = 0, max(known - start - 1, 0)
+    while i + 1 < len(lags):
+        before = min(lags[max(first, i - _LOOK + 1) : i + 1])
+        after = min(lags[i + 1 : i + 1 + _LOOK])
+        if after - before <= step / 2:
+            i += 1
+            continue
+        yield start + first, start + i + 1
+        first = next(j for j in range(i + 1, len(lags)) if lags[j] <= after + step / 4)
+        i = first
+    yield start + first, stop
+
+
+def _steadier(heard: Sequence[Heard]) -> tuple[list[float], float]:
+    """Return the lags of a stretch by the steadier of its two reckonings, and by how much one hole raises them."""
+    period = _period([heard.arrived_ms for heard in heard])
+    counted = [one.arrived_ms - i * period for i, one in enumerate(heard)]
+    summed = _lags(heard, 0.0)
+    intervals = [interval for one in heard for interval in one.measurement.rr_intervals_ms]
+    if intervals and _unrest(summed) < _unrest(counted):
+        return summed, median(intervals)
+    return counted, period
+
+
+def _period(arrivals: Sequence[int]) -> float:
+    """Return the time from one notification to the next, of those that are neither late nor missing."""
+    gaps = [after - before for before, after in pairwise(arrivals)]
+    if not gaps:
+        return _USUAL_PERIOD_MS
+    middle = median(gaps)
+    period = fmean([gap for gap in gaps if middle / 2 <= gap <= middle * 1.5] or [middle])
+    # A timer of a second is meant to be one; the estimate would drift from it under jitter.
+    return _USUAL_PERIOD_MS if abs(period / _USUAL_PERIOD_MS - 1) < 0.05 else period
+
+
+def _lags(heard: Sequence[Heard], begun_ms: float) -> list[float]:
+    """Return by how much each notification arrived after its last beat, if the first interval began at `begun_ms`."""
+    reckoned = accumulate((one.total_ms for one in heard), initial=begun_ms)
+    next(reckoned)
+    return [one.arrived_ms - beat for one, beat in zip(heard, reckoned, strict=True)]
+
+
+def _unrest(lags: Sequence[float]) -> float:
+    return median([abs(after - before) for before, after in pairwise(lags)] or [0.0])
