@@ -60,6 +60,9 @@ class Peripheral(ABC):
             drift_ppm=plan.drift_ppm,
             shift_ms=plan.clock_error_ms + (self.zone_offset_ms(self.started_ticks) if self.local_calendar else 0),
         )
+        self.idle = asyncio.Event()
+        """Set while no central is connected."""
+        self.idle.set()
         self._wall_ms = wall_ms
         self._measured_to = self.started_ticks
         self._device: RadioDevice | None = None
@@ -86,6 +89,10 @@ class Peripheral(ABC):
     @abstractmethod
     def next_due(self, after: int) -> int:
         """Return the ticks of the next measurement later than `after`."""
+
+    def next_look(self, after: int) -> int:
+        """Return the ticks at which a stream has something to send next; for most devices the next measurement."""
+        return self.next_due(after)
 
     @abstractmethod
     async def send_live(self, connection: Connection) -> None:
@@ -123,7 +130,7 @@ class Peripheral(ABC):
         self._device.on(Device.EVENT_CONNECTION, self._on_connection)
         for characteristic in self.live():
             characteristic.on(Characteristic.EVENT_SUBSCRIPTION, self._on_subscription)
-        await self._advertise()
+        await self.advertise()
 
     async def stop(self) -> None:
         """Go off the air; flash stays."""
@@ -138,12 +145,8 @@ class Peripheral(ABC):
             raise RuntimeError(f"{self.plan.id} has not been started")
         return self._device
 
-    @property
-    def connected(self) -> bool:
-        """Whether a central is connected."""
-        return self._connection is not None
-
-    async def _advertise(self) -> None:
+    async def advertise(self) -> None:
+        """Advertise, now and after each connection."""
         await self.device.start_advertising(
             advertising_data=advertisement(self.advertised),
             scan_response_data=scan_response(self.plan.id[:29]),
@@ -152,11 +155,13 @@ class Peripheral(ABC):
 
     def _on_connection(self, connection: Connection) -> None:
         self._connection = connection
+        self.idle.clear()
         connection.on(Connection.EVENT_DISCONNECTION, self._on_disconnection)
         self.device.controller.muted = self.faults.silent
 
     def _on_disconnection(self, _reason: int) -> None:
         self._connection = None
+        self.idle.set()
         self.device.controller.muted = False
         for task in self._tasks:
             task.cancel()
@@ -195,7 +200,7 @@ class Peripheral(ABC):
         while True:
             self._wake.clear()
             await self.tick()
-            due = self.clock.wall_of(self.next_due(self.clock.ticks()))
+            due = self.clock.wall_of(self.next_look(self.clock.ticks()))
             try:
                 async with asyncio.timeout(max(due - self._wall_ms() + 1, 1) / 1000):
                     await self._wake.wait()
@@ -243,7 +248,8 @@ class Peripheral(ABC):
 
     def lose_link(self) -> None:
         """End the connection as a lost signal does, at both ends."""
-        self.device.controller.drop_links()
+        if self._device is not None:
+            self._device.controller.drop_links()
 
     def reboot(self) -> None:
         """Lose the link and everything that is not in flash."""

@@ -6,15 +6,30 @@ from typing import Final
 
 from devices.vocabulary import DeviceModel
 from firmware_sim.ble.cgm import CgmPeripheral
+from firmware_sim.ble.glucose_meter import GlucoseMeterPeripheral
+from firmware_sim.ble.oximeter import OximeterPeripheral
 from firmware_sim.ble.peripheral import Peripheral
 from firmware_sim.ble.pillbox import PillboxPeripheral
 from firmware_sim.ble.plan import BlePlan
 from firmware_sim.ble.radio import VirtualRadio
+from firmware_sim.ble.spot_devices import CuffPeripheral, ScalePeripheral, ThermometerPeripheral
 from firmware_sim.ble.wristband import WristbandPeripheral
 from firmware_sim.clock import WallMs
 
 PERIPHERALS: Final[Mapping[DeviceModel, type[Peripheral]]] = MappingProxyType(
-    {kind.model: kind for kind in (WristbandPeripheral, CgmPeripheral, PillboxPeripheral)}
+    {
+        kind.model: kind
+        for kind in (
+            WristbandPeripheral,
+            CgmPeripheral,
+            PillboxPeripheral,
+            GlucoseMeterPeripheral,
+            CuffPeripheral,
+            ThermometerPeripheral,
+            ScalePeripheral,
+            OximeterPeripheral,
+        )
+    }
 )
 
 
