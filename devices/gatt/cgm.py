@@ -13,7 +13,7 @@ from typing import Final
 from devices.errors import PacketError
 from devices.gatt.clock import DATE_TIME, encode_date_time
 from devices.gatt.crc import CRC_SIZE, with_crc, without_crc
-from devices.gatt.fields import SFLOAT, UINT16, UINT24, Field, Kind, Layout, bits
+from devices.gatt.fields import MAX_VALUE, SFLOAT, UINT16, UINT24, Field, Kind, Layout, bits
 from devices.gatt.floats import Medical
 from devices.gatt.glucose import SAMPLE, Sample
 
@@ -203,6 +203,8 @@ def decode_cgm_measurements(packet: bytes, *, crc: bool) -> tuple[CgmMeasurement
     Raises:
         PacketError: one of them is none; then none of them is taken.
     """
+    if len(packet) > MAX_VALUE:
+        raise PacketError(f"CGM Measurement: {len(packet)} octets, a value has {MAX_VALUE} at most")
     records: list[CgmMeasurement] = []
     rest = packet
     while rest or not records:

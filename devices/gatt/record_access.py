@@ -59,6 +59,7 @@ class ResponseCode(IntEnum):
     OPERAND_NOT_SUPPORTED = 9
 
 
+_REQUESTS: Final = {code.value: code for code in OpCode if code < OpCode.NUMBER_OF_STORED_RECORDS_RESPONSE}
 _OPERANDS: Final = {
     Operator.LESS_THAN_OR_EQUAL_TO: 1,
     Operator.GREATER_THAN_OR_EQUAL_TO: 1,
@@ -107,9 +108,9 @@ def decode_request(packet: bytes, *, key_size: int = KEY_SIZE) -> Request:
         PacketError: it is none.
     """
     try:
-        op_code, operator = OpCode(packet[0]), Operator(packet[1])
-    except (ValueError, IndexError) as error:
-        raise PacketError("Record Access Control Point: op code or operator unknown or missing") from error
+        op_code, operator = _REQUESTS[packet[0]], Operator(packet[1])
+    except (KeyError, ValueError, IndexError) as error:
+        raise PacketError("Record Access Control Point: no op code of a request, or no operator") from error
     operand, needed = packet[2:], _OPERANDS.get(operator, 0)
     if len(operand) != (1 + needed * key_size if needed else 0) or (needed and operand[0] != Filter.KEY):
         raise PacketError(f"Record Access Control Point: no operand of {operator.name}: {operand[:16].hex()}")
