@@ -2,7 +2,7 @@
 
 VENV := .venv/bin
 UV ?= uv
-LOCK := $(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet --extra build
+LOCK := $(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet
 
 .PHONY: setup demo test soak lock clean
 
@@ -22,10 +22,13 @@ test: setup
 soak: setup
 	$(VENV)/pytest -m soak --timeout 3600 $(PYTEST_ARGS)
 
-# Regenerates both locks from pyproject.toml: what runs, and that with the tools on top. `make lock LOCK_ARGS=--upgrade`.
+# Regenerates the locks from pyproject.toml: a server, a box beside the bed, and everything with the tools on top.
+# `make lock LOCK_ARGS=--upgrade`.
 lock:
-	$(LOCK) $(LOCK_ARGS) --output-file requirements.lock pyproject.toml
-	$(LOCK) $(LOCK_ARGS) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+	$(LOCK) $(LOCK_ARGS) --extra build --extra server --output-file requirements.lock pyproject.toml
+	$(LOCK) $(LOCK_ARGS) --extra build --extra ble --constraint requirements.lock --output-file requirements-ble.lock pyproject.toml
+	$(LOCK) $(LOCK_ARGS) --all-extras --constraint requirements.lock --constraint requirements-ble.lock \
+		--output-file requirements-dev.lock pyproject.toml
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
