@@ -20,7 +20,7 @@ import aiomqtt
 import msgspec
 
 from devices.vocabulary import DEVICE_ID
-from gateway.bridge.bridge import Address, parse_url
+from gateway.broker_address import mqtt_client, parse_url
 from gateway.runtime.clock import monotonic
 
 CONTROL_TOPIC: Final = "$CONTROL/dynamic-security/v1"
@@ -100,7 +100,7 @@ class BrokerAccounts:
         place = f"the broker at {address.host}:{address.port}"
         async with AsyncExitStack() as stack:
             try:
-                client = await stack.enter_async_context(_client(address, timeout_s))
+                client = await stack.enter_async_context(mqtt_client(address, timeout=timeout_s))
                 codes = await client.subscribe(RESPONSE_TOPIC, qos=1)
             except aiomqtt.MqttError as error:
                 raise BrokerAccountError(f"{place}: {error}") from error
@@ -260,18 +260,6 @@ class BrokerAccounts:
             if answers and answers[0].correlation_data == mark:
                 return answers
         raise BrokerAccountError("the broker closed the connection")
-
-
-def _client(address: Address, timeout_s: float) -> aiomqtt.Client:
-    return aiomqtt.Client(
-        address.host,
-        address.port,
-        username=address.username,
-        password=address.password,
-        tls_context=address.tls,
-        protocol=aiomqtt.ProtocolVersion.V5,
-        timeout=timeout_s,
-    )
 
 
 def _check(device_id: str) -> str:

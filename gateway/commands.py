@@ -12,7 +12,6 @@ from psycopg.rows import class_row
 
 from devices.receipts import encode_command
 from devices.vocabulary import CommandType, Topic, topic
-from gateway.bridge.bridge import Address
 from gateway.store.queries import load_queries
 
 SQL = load_queries("gateway.store", "worker.sql")
@@ -49,19 +48,6 @@ class _Command:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.MessageExpiryInterval = max(1, lasts_ms // 1_000)
         return properties
-
-
-def command_client(address: Address, identifier: str) -> aiomqtt.Client:
-    """Return the client that commands are published with."""
-    return aiomqtt.Client(
-        address.host,
-        address.port,
-        username=address.username,
-        password=address.password,
-        tls_context=address.tls,
-        identifier=identifier,
-        protocol=aiomqtt.ProtocolVersion.V5,
-    )
 
 
 async def send_commands(connection: psycopg.AsyncConnection[Any], client: aiomqtt.Client, now_ms: int) -> int:

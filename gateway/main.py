@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import psycopg
 
 from gateway.active_lock import RETRY_S, ActiveLock, LockLostError, active_lock
-from gateway.bridge.bridge import Address, Bridge, State
+from gateway.bridge.bridge import Bridge, State
 from gateway.bridge.connection import RECEIVE_MAXIMUM
+from gateway.broker_address import Address
 from gateway.pipeline import Pipeline, PipelineSettings
 from gateway.receipt_keeper import ReceiptKeeper
 from gateway.runtime.metrics import GatewayMetrics

@@ -14,12 +14,12 @@ from typing import Any
 import psycopg
 
 from devices.vocabulary import Reason
-from gateway.bridge.bridge import full_jitter
 from gateway.directory import load_directory
 from gateway.intake import Intake, Reader, Reading, Refused
 from gateway.ledger import Ledger, Outcome, StaleDirectoryError
 from gateway.receipts import ReceiptBook
 from gateway.runtime import clock
+from gateway.runtime.backoff import full_jitter
 from gateway.runtime.metrics import GatewayMetrics
 from gateway.source import Batch, Delivered, Source, SourceClosedError
 from gateway.store.connect import connect

@@ -12,12 +12,13 @@ import aiomqtt
 import psycopg
 
 from alerts.reconcile import Action
-from gateway.bridge.bridge import Address, full_jitter
-from gateway.commands import command_client, send_commands
+from gateway.broker_address import Address, mqtt_client
+from gateway.commands import send_commands
 from gateway.dosing import DoseKeeper
 from gateway.hrv_keeper import HrvKeeper
 from gateway.rosters import RosterKeeper
 from gateway.runtime import clock
+from gateway.runtime.backoff import full_jitter
 from gateway.runtime.metrics import WorkerMetrics
 from gateway.runtime.process import told_to_stop
 from gateway.store.alerts import AlertWriter
@@ -174,7 +175,7 @@ class Worker:
             try:
                 async with (
                     await connect(self._settings.database_url, f"vigil worker {errand.name}") as connection,
-                    command_client(self._settings.broker, f"vigil-worker-{chance.getrandbits(48):x}") as client,
+                    mqtt_client(self._settings.broker, f"vigil-worker-{chance.getrandbits(48):x}") as client,
                 ):
                     attempt = 0
                     await errand.work(connection, client)

@@ -9,7 +9,7 @@ from typing import Final, Self
 import mqtt5
 
 from deploy.bench.errors import BenchError
-from gateway.bridge.bridge import Address
+from gateway.broker_address import Address
 from gateway.runtime import clock
 
 TIMEOUT_S: Final = 30.0

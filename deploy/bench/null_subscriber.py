@@ -12,8 +12,9 @@ import mqtt5
 import msgspec
 import uvloop
 
-from gateway.bridge.bridge import SUBSCRIPTIONS, Address, parse_url
+from gateway.bridge.bridge import SUBSCRIPTIONS
 from gateway.bridge.connection import ConnectionSettings
+from gateway.broker_address import Address, parse_url
 from gateway.runtime import clock
 
 CLIENT_ID: Final = "vigil-bench-null"

@@ -13,7 +13,7 @@ import msgspec
 from deploy.bench.errors import BenchError
 from deploy.bench.link import Link, encode
 from deploy.bench.workload import Plan, build
-from gateway.bridge.bridge import parse_url
+from gateway.broker_address import parse_url
 from gateway.runtime import clock
 
 WINDOW: Final = 4_096

@@ -6,7 +6,7 @@ import uvloop
 
 from deploy.logs import configure_logs
 from deploy.settings import BrokerSettings, Settings, SettingsError, load_settings
-from gateway.bridge.bridge import Address, parse_url
+from gateway.broker_address import Address, parse_url
 from gateway.main import GatewaySettings, run_gateway
 
 

@@ -4,11 +4,8 @@ import asyncio
 import hmac
 import logging
 import random
-import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
-from urllib.parse import unquote, urlsplit
 
 from gateway.bridge.connection import (
     RECEIVE_MAXIMUM,
@@ -17,15 +14,14 @@ from gateway.bridge.connection import (
     ConnectionSettings,
     LoginRefusedError,
 )
+from gateway.broker_address import Address
+from gateway.runtime.backoff import full_jitter
 from gateway.source import Batch, SourceClosedError
 
 log = logging.getLogger(__name__)
 
 SUBSCRIPTIONS = ("vigil/v1/+/telemetry", "vigil/v1/+/event", "vigil/v1/+/status")
 CONNECT_TIMEOUT_S = 10.0
-FIRST_WAIT_S = 0.1
-LONGEST_WAIT_S = 30.0
-PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 class State(StrEnum):
@@ -37,31 +33,6 @@ class State(StrEnum):
     CLOSED = "closed"
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where the broker is and who we are there."""
-
-    host: str
-    port: int
-    username: str | None
-    password: str | None
-    tls: ssl.SSLContext | None
-
-
-def parse_url(url: str, ca_file: str | None = None) -> Address:
-    """Return the address in `mqtt://user:password@host:port` or `mqtts://…`. Raises ValueError with a clear sentence."""
-    parts = urlsplit(url)
-    if parts.scheme not in PORTS or not parts.hostname:
-        raise ValueError("an MQTT address looks like mqtt://user:password@host:1883 or mqtts://…:8883")
-    return Address(
-        host=parts.hostname,
-        port=parts.port or PORTS[parts.scheme],
-        username=unquote(parts.username) if parts.username else None,
-        password=unquote(parts.password) if parts.password else None,
-        tls=ssl.create_default_context(cafile=ca_file) if parts.scheme == "mqtts" else None,
-    )
-
-
 def session_id(address: Address) -> str:
     """Return the client id of the gateway's session at a broker: the same after a restart, and for a standby.
 
@@ -70,14 +41,6 @@ def session_id(address: Address) -> str:
     """
     secret = hmac.digest((address.password or "").encode(), b"the session of the gateway", "sha256")
     return f"vigil-gateway-{secret.hex()[:32]}"
-
-
-def full_jitter(attempt: int, chance: random.Random) -> float:
-    """Return the seconds to wait before attempt number `attempt` (0 is the first retry).
-
-    Full jitter (Brooker 2015, "Exponential Backoff And Jitter"): a clinic's gateways must not come back in step.
-    """
-    return chance.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 20)))
 
 
 class Bridge:

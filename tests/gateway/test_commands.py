@@ -12,8 +12,8 @@ import pytest
 
 from deploy.stack.embedded import MosquittoServer
 from devices.vocabulary import CommandType
-from gateway.bridge.bridge import parse_url
-from gateway.commands import command_client, send_commands
+from gateway.broker_address import mqtt_client, parse_url
+from gateway.commands import send_commands
 from gateway.runtime import clock
 from gateway.runtime.metrics import WorkerMetrics
 from gateway.store.connect import connect
@@ -74,7 +74,7 @@ async def test_each_command_goes_to_its_device_once(ward: Ward, mqtt_url: str) -
     remind = await command(ward, "box", "remind", due_at=5)
     set_clock = await command(ward, "other", "set_clock")
     await command(ward, "box", "remind", lasts_ms=0)
-    async with listening(mqtt_url) as heard, command_client(parse_url(mqtt_url), "worker") as sender:
+    async with listening(mqtt_url) as heard, mqtt_client(parse_url(mqtt_url), "worker") as sender:
         assert await send_commands(ward.connection, sender, ward.now) == 2
         assert await send_commands(ward.connection, sender, ward.now) == 0
         await until(lambda: len(heard) == 2)
@@ -93,7 +93,7 @@ async def test_a_device_behind_an_edge_box_is_told_through_it(ward: Ward, mqtt_u
     await ward.patient("near", via="edge")
     number = await command(ward, "near", "remind", due_at=5)
     later = await command(ward, "near", "set_clock")
-    async with listening(mqtt_url) as heard, command_client(parse_url(mqtt_url), "worker") as sender:
+    async with listening(mqtt_url) as heard, mqtt_client(parse_url(mqtt_url), "worker") as sender:
         await send_commands(ward.connection, sender, ward.now)
         await until(lambda: len(heard) == 2)
     assert heard == [
@@ -122,8 +122,8 @@ async def test_two_workers_send_nothing_twice(ward: Ward, mqtt_url: str, databas
     try:
         async with (
             listening(mqtt_url) as heard,
-            command_client(address, "one") as one,
-            command_client(address, "two") as two,
+            mqtt_client(address, "one") as one,
+            mqtt_client(address, "two") as two,
         ):
             await asyncio.gather(_all(ward.connection, one, ward.now), _all(other, two, ward.now))
             assert await unsent(ward) == 0
@@ -144,7 +144,7 @@ async def test_a_time_of_day_does_not_wait_for_a_device_that_is_away(ward: Ward,
     lasting: dict[str, int] = {}
     await command(ward, "box", "remind", due_at=5)
     await command(ward, "box", "set_clock")
-    async with client(mqtt_url) as receiver, command_client(parse_url(mqtt_url), "worker") as sender:
+    async with client(mqtt_url) as receiver, mqtt_client(parse_url(mqtt_url), "worker") as sender:
         await receiver.subscribe("vigil/v1/box/command", qos=1)
         await send_commands(ward.connection, sender, ward.now)
         async for message in receiver.messages:
@@ -192,7 +192,7 @@ async def test_a_clock_that_is_off_is_told_the_time(ward: Ward, mqtt_url: str) -
     body = {"observations": [], "seq": 1, "sent_at": ward.now + 2 * MINUTE}
     await ward.hear(ward.message("box", "telemetry", body, None, None))
     assert await ward.commands() == [("box", "set_clock")]
-    async with listening(mqtt_url) as heard, command_client(parse_url(mqtt_url), "worker") as sender:
+    async with listening(mqtt_url) as heard, mqtt_client(parse_url(mqtt_url), "worker") as sender:
         await send_commands(ward.connection, sender, ward.now)
         await until(lambda: heard)
     assert heard[0][1] == {"id": heard[0][1]["id"], "type": "set_clock", "clock": ward.now}

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from devices.vocabulary import Code, DeviceModel
-from gateway.bridge.bridge import parse_url
 from gateway.broker_accounts import BrokerAccountError, BrokerAccounts
+from gateway.broker_address import parse_url
 from gateway.directory import load_directory
 from gateway.passwords import verify_password
 from gateway.provisioning import (

@@ -11,8 +11,7 @@ from deploy.stack.embedded import MosquittoServer
 from devices.roster import Roster, RosterDevice, decode_roster
 from devices.vocabulary import DeviceModel
 from gateway import rosters as module
-from gateway.bridge.bridge import parse_url
-from gateway.commands import command_client
+from gateway.broker_address import mqtt_client, parse_url
 from gateway.provisioning import NewDevice
 from gateway.rosters import RosterKeeper, rosters
 from gateway.runtime import clock
@@ -234,7 +233,7 @@ async def test_what_others_left_is_mended_and_time_does_its_part(
     now = ward.now
     await ward.provisioning.unassign("cuff", moment(now + HOUR))
     connection = await connect(ward.database_url, "rosters")
-    async with client(mqtt_url) as admin, command_client(parse_url(mqtt_url), "keeper") as sender:
+    async with client(mqtt_url) as admin, mqtt_client(parse_url(mqtt_url), "keeper") as sender:
         keeping = asyncio.create_task(RosterKeeper(connection, sender, lambda: now).run())
         await holds(mqtt_url, {"edge-1": ["cuff", "meter"], "edge-2": []})
         for name in ("edge-1", "cuff", "nobody"):

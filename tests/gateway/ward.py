@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from gateway.bridge.bridge import parse_url
+from gateway.broker_address import parse_url
 from gateway.pipeline import Pipeline, PipelineSettings
 from gateway.provisioning import Provisioning
 from gateway.receipt_keeper import ReceiptKeeper

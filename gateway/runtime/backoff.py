@@ -1,0 +1,16 @@
+"""How long to wait before the next attempt at something that is away."""
+
+import random
+from typing import Final
+
+FIRST_WAIT_S: Final = 0.1
+LONGEST_WAIT_S: Final = 30.0
+
+
+def full_jitter(attempt: int, chance: random.Random) -> float:
+    """Return the seconds to wait before attempt number `attempt` (0 is the first retry).
+
+    Full jitter (Brooker 2015, "Exponential Backoff And Jitter"): those who lost the same server must not come back to it
+    in step.
+    """
+    return chance.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 20)))
