@@ -254,23 +254,24 @@ def _silent(before: Heard, after: Heard) -> bool:
 def _whole(heard: Sequence[Heard], start: int, stop: int, known: int) -> Iterator[tuple[int, int]]:
     """Yield the parts of a stretch between its holes.
 
-    At a hole the lag behind the notifications' own time rises for good by what is missing. The lag is taken by their
-    number or by their intervals, whichever is steadier: some sensors notify by the second, some at each beat. Between
-    the last notification at the old level and the first at the new one nobody knows where the hole is: they are left
-    out.
+    At a hole the lag behind the notifications' own time rises for good by what is missing; what is late comes back.
+    The lag is taken by their number or by their intervals, whichever is steadier: some sensors notify by the second,
+    some at each beat. Between the last notification at the old level and the first at the new one nobody knows where
+    the hole is, and that first one may itself be a late one from before: they are left out.
     """
     lags, step = _steadier(heard[start:stop])
-    first, i = 0, max(known - start - 1, 0)
+    first, level, i = 0, 0, max(known - start - 1, 0)
     while i + 1 < len(lags):
-        before = min(lags[max(first, i - _LOOK + 1) : i + 1])
+        before = min(lags[max(level, i - _LOOK + 1) : i + 1])
         after = min(lags[i + 1 : i + 1 + _LOOK])
         if after - before <= step / 2:
             i += 1
             continue
         yield start + first, start + i + 1
-        first = next(j for j in range(i + 1, len(lags)) if lags[j] <= after + step / 4)
-        i = first
-    yield start + first, stop
+        level = next(j for j in range(i + 1, len(lags)) if lags[j] <= after + step / 4)
+        first = i = level + 1
+    if start + first < stop:
+        yield start + first, stop
 
 
 def _steadier(heard: Sequence[Heard]) -> tuple[list[float], float]:
@@ -303,4 +304,7 @@ def _lags(heard: Sequence[Heard], begun_ms: float) -> list[float]:
 
 
 def _unrest(lags: Sequence[float]) -> float:
-    return median([abs(after - before) for before, after in pairwise(lags)] or [0.0])
+    """Return how much lags wander within a few notifications; the lower quartile, so that holes do not count."""
+    far = min(_LOOK // 2, len(lags) // 2)
+    wander = sorted(abs(after - before) for before, after in zip(lags, lags[far:], strict=False))
+    return wander[len(wander) // 4] if wander else 0.0
