@@ -104,13 +104,17 @@ class Packet:
     arrived_ms: int
 
 
+_NUDGE: Final = Packet("", b"", 0)
+_LOST: Final = Packet("", b"", 0)
+
+
 class Link:
     """A connection that is up. Every method raises LinkError, nothing else; `inbox` holds what the device notifies."""
 
     def __init__(self, client: BleakClient, now_ms: Callable[[], int]) -> None:
         self._client = client
         self._now_ms = now_ms
-        self._packets: asyncio.Queue[Packet | None] = asyncio.Queue()
+        self._packets: asyncio.Queue[Packet] = asyncio.Queue()
         self._flooded = False
 
     def has(self, characteristic: str) -> bool:
@@ -159,26 +163,34 @@ class Link:
 
         await self._ask(lambda: self._client.start_notify(found, put), f"subscribing to {characteristic}")
 
-    async def next_packet(self, within_s: float | None = None) -> Packet | None:
-        """Return the next notification, None if none comes `within_s`.
+    async def next_packet(self, within_s: float | None = None, *, heed_nudges: bool = True) -> Packet | None:
+        """Return the next notification, None if none comes `within_s` or somebody nudged.
 
         Raises FloodedError, or LinkLostError once everything that came before the loss was taken.
         """
         if self._flooded:
             raise FloodedError(f"more than {INBOX_PACKETS} packets are waiting")
+        packet = _NUDGE
         try:
             async with asyncio.timeout(within_s):
-                packet = await self._packets.get()
+                while packet is _NUDGE:
+                    packet = await self._packets.get()
+                    if packet is _NUDGE and heed_nudges:
+                        return None
         except TimeoutError:
             return None
-        if packet is None:
-            self._packets.put_nowait(None)  # for whoever asks again
+        if packet is _LOST:
+            self._packets.put_nowait(_LOST)  # for whoever asks again
             raise LinkLostError("the link was lost")
         return packet
 
+    def nudge(self) -> None:
+        """Have whoever waits for a packet look up: `next_packet` returns None."""
+        self._packets.put_nowait(_NUDGE)
+
     def lose(self) -> None:
         """Note that the link is gone; bleak calls this."""
-        self._packets.put_nowait(None)
+        self._packets.put_nowait(_LOST)
 
     def _find(self, characteristic: str) -> BleakGATTCharacteristic | None:
         """Return the first characteristic of that UUID; a device may have several."""

@@ -1,0 +1,153 @@
+"""Joins scanning, turns and sessions: who is near and due is visited, as many at once as there are links."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+from bleak.backends.device import BLEDevice
+from bleak.backends.scanner import AdvertisementData
+
+from devices.roster import Roster
+from gateway.ble.link import Radio
+from gateway.ble.metrics import BleMetrics
+from gateway.ble.profiles import PROFILES
+from gateway.ble.scanning import Neighbourhood, keep_scanning
+from gateway.ble.session import Outcome, Session
+from gateway.ble.spool import Spool, SpoolBrokenError
+from gateway.ble.turns import Standing, decide
+
+LINKS: Final = 4
+"""What cheap adapters hold at once."""
+LOOK_EVERY_S: Final = 1.0
+"""How often turns are looked at while somebody near has to wait for one."""
+
+log = logging.getLogger(__name__)
+
+
+class Collector:
+    """Visits the devices of the roster until cancelled. A device that is not on it is heard and never connected to.
+
+    `now_ms` is the time of day; `monotonic_ms` never jumps, and turns are taken by it.
+    """
+
+    def __init__(
+        self,
+        radio: Radio,
+        spool: Spool,
+        metrics: BleMetrics,
+        now_ms: Callable[[], int],
+        monotonic_ms: Callable[[], int],
+        links: int = LINKS,
+    ) -> None:
+        self.near = Neighbourhood()
+        self._radio = radio
+        self._spool = spool
+        self._metrics = metrics
+        self._now_ms = now_ms
+        self._monotonic_ms = monotonic_ms
+        self._links = links
+        self._sessions: dict[str, Session] = {}
+        self._standings: dict[str, Standing] = {}
+        self._by_address: dict[str, str] = {}
+        self._visits: dict[str, asyncio.Task[None]] = {}
+        self._look = asyncio.Event()
+        self._chance = random.Random()  # noqa: S311 - jitter, not a secret
+
+    @property
+    def sessions(self) -> dict[str, Session]:
+        """The sessions by device id."""
+        return self._sessions
+
+    def set_roster(self, roster: Roster) -> None:
+        """Read these devices from now on; what is not on it any more is left at once."""
+        wanted = {device.id: device for device in roster.devices if device.model in PROFILES}
+        for name in [name for name, session in self._sessions.items() if wanted.get(name) != session.device]:
+            self._sessions.pop(name).leave()
+            self._standings.pop(name)
+        for name, device in wanted.items():
+            if name not in self._sessions:
+                self._sessions[name] = Session(device, self._radio, self._spool, self._now_ms, self._metrics)
+                self._standings[name] = Standing(name, device.model)
+        self._by_address = {device.address: name for name, device in wanted.items()}
+        log.info("roster", extra={"devices": len(wanted), "unsupported": list(roster.unsupported)})
+        self._look.set()
+
+    def hurry(self, device: str) -> None:
+        """Something waits to be told to the device: visit it as soon as it is heard."""
+        if device in self._standings:
+            self._standings[device] = replace(self._standings[device], urgent=True)
+            self._look.set()
+
+    async def run(self) -> None:
+        """Scan and visit until cancelled; visits then put what they heard on disk and disconnect."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(keep_scanning(self._radio, self._hear), name="scan")
+            while True:
+                self._take_turns(group)
+                await self._next_look()
+
+    def _hear(self, found: BLEDevice, heard: AdvertisementData) -> None:
+        """Take in an advertisement; many come each second, so that this has to be cheap."""
+        address = found.address.upper()
+        stranger = self.near.get(address) is None
+        sighting = self.near.hear(found, heard, self._now_ms())
+        name = self._by_address.get(address)
+        if name is None:
+            if stranger:
+                about = {"address": address, "name": sighting.name, "services": list(sighting.services)}
+                log.info("a stranger is near", extra=about)
+                self._metrics.near.set(len(self.near))
+            return
+        standing = self._standings[name]
+        self._standings[name] = standing.seen(self._monotonic_ms())
+        if standing.seen_ms is None and standing.linked_ms is None:
+            self._look.set()  # later ones have to wait for the clock anyway
+
+    def _take_turns(self, group: asyncio.TaskGroup) -> None:
+        now_ms = self._monotonic_ms()
+        busy_elsewhere = len(self._visits.keys() - self._standings.keys())  # of devices that left the roster
+        decision = decide(self._standings.values(), self._links - busy_elsewhere, now_ms)
+        for name in decision.release:
+            self._standings[name] = self._standings[name].asked()
+            self._sessions[name].leave()
+        for name in decision.connect:
+            sighting = self.near.get(self._sessions[name].device.address)
+            if sighting is None or name in self._visits:
+                continue
+            self._standings[name] = replace(self._standings[name].begun(now_ms), urgent=False)
+            task = group.create_task(self._visit(name, sighting.found), name=f"visit {name}")
+            self._visits[name] = task
+
+    async def _visit(self, name: str, found: BLEDevice) -> None:
+        """Visit one device. Whatever is wrong with it, or with how we read it, the others are visited all the same."""
+        session = self._sessions[name]
+        failed = True
+        try:
+            outcome = await session.visit(found)
+            failed = outcome is not Outcome.DONE and not session.progressed
+        except SpoolBrokenError:
+            raise
+        except Exception:
+            log.exception("a visit failed; the device is tried again", extra={"device": name})
+        finally:
+            self._visits.pop(name, None)
+            if self._sessions.get(name) is session:
+                now_ms = self._monotonic_ms()
+                # What was heard before the visit says nothing of whether the device is there behind it.
+                standing = replace(self._standings[name], seen_ms=None)
+                self._standings[name] = standing.ended(now_ms, failed=failed, chance=self._chance.random())
+            self._look.set()
+
+    async def _next_look(self) -> None:
+        """Wait until something changes; by the clock only while somebody near waits for it."""
+        self._look.clear()
+        somebody_waits = any(
+            standing.linked_ms is None and standing.seen_ms is not None for standing in self._standings.values()
+        )
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_EVERY_S if somebody_waits else None):
+                await self._look.wait()

@@ -1,0 +1,232 @@
+"""Pill boxes with Vigil's own service: read the log, let the box forget what is committed, tell it what waits for it."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from devices.errors import PacketError
+from devices.gatt.pillbox import (
+    KEY_SIZE,
+    Dose,
+    LogEntry,
+    LogType,
+    PillBoxUuid,
+    Schedule,
+    Signal,
+    decode_clock,
+    decode_log_entry,
+    encode_clock,
+    encode_reminder,
+    encode_schedule,
+)
+from devices.gatt.record_access import Operator
+from devices.vocabulary import CommandType, EventType
+from gateway.ble.device_time import BOX_AGREES_MS, box_times
+from gateway.ble.findings import Finding, Happening, Record
+from gateway.ble.link import Packet, RefusedError
+from gateway.ble.record_access import ProcedureError, RecordAccess
+from gateway.ble.spool import Command
+from gateway.ble.visit import Visit
+
+LOG_ENTRY: Final = str(PillBoxUuid.LOG_ENTRY)
+CLOCK: Final = str(PillBoxUuid.CLOCK)
+EPOCH: Final = "log epoch"
+DELETED: Final = "log deleted"
+REMINDER_S: Final = 60
+ALL_SIGNALS: Final = Signal.LIGHT | Signal.SOUND | Signal.VIBRATION
+STEP_WORTH_A_PAIR_MS: Final = 2 * BOX_AGREES_MS
+"""A clock that is off by less is left alone: each setting takes two entries of the log."""
+
+EVENTS: Final[Mapping[int, EventType]] = MappingProxyType(
+    {
+        LogType.COMPARTMENT_OPENED: EventType.COMPARTMENT_OPENED,
+        LogType.COMPARTMENT_CLOSED: EventType.COMPARTMENT_CLOSED,
+        LogType.DOSE_TAKEN: EventType.DOSE_TAKEN,
+        LogType.DOSE_SKIPPED: EventType.DOSE_SKIPPED,
+        LogType.BUTTON_PRESSED: EventType.BUTTON_PRESSED,
+        LogType.LOW_BATTERY: EventType.LOW_BATTERY,
+        LogType.TAMPER: EventType.TAMPER,
+    }
+)
+CLOCK_ENTRIES: Final = frozenset({LogType.CLOCK_BEFORE, LogType.CLOCK_AFTER})
+
+log = logging.getLogger(__name__)
+
+
+async def read_box(visit: Visit) -> None:
+    """Read the log from the last committed entry on; then the battery, which says that the box was in contact until now.
+
+    The order matters: whoever hears of the contact has heard of every opening before it.
+    """
+    box = _Box(visit)
+    await visit.link.listen(LOG_ENTRY)
+    await box.access.listen()
+    await box.read_log()
+    await visit.read_battery()
+    await box.forget_committed()
+    await _obey_commands(visit)
+
+
+@dataclass(slots=True)
+class _Box:
+    """The log of a connected box. Keys are sequence numbers.
+
+    Entries are timed by the steps of the clock that follow them: so nothing is kept of a report that breaks off.
+    """
+
+    visit: Visit
+    access: RecordAccess = field(init=False)
+    reported: list[tuple[Packet, LogEntry]] = field(default_factory=list)
+    refused: list[Finding] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.access = RecordAccess(self.visit.link, self._take, KEY_SIZE)
+
+    async def read_log(self) -> None:
+        """Keep every entry since the last committed one, in real time."""
+        spool, name = self.visit.spool, self.visit.device.id
+        epoch = int(spool.fact(name, EPOCH) or 0)
+        committed = spool.committed(name, _stream(epoch))
+        if committed is not None and await self._began_anew(committed):
+            log.warning("the box's numbers began anew", extra={"device": name, "committed": committed})
+            epoch, committed = epoch + 1, None
+            spool.set_fact(name, EPOCH, str(epoch))
+            spool.set_fact(name, DELETED, "")
+        clock_ms = await self._set_clock()
+        now_ms = self.visit.now_ms()
+        self.reported, self.refused = [], []
+        await self.access.report_from((committed or 0) + 1)
+        self.visit.keep(self.refused)
+        if self.reported:
+            self.visit.keep_records(_stream(epoch), self._records(clock_ms, now_ms))
+            spool.cover(name, _stream(epoch), max(entry.sequence for _, entry in self.reported))
+
+    async def forget_committed(self) -> None:
+        """Have the box delete what the gateway's receipts cover: its log has room for what is to come."""
+        spool, name = self.visit.spool, self.visit.device.id
+        committed = spool.committed(name, _stream(int(spool.fact(name, EPOCH) or 0)))
+        deleted = int(spool.fact(name, DELETED) or 0)
+        if committed is None or committed <= deleted:
+            return
+        try:
+            await self.access.delete_up_to(committed)
+        except ProcedureError as error:
+            log.info("the box keeps its log", extra={"device": name, "cause": str(error)})
+            return
+        spool.set_fact(name, DELETED, str(committed))
+
+    async def _began_anew(self, committed: int) -> bool:
+        """Whether the last entry has a lower number than one that is committed: the box lost its memory."""
+        self.reported, self.refused = [], []
+        await self.access.report(Operator.LAST_RECORD)
+        return bool(self.reported) and self.reported[-1][1].sequence < committed
+
+    async def _set_clock(self) -> int | None:
+        """Set a clock that is off; return its reading, None when it cannot be told.
+
+        It is set before the log is read: the log then holds the step, and times come out the same for whoever reads it.
+        """
+        try:
+            clock_ms = decode_clock(await self.visit.link.read(CLOCK))
+            if abs(clock_ms - self.visit.now_ms()) < STEP_WORTH_A_PAIR_MS:
+                return clock_ms
+            await self.visit.link.write(CLOCK, encode_clock(self.visit.now_ms()))
+            log.info("a clock was set", extra={"device": self.visit.device.id, "clock_ms": clock_ms})
+            return decode_clock(await self.visit.link.read(CLOCK))
+        except PacketError as error:
+            log.warning("a clock cannot be read", extra={"device": self.visit.device.id, "cause": error.detail})
+            return None
+
+    def _take(self, packet: Packet) -> None:
+        if packet.characteristic != LOG_ENTRY:
+            return
+        try:
+            self.reported.append((packet, decode_log_entry(packet.value)))
+        except PacketError as error:
+            if unreadable := self.visit.refuse(packet, error):
+                self.refused.append(unreadable)
+
+    def _records(self, clock_ms: int | None, now_ms: int) -> list[Record]:
+        self.reported.sort(key=lambda pair: pair[1].sequence)
+        times = box_times([entry for _, entry in self.reported], clock_ms, now_ms)
+        return [
+            Record(entry.sequence, self._findings(packet, entry, time.at_ms))
+            for (packet, entry), time in zip(self.reported, times, strict=True)
+        ]
+
+    def _findings(self, packet: Packet, entry: LogEntry, at_ms: int) -> tuple[Finding, ...]:
+        if entry.type in CLOCK_ENTRIES:
+            return ()
+        kind = EVENTS.get(entry.type)
+        if kind is None:
+            unreadable = self.visit.refuse(packet, PacketError(f"Log Entry: type {entry.type} is not known"))
+            return (unreadable,) if unreadable else ()
+        count = entry.count if kind is EventType.DOSE_TAKEN else None
+        return (Happening(kind, at_ms, entry.compartment, count),)
+
+
+class _Remind(Struct):
+    compartment: Annotated[int, Meta(ge=1, le=255)] | None = None
+
+
+class _DoseLine(Struct):
+    compartment: int
+    minute: int
+    weekdays: list[int]
+
+
+class _SetSchedule(Struct):
+    revision: int
+    utc_offset_minutes: int
+    doses: list[_DoseLine]
+
+
+async def _obey_commands(visit: Visit) -> None:
+    """Tell the box what waits for it, each once; say how each went."""
+    for command in visit.spool.commands(visit.device.id, visit.now_ms()):
+        action = ACTIONS.get(command.type)
+        done = False
+        if action is not None:
+            try:
+                await action(visit, command)
+                done = True
+            except (RefusedError, msgspec.MsgspecError, ValueError) as error:
+                about = {"device": visit.device.id, "command": command.type, "cause": str(error)}
+                log.warning("a command was not done", extra=about)
+        visit.keep([Happening(EventType.COMMAND_DONE, visit.now_ms(), id=command.id, ok=done)])
+        visit.spool.finish_command(command.id)
+
+
+async def _remind(visit: Visit, command: Command) -> None:
+    wanted = msgspec.json.decode(command.body, type=_Remind)
+    await visit.link.write(PillBoxUuid.REMINDER, encode_reminder(wanted.compartment, ALL_SIGNALS, REMINDER_S))
+
+
+async def _set_schedule(visit: Visit, command: Command) -> None:
+    wanted = msgspec.json.decode(command.body, type=_SetSchedule)
+    doses = tuple(Dose(line.compartment, line.minute, frozenset(line.weekdays)) for line in wanted.doses)
+    schedule = Schedule(wanted.revision, wanted.utc_offset_minutes, doses)
+    await visit.link.write(PillBoxUuid.SCHEDULE, encode_schedule(schedule))
+
+
+async def _set_box_clock(visit: Visit, _command: Command) -> None:
+    """Set the clock to the time now: what the command says was now when it was sent."""
+    await visit.link.write(CLOCK, encode_clock(visit.now_ms()))
+
+
+ACTIONS: Final[Mapping[str, Callable[[Visit, Command], Awaitable[None]]]] = MappingProxyType(
+    {
+        CommandType.REMIND: _remind,
+        CommandType.SET_SCHEDULE: _set_schedule,
+        CommandType.SET_CLOCK: _set_box_clock,
+    }
+)
+
+
+def _stream(epoch: int) -> str:
+    return f"log {epoch}"

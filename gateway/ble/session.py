@@ -1,0 +1,148 @@
+"""The state machine of one device: connect, bond, read, follow, leave; every way it can end has a name."""
+
+import logging
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+from bleak.backends.device import BLEDevice
+
+from devices.errors import PacketError
+from devices.roster import RosterDevice
+from gateway.ble.link import (
+    BondError,
+    FloodedError,
+    Link,
+    LinkError,
+    LinkLostError,
+    Radio,
+    UnansweredError,
+    connected,
+)
+from gateway.ble.metrics import BleMetrics
+from gateway.ble.profiles import PROFILES
+from gateway.ble.spool import Spool, SpoolFullError
+from gateway.ble.visit import Visit
+
+BONDED: Final = "bonded"
+
+log = logging.getLogger(__name__)
+
+
+class Stage(StrEnum):
+    """Where a session is."""
+
+    AWAY = "away"
+    CONNECTING = "connecting"
+    BONDING = "bonding"
+    READING = "reading"
+
+
+class Outcome(StrEnum):
+    """How a visit ended."""
+
+    DONE = "done"
+    LOST = "lost"
+    UNANSWERED = "unanswered"
+    REFUSED = "refused"
+    """The device answered, but not as its profile says."""
+    NO_BOND = "no_bond"
+    FLOODED = "flooded"
+    UNREADABLE = "unreadable"
+    """What it had to say first could not be read."""
+    SPOOL_FULL = "spool_full"
+
+
+ENDINGS: Final[tuple[tuple[type[Exception], Outcome], ...]] = (
+    (LinkLostError, Outcome.LOST),
+    (UnansweredError, Outcome.UNANSWERED),
+    (BondError, Outcome.NO_BOND),
+    (FloodedError, Outcome.FLOODED),
+    (LinkError, Outcome.REFUSED),
+    (PacketError, Outcome.UNREADABLE),
+    (SpoolFullError, Outcome.SPOOL_FULL),
+)
+"""First match counts."""
+
+
+class Session:
+    """Everything this box does with one device; `visit` again and again."""
+
+    def __init__(
+        self,
+        device: RosterDevice,
+        radio: Radio,
+        spool: Spool,
+        now_ms: Callable[[], int],
+        metrics: BleMetrics,
+    ) -> None:
+        self.device = device
+        self.stage = Stage.AWAY
+        self._radio = radio
+        self._spool = spool
+        self._now_ms = now_ms
+        self._metrics = metrics
+        self.progressed = False
+        """Whether the last visit brought something, however it ended."""
+        self._visit: Visit | None = None
+        self._told_to_leave = False
+
+    def leave(self) -> None:
+        """Have the running visit come to its end; the device's link is wanted elsewhere."""
+        self._told_to_leave = True
+        if self._visit is not None:
+            self._visit.leave()
+
+    async def visit(self, found: BLEDevice) -> Outcome:
+        """Connect to the device and read it until it is read, lost, or somebody else wants the link."""
+        self._told_to_leave = self.progressed = False
+        try:
+            outcome = await self._once(found)
+            if outcome is Outcome.NO_BOND and self._spool.fact(self.device.id, BONDED) and not self._told_to_leave:
+                log.warning("the device has forgotten its bond; bonding anew", extra={"device": self.device.id})
+                self._spool.set_fact(self.device.id, BONDED, "")
+                outcome = await self._once(found)
+        finally:
+            self.stage = Stage.AWAY
+            self.progressed = self._visit is not None and self._visit.kept > 0
+            self._visit = None
+        self._metrics.visits.labels(self.device.model, outcome).inc()
+        return outcome
+
+    async def _once(self, found: BLEDevice) -> Outcome:
+        self.stage = Stage.CONNECTING
+        try:
+            async with connected(self._radio, found, self._now_ms) as link:
+                self._metrics.links.inc()
+                try:
+                    await self._serve(link)
+                finally:
+                    self._metrics.links.dec()
+        except tuple(kind for kind, _ in ENDINGS) as error:
+            outcome = next(outcome for kind, outcome in ENDINGS if isinstance(error, kind))
+            about = {"device": self.device.id, "stage": self.stage, "outcome": outcome, "cause": str(error)}
+            log.info("a visit ended early", extra=about)
+            return outcome
+        return Outcome.DONE
+
+    async def _serve(self, link: Link) -> None:
+        profile = PROFILES[self.device.model]
+        if profile.bonds_first:
+            self.stage = Stage.BONDING
+            await self._bond(link)
+        self.stage = Stage.READING
+        self._visit = Visit(self.device, link, self._spool, self._now_ms, self._metrics)
+        if self._told_to_leave:
+            self._visit.leave()
+        await profile.serve(self._visit)
+
+    async def _bond(self, link: Link) -> None:
+        try:
+            await link.bond()
+        except BondError:
+            # Keys that the other side does not accept are of no use: without them the next visit bonds anew.
+            await link.forget_bond()
+            raise
+        if not self._spool.fact(self.device.id, BONDED):
+            self._spool.set_fact(self.device.id, BONDED, "yes")
+            log.info("bonded", extra={"device": self.device.id})
