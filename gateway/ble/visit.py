@@ -19,6 +19,8 @@ from gateway.ble.spool import Spool, SpoolFullError
 BATTERY_LEVEL: Final = full_uuid(Characteristic.BATTERY_LEVEL)
 # A device that speaks nothing but garbage must not fill spool and quarantine; what is beyond is counted and logged.
 UNREADABLE_A_VISIT: Final = 32
+BATTERY: Final = "battery"
+BATTERY_EVERY_MS: Final = 60 * 60_000
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +83,8 @@ class Visit:
         log.warning("a packet cannot be read", extra=about)
         return Unreadable(packet.arrived_ms, name, packet.value, error.detail)
 
-    async def read_battery(self) -> None:
-        """Spool the battery level, where the device has one; also a sign that it was in contact now."""
+    async def read_battery(self, *, as_contact: bool = False) -> None:
+        """Spool the battery level where the device has one: when it changed, hourly, or as a sign of contact now."""
         if not self.link.has(BATTERY_LEVEL):
             return
         value = await self.link.read(BATTERY_LEVEL)
@@ -92,8 +94,11 @@ class Visit:
         except PacketError as error:
             refused = self.refuse(Packet(BATTERY_LEVEL, value, at_ms), error)
             self.keep([refused] if refused else [])
-        else:
+            return
+        told, _, told_ms = (self.spool.fact(self.device.id, BATTERY) or " 0").partition(" ")
+        if as_contact or told != str(level) or at_ms - int(told_ms) >= BATTERY_EVERY_MS:
             self.keep([Reading(Code.BATTERY, Unit.PERCENT, at_ms, level)])
+            self.spool.set_fact(self.device.id, BATTERY, f"{level} {at_ms}")
 
 
 def _short(uuid: str) -> str:

@@ -25,7 +25,7 @@ from gateway.ble.device_time import CgmStart, cgm_start
 from gateway.ble.findings import NO_FLAGS, Finding, Reading, Record
 from gateway.ble.link import LinkError, Packet, RefusedError
 from gateway.ble.record_access import RecordAccess
-from gateway.ble.visit import Visit
+from gateway.ble.visit import BATTERY_EVERY_MS, Visit
 
 MEASUREMENT: Final = full_uuid(Characteristic.CGM_MEASUREMENT)
 FEATURE: Final = full_uuid(Characteristic.CGM_FEATURE)
@@ -34,7 +34,6 @@ SESSION_START: Final = full_uuid(Characteristic.CGM_SESSION_START_TIME)
 
 START: Final = "cgm start"
 MINUTE_MS: Final = 60_000
-BATTERY_EVERY_MS: Final = 60 * MINUTE_MS
 LONGEST_SPACING: Final = 15
 """Minutes: sensors measure every 1 to 15. Records further apart have a gap between them."""
 AT_ONCE: Final = 256

@@ -67,7 +67,7 @@ async def read_box(visit: Visit) -> None:
     await visit.link.listen(LOG_ENTRY)
     await box.access.listen()
     await box.read_log()
-    await visit.read_battery()
+    await visit.read_battery(as_contact=True)
     await box.forget_committed()
     await _obey_commands(visit)
 

@@ -9,10 +9,9 @@ from devices.gatt.heart_rate import decode_heart_rate_measurement
 from gateway.ble.findings import Finding
 from gateway.ble.heart_beats import HeartStream, close, flush, hear
 from gateway.ble.link import Packet
-from gateway.ble.visit import Visit
+from gateway.ble.visit import BATTERY_EVERY_MS, Visit
 
 MEASUREMENT: Final = full_uuid(Characteristic.HEART_RATE_MEASUREMENT)
-BATTERY_EVERY_MS: Final = 60 * 60_000
 TELL_EVERY_S: Final = 60.0
 SILENT_S: Final = 300.0
 """A band that says nothing for so long is not worn, or stuck: the link is given to somebody else."""
