@@ -1,7 +1,7 @@
-"""A central for tests: finds a simulated device with bleak and collects what it says."""
+"""A bleak central for tests: finds a simulated device with bleak and collects what it says."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from bleak import BleakClient, BleakScanner
@@ -55,6 +55,13 @@ class Listener:
         await self.write(RACP, bytes.fromhex(request))
         return (await asyncio.wait_for(self.answers.get(), 5)).hex()
 
+    async def reported(self, uuid: str) -> list[bytes]:
+        """Return all stored records; later ones are added."""
+        heard = await self.listen(uuid)
+        await self.open_access()
+        assert await self.ask("0101") == "06000101"
+        return heard
+
 
 @asynccontextmanager
 async def listening(central: Central, device: Peripheral) -> AsyncIterator[Listener]:
@@ -66,5 +73,12 @@ async def listening(central: Central, device: Peripheral) -> AsyncIterator[Liste
 
 async def settle() -> None:
     """Let packets that are under way arrive."""
-    for _ in range(20):
+    for _ in range(40):
         await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something holds; TimeoutError after 5 s."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110  there is no event to wait for
+            await asyncio.sleep(0)
