@@ -37,6 +37,7 @@ _EARLY_MS: Final = 300.0
 _BACK_MS: Final = 10_000
 """Arrivals that lie this far before what was told: this box's own clock was set back."""
 _USUAL_PERIOD_MS: Final = 1000.0
+_SHORTEST_PERIOD_MS: Final = 200.0
 _RATES: Final = CODES[Code.HEART_RATE].units[Unit.PER_MIN]
 _INTERVALS: Final = CODES[Code.RR_INTERVAL].units[Unit.MS]
 
@@ -291,7 +292,7 @@ def _period(arrivals: Sequence[int]) -> float:
     if not gaps:
         return _USUAL_PERIOD_MS
     middle = median(gaps)
-    period = fmean([gap for gap in gaps if middle / 2 <= gap <= middle * 1.5] or [middle])
+    period = max(fmean([gap for gap in gaps if middle / 2 <= gap <= middle * 1.5] or [middle]), _SHORTEST_PERIOD_MS)
     # A timer of a second is meant to be one; the estimate would drift from it under jitter.
     return _USUAL_PERIOD_MS if abs(period / _USUAL_PERIOD_MS - 1) < 0.05 else period
 
