@@ -12,6 +12,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from deploy.extras import missing_extra
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -35,7 +37,10 @@ COMMANDS = {
     "stack": Command("stack", "stack", "The local TimescaleDB and Mosquitto: up, down, status, env."),
     "migrate": Command("migrate", "migrate", "Bring the database to the current schema."),
     "gateway": Command("gateway", "gateway", "The ingest process."),
-    "worker": Command("worker", "worker", "Deadlines, HRV nights, commands to devices; any number of them."),
+    "worker": Command(
+        "worker", "worker", "Deadlines, HRV nights, commands and rosters to devices; any number of them."
+    ),
+    "ble": Command("ble", "ble", "The edge box: reads Bluetooth devices for the gateway."),
     "api": Command("api", "api", "The HTTP API."),
     "simulate": Command("simulate", "simulate", "A fleet of simulated devices."),
     "replay": Command("replay", "replay", "Publish recorded readings over MQTT."),
@@ -102,6 +107,9 @@ def _placeholder() -> Callable[[], None]:
 
 def _expected_failure(error: Exception) -> tuple[int, str] | None:
     """Return exit code and sentence for what may happen to anybody; None for a defect, which deserves its traceback."""
+    if isinstance(error, ModuleNotFoundError):
+        sentence = missing_extra(error)
+        return (1, sentence) if sentence else None
     kinds = {
         ("deploy.settings", "SettingsError"): 2,
         ("deploy.stack.errors", "StackError"): 1,
@@ -109,6 +117,7 @@ def _expected_failure(error: Exception) -> tuple[int, str] | None:
         ("gateway.broker_accounts", "BrokerAccountError"): 1,
         ("psycopg", "OperationalError"): 1,
         ("aiomqtt", "MqttError"): 1,
+        ("gateway.ble.spool_file", "SpoolError"): 1,
     }
     for (module, kind), code in kinds.items():
         # A module that was never imported cannot have raised.

@@ -4,9 +4,9 @@ import asyncio
 
 import uvloop
 
+from deploy.broker import broker_address
 from deploy.logs import configure_logs
-from deploy.settings import BrokerSettings, Settings, SettingsError, load_settings
-from gateway.broker_address import Address, parse_url
+from deploy.settings import Settings, load_settings
 from gateway.main import GatewaySettings, run_gateway
 
 
@@ -24,11 +24,3 @@ def gateway() -> None:
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run_gateway(configured))
-
-
-def broker_address(settings: BrokerSettings) -> Address:
-    """Return the broker's address with its certificates loaded. Raises SettingsError."""
-    try:
-        return parse_url(settings.mqtt_url, str(settings.mqtt_ca_file) if settings.mqtt_ca_file else None)
-    except (ValueError, OSError) as error:
-        raise SettingsError(f"VIGIL_MQTT_URL: {error}") from error

@@ -2,14 +2,14 @@
 
 import asyncio
 
-from deploy.commands.gateway import broker_address
+from deploy.broker import broker_address
 from deploy.logs import configure_logs
 from deploy.settings import Settings, load_settings
 from gateway.worker import WorkerSettings, run_worker
 
 
 def worker() -> None:
-    """Settle doses whose time is over, assess HRV nights, send commands. Any number of workers may run."""
+    """Settle doses whose time is over, assess HRV nights, send commands and rosters. Any number of workers may run."""
     settings = load_settings(Settings)
     configure_logs(settings.log_level)
     asyncio.run(
