@@ -53,11 +53,6 @@ def readable(number: int | str, read: Read | bytes, *, encrypted: bool) -> Chara
     return characteristic(number, Properties.READ, read=read, encrypted=encrypted)
 
 
-def battery_service(level: Callable[[], int], *, encrypted: bool) -> Service:
-    """Return a Battery Service."""
-    return Service(uuid(0x180F), [readable(0x2A19, lambda: bytes([level()]), encrypted=encrypted)])
-
-
 def information_service(*, model: str, serial: str, firmware: str) -> Service:
     """Return a Device Information Service; who a device is it tells anybody."""
     texts = {0x2A29: "Vigil Simulated Devices", 0x2A24: model, 0x2A25: serial, 0x2A26: firmware}

@@ -1,6 +1,7 @@
 """What every simulated Bluetooth device has in common: clock, flash, advertising, one connection, faults, the truth."""
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
@@ -18,9 +19,10 @@ from firmware_sim.ble.device_clock import Calendar
 from firmware_sim.ble.gatt_table import (
     Properties,
     advertisement,
-    battery_service,
+    characteristic,
     information_service,
     scan_response,
+    uuid,
 )
 from firmware_sim.ble.memory import Memory
 from firmware_sim.ble.plan import BlePlan
@@ -28,6 +30,8 @@ from firmware_sim.ble.racp import RecordAccess
 from firmware_sim.ble.radio import RadioDevice, VirtualRadio
 from firmware_sim.ble.truth import Truth
 from firmware_sim.clock import WallMs
+
+log = logging.getLogger(__name__)
 
 NOTIFY, INDICATE = 0x01, 0x02
 """Bits of a CCCD."""
@@ -43,13 +47,15 @@ class Peripheral(ABC):
     model: ClassVar[DeviceModel]
     advertised: ClassVar[tuple[UUID, ...]]
     local_calendar: ClassVar[bool] = True
-    """Whether its calendar shows the wearer's local time (and does not say so), or UTC."""
+    """Whether its calendar shows local time (as it was in the wearer's zone at the start, and does not say so) or UTC."""
 
     def __init__(self, plan: BlePlan, wall_ms: WallMs, *, started_ms: int | None = None) -> None:
         """Switch the device on; it has been running since `started_ms` (true time), else since now."""
         self.plan = plan
         self.faults = replace(plan.faults)
         self.truth: list[Truth] = []
+        self.defects: list[BaseException] = []
+        """What went wrong in the simulator itself; empty, or a test fails."""
         self.memory = Memory(plan.capacity)
         self.rng = np.random.default_rng([*plan.seed, 90])
         self.started_ticks = wall_ms() if started_ms is None else started_ms
@@ -71,6 +77,9 @@ class Peripheral(ABC):
         self._stream: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._sending = asyncio.Lock()
+        level = Properties.READ | Properties.NOTIFY
+        self._battery = characteristic(0x2A19, level, read=lambda: bytes([self.battery()]), encrypted=plan.encrypted)
+        self._charge: int | None = None
 
     # What a kind of device adds
 
@@ -116,7 +125,7 @@ class Peripheral(ABC):
         """Power the radio on and advertise, now and after each connection."""
         services = [
             *self.services(),
-            battery_service(self.battery, encrypted=self.plan.encrypted),
+            Service(uuid(0x180F), [self._battery]),
             information_service(model=self.model, serial=self.plan.id, firmware=self.plan.firmware),
         ]
         self._device = await radio.device(
@@ -128,8 +137,8 @@ class Peripheral(ABC):
         )
         self._device.pairing_config_factory = lambda _: PairingConfig(delegate=_Bonding(self))
         self._device.on(Device.EVENT_CONNECTION, self._on_connection)
-        for characteristic in self.live():
-            characteristic.on(Characteristic.EVENT_SUBSCRIPTION, self._on_subscription)
+        for streamed in self.live():
+            streamed.on(Characteristic.EVENT_SUBSCRIPTION, self._on_subscription)
         await self.advertise()
 
     async def stop(self) -> None:
@@ -182,6 +191,14 @@ class Peripheral(ABC):
             connection, access = self._connection, self.access()
             if connection is not None and not (access and access.busy):
                 await self.send_live(connection)
+                await self._send_charge(connection)
+
+    async def _send_charge(self, connection: Connection) -> None:
+        """Notify the battery level when it has changed."""
+        charge = self.battery()
+        if charge != self._charge and self.subscribed(connection, self._battery):
+            self._charge = charge
+            await self.device.notify_subscriber(connection, self._battery, bytes([charge]))
 
     def wake(self) -> None:
         """Let a stream look at once whether there is something to send."""
@@ -219,10 +236,17 @@ class Peripheral(ABC):
         if characteristic.properties & Properties.NOTIFY:
             await self.device.notify_subscriber(connection, characteristic, packet)
         else:
-            await self.device.indicate_subscriber(connection, characteristic, packet)
+            await self.indicate(connection, characteristic, packet)
+
+    async def indicate(self, connection: Connection, characteristic: Characteristic[bytes], value: bytes) -> None:
+        """Indicate and wait for the confirmation; without one the link ends (Core Specification, vol. 3, part F, 3.3.3)."""
+        try:
+            await self.device.indicate_subscriber(connection, characteristic, value)
+        except TimeoutError:
+            self.lose_link()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Run something for as long as the link lasts; what goes wrong in it is the loop's to report."""
+        """Run something for as long as the link lasts."""
         task = asyncio.create_task(work, name=self.plan.id)
         self._tasks.add(task)
         task.add_done_callback(self._on_task_end)
@@ -231,12 +255,8 @@ class Peripheral(ABC):
     def _on_task_end(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            context = {
-                "message": f"defect of the simulated {self.plan.model} {self.plan.id}",
-                "exception": error,
-                "task": task,
-            }
-            task.get_loop().call_exception_handler(context)
+            self.defects.append(error)
+            log.error("defect of the simulated %s %s", self.plan.model, self.plan.id, exc_info=error)
 
     async def _end_tasks(self) -> None:
         tasks = list(self._tasks)

@@ -36,6 +36,9 @@ CLOCK_BEFORE, CLOCK_AFTER = 64, 65
 CLOCK_LOST_MS: Final = 0
 
 COMPARTMENTS: Final = 8
+LATEST_MS: Final = 253_402_300_799_999
+"""The end of the year 9999."""
+FARTHEST_ZONE_MINUTES: Final = 14 * 60
 MOST_DOSES: Final = 64
 COUNTS_PILLS, REMINDS, SCHEDULES = 0x01, 0x02, 0x04
 SMALLEST_STEP_MS: Final = 1_000
@@ -189,6 +192,8 @@ class PillboxPeripheral(Peripheral):
 
     def _write_clock(self, _connection: Connection, packet: bytes) -> None:
         (wanted,) = struct.unpack("<Q", _checked(packet, 10))
+        if wanted > LATEST_MS:
+            raise ATT_Error(OUT_OF_RANGE)
         self.catch_up()
         before = self.clock.now_ms()
         self.clock.set(wanted)
@@ -206,13 +211,13 @@ class PillboxPeripheral(Peripheral):
         revision, offset, count = struct.unpack("<HhB", packet[:5])
         body = _checked(packet, 7 + 4 * count)
         doses = tuple(ScheduledDose(*row) for row in struct.iter_unpack("<BHB", body[5:]))
-        if count > MOST_DOSES or not all(_possible(dose) for dose in doses):
+        if count > MOST_DOSES or abs(offset) > FARTHEST_ZONE_MINUTES or not all(_possible(dose) for dose in doses):
             raise ATT_Error(OUT_OF_RANGE)
         self.schedule = Schedule(revision, offset, doses)
 
     def _write_reminder(self, _connection: Connection, packet: bytes) -> None:
         compartment, signals, seconds = struct.unpack("<BBH", _checked(packet, 6))
-        if compartment > COMPARTMENTS or signals > 0x07:
+        if compartment > COMPARTMENTS:
             raise ATT_Error(OUT_OF_RANGE)
         self.catch_up()
         now = self.clock.ticks()
@@ -231,7 +236,7 @@ def _checked(packet: bytes, length: int) -> bytes:
 
 
 def _possible(dose: ScheduledDose) -> bool:
-    return 1 <= dose.compartment <= COMPARTMENTS and dose.minute < 24 * 60 and 0 < dose.weekdays < 0x80
+    return 1 <= dose.compartment <= COMPARTMENTS and dose.minute < 24 * 60 and bool(dose.weekdays & 0x7F)
 
 
 def _number(value: object) -> int:

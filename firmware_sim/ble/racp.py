@@ -63,6 +63,9 @@ CCCD_IMPROPERLY_CONFIGURED: Final = 0xFD
 PROCEDURE_IN_PROGRESS: Final = 0xFE
 """Common profile error codes (Core Specification Supplement, part B, 1.2)."""
 
+UNDER_WAY_S: Final = 0.005
+"""What was sent before a planned loss arrives, so that it happens at the same record each time."""
+
 KEY_FILTER: Final = 1
 """Filter type: sequence number in GLS and the pill box, time offset in CGMS."""
 
@@ -97,6 +100,9 @@ class Server(Protocol):
 
     async def send(self, connection: Connection, characteristic: Characteristic[bytes], packet: bytes) -> None:
         """Notify or indicate a measurement, spoiled if the faults say so."""
+
+    async def indicate(self, connection: Connection, characteristic: Characteristic[bytes], value: bytes) -> None:
+        """Indicate a value as it is."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run something for as long as the link lasts."""
@@ -175,6 +181,7 @@ class RecordAccess:
         """Send the records; return whether the link is still there."""
         for number, record in enumerate(records, 1):
             if self._server.faults.loses_link(number, self._server.rng):
+                await asyncio.sleep(UNDER_WAY_S)
                 self._server.lose_link()
                 return False
             for carrier, packet in zip(self._data, record.packets, strict=False):
@@ -188,7 +195,7 @@ class RecordAccess:
 
     async def _indicate(self, connection: Connection, answer: bytes) -> None:
         if not self._server.faults.withholds_response:
-            await connection.device.indicate_subscriber(connection, self.characteristic, answer)
+            await self._server.indicate(connection, self.characteristic, answer)
 
     def _select(self, request: bytes) -> tuple[OpCode, list[Stored]]:
         """Return what is asked for and the records it is about; Refused where it cannot be."""

@@ -69,6 +69,7 @@ async def listening(central: Central, device: Peripheral) -> AsyncIterator[Liste
     assert found is not None
     async with BleakClient(found, backend=central.client_backend) as client:
         yield Listener(client)
+    assert device.defects == []
 
 
 async def settle() -> None:

@@ -92,6 +92,8 @@ async def test_a_box_tells_at_once_and_keeps_its_clock_schedule_and_reminders(
         (SCHEDULE, with_crc(bytes.fromhex("010000000101a0057f")), 0xFF),
         (REMINDER, with_crc(bytes.fromhex("09001e00")), 0xFF),
         (REMINDER, bytes(6), 0x81),
+        (CLOCK, with_crc((253_402_300_800_000).to_bytes(8, "little")), 0xFF),
+        (SCHEDULE, with_crc(bytes.fromhex("0100490300")), 0xFF),
     ],
 )
 async def test_a_box_refuses_what_makes_no_sense(
