@@ -13,6 +13,7 @@ from api.settings import ApiSettings
 from deploy.cli import COMMANDS
 from deploy.settings import CommonSettings
 from devices.vocabulary import CODES, FLAG_NAMES, CommandType, DeviceModel, EventType, Reason
+from gateway.ble.metrics import BleMetrics
 from gateway.runtime.metrics import GatewayMetrics, WorkerMetrics
 from streaming.episodes import Rule, Severity
 
@@ -112,7 +113,7 @@ def test_every_rule_has_its_numbers_and_sources() -> None:
 
 
 def test_every_metric_is_described() -> None:
-    registries = (GatewayMetrics().registry, WorkerMetrics().registry, ApiMetrics().registry)
+    registries = (GatewayMetrics().registry, WorkerMetrics().registry, BleMetrics().registry, ApiMetrics().registry)
     families = [family for registry in registries for family in registry.collect()]
     names = {family.name + ("_total" if family.type == "counter" else "") for family in families} | set(_HELP)
     rows = re.findall(r"^\| (`vigil_[^|]+) \|", text("docs/operations.md"), flags=re.MULTILINE)
@@ -132,7 +133,7 @@ def logged_events() -> Iterator[tuple[str, str]]:
                     and node.func.attr != "debug"
                 ):
                     literals = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-                    yield literals[0], str(path.relative_to(ROOT))
+                    yield from ((event, str(path.relative_to(ROOT))) for event in literals[:1])
 
 
 def test_every_log_line_is_explained() -> None:
