@@ -76,11 +76,14 @@ class Collector:
         log.info("roster", extra={"devices": len(wanted), "unsupported": list(roster.unsupported)})
         self._look.set()
 
-    def hurry(self, device: str) -> None:
-        """Something waits to be told to the device: visit it as soon as it is heard."""
-        if device in self._standings:
-            self._standings[device] = replace(self._standings[device], urgent=True)
-            self._look.set()
+    def hurry(self, device: str, command: str) -> bool:
+        """Visit the device as soon as it is heard, for a command waits for it; False if nobody here can do that."""
+        session = self._sessions.get(device)
+        if session is None or command not in PROFILES[session.device.model].commands:
+            return False
+        self._standings[device] = replace(self._standings[device], urgent=True)
+        self._look.set()
+        return True
 
     async def run(self) -> None:
         """Scan and visit until cancelled; visits then put what they heard on disk and disconnect."""

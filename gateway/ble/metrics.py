@@ -1,5 +1,7 @@
 """The Prometheus metrics of an edge box."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
@@ -30,4 +32,11 @@ class BleMetrics:
             "vigil_ble_lost_findings", "Live findings that a full spool could not take", registry=self.registry
         )
         self.links = Gauge("vigil_ble_links", "Devices connected now", registry=self.registry)
+        self._spooled = Gauge("vigil_ble_spooled_messages", "Messages that wait for a receipt", registry=self.registry)
+        self._broker = Gauge("vigil_ble_broker_connected", "1 while the broker is connected", registry=self.registry)
         self.near = Gauge("vigil_ble_devices_near", "Devices heard lately, strangers included", registry=self.registry)
+
+    def watch(self, spooled: Callable[[], int], connected: Callable[[], bool]) -> None:
+        """Show what is asked for when the metrics are."""
+        self._spooled.set_function(spooled)
+        self._broker.set_function(lambda: float(connected()))

@@ -9,20 +9,21 @@ from devices.vocabulary import DeviceModel
 from gateway.ble.profiles.cgm import follow_glucose
 from gateway.ble.profiles.glucose_meter import read_meter
 from gateway.ble.profiles.measurements import BLOOD_PRESSURE, OXIMETER, SCALE, THERMOMETER
-from gateway.ble.profiles.pillbox import read_box
+from gateway.ble.profiles.pillbox import ACTIONS, read_box
 from gateway.ble.profiles.wristband import follow_heart
 from gateway.ble.visit import Visit
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How a model is read. `bonds_first`: before anything is read the link is encrypted.
-
-    The others are bonded when they ask for it: the platform answers an ATT error for want of encryption with pairing.
-    """
+    """How a model is read."""
 
     serve: Callable[[Visit], Awaitable[None]]
     bonds_first: bool
+    """Before anything is read the link is encrypted. The others are bonded when they ask for it: the platform answers
+    an ATT error for want of encryption with pairing."""
+    commands: frozenset[str] = frozenset()
+    """What it can be told to do."""
 
 
 PROFILES: Final[Mapping[DeviceModel, Profile]] = MappingProxyType(
@@ -30,7 +31,7 @@ PROFILES: Final[Mapping[DeviceModel, Profile]] = MappingProxyType(
         DeviceModel.WRISTBAND: Profile(follow_heart, bonds_first=False),
         DeviceModel.CGM: Profile(follow_glucose, bonds_first=True),
         DeviceModel.GLUCOSE_METER: Profile(read_meter, bonds_first=True),
-        DeviceModel.PILLBOX: Profile(read_box, bonds_first=True),
+        DeviceModel.PILLBOX: Profile(read_box, bonds_first=True, commands=frozenset(ACTIONS)),
         DeviceModel.BLOOD_PRESSURE: Profile(BLOOD_PRESSURE.serve, bonds_first=False),
         DeviceModel.THERMOMETER: Profile(THERMOMETER.serve, bonds_first=False),
         DeviceModel.SCALE: Profile(SCALE.serve, bonds_first=False),
