@@ -2,12 +2,12 @@
 
 What holds for every characteristic:
 
-- A field whose flag is set has to be there whole, and nothing may follow the last one. Profiles let a collector ignore
-  octets that it does not know, so that a later version can append some. We refuse them: a packet that is longer than
-  its flags say is as likely one whose flags were damaged, and would then be read as another, plausible one. A later
-  version shows itself in the quarantine, with its bytes, and gets its rows in the table.
-- A reserved flag that is set is ignored, as every profile asks. If it announces a field, octets are left over, and the
-  packet is refused by the rule above.
+- A field whose flag is set has to be there whole, and nothing may follow the last one. One could ignore what follows, so
+  as to read what a later version appends. We refuse it: a packet that is longer than its flags say is as likely one
+  whose flags were damaged, and would be read as another, plausible one. A later version shows itself in the quarantine,
+  with its bytes, and gets its rows in the table.
+- A reserved flag that is set is ignored, as profiles ask of a collector. If it announces a field, octets are left over,
+  and the packet is refused by the rule above.
 - Reserved bits of a status word are ignored. Reserved numbers of an enumeration stay plain numbers.
 """
 

@@ -87,6 +87,12 @@ def test_where_a_session_stands_to_utc() -> None:
     assert SessionStartTime(None, hour, None).utc_offset is None
 
 
+@pytest.mark.parametrize("quarters", [-48, 56])
+def test_zones_at_the_edge(quarters: int) -> None:
+    start = SessionStartTime(wall(2026, 3, 1), timedelta(minutes=15 * quarters), timedelta(0))
+    assert decode_session_start_time(encode_session_start_time(start, crc=False), crc=False) == start
+
+
 @pytest.mark.parametrize("zone_and_dst", ["39 00", "cf 00", "00 01", "00 fe"])
 def test_no_zone(zone_and_dst: str) -> None:
     with pytest.raises(PacketError, match="quarters"):

@@ -37,12 +37,21 @@ def test_octets_of_a_current_time() -> None:
     assert encode_current_time(wall(2026, 3, 1, 9, 30, 15, 999_999)).hex() == "ea070301091e0f07ff01"
 
 
+@pytest.mark.parametrize(("microsecond", "fractions"), [(0, 0), (3906, 0), (3907, 1), (500_000, 128), (996_094, 255)])
+def test_fractions_of_a_second(microsecond: int, fractions: int) -> None:
+    assert encode_current_time(wall(2026, 3, 1, 9, 30, 15, microsecond))[8] == fractions
+
+
+def test_the_calendar_begins() -> None:
+    assert decode_date_time(bytes.fromhex("2e060101000000")) == wall(1582, 1, 1)
+
+
 def test_the_unknown_time() -> None:
     assert encode_date_time(None) == bytes(7)
     assert decode_date_time(bytes(7)) is None
 
 
-@pytest.mark.parametrize("part", [(0, 3, 1), (2026, 0, 1), (2026, 3, 0), (0, 2, 29)])
+@pytest.mark.parametrize("part", [(0, 3, 1), (2026, 0, 1), (2026, 3, 0), (0, 2, 29), (0, 12, 31)])
 def test_one_unknown_part_makes_it_unknown(part: tuple[int, int, int]) -> None:
     year, month, day = part
     assert decode_date_time(year.to_bytes(2, "little") + bytes((month, day, 9, 30, 15))) is None

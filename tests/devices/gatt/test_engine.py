@@ -1,5 +1,7 @@
 """The engine's own promises: no memory to be bought, text, speed."""
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 
 from devices.errors import PacketError
@@ -33,6 +35,11 @@ def test_wide_words_of_flags_cannot_be_tables_of_names() -> None:
 def test_a_peer_that_counts_through_a_status_word_buys_no_memory() -> None:
     seen = {decode_spot_check(b"\x02" + bytes(4) + word.to_bytes(2, "little")).status for word in range(0x10000)}
     assert len(seen) == 2**11
+
+
+def test_values_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        decode_heart_rate_measurement(b"\0\x48").rate = 1  # type: ignore[misc]
 
 
 def test_battery_levels() -> None:

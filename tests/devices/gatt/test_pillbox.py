@@ -51,6 +51,12 @@ def test_any_schedule_there_and_back(schedule: Schedule) -> None:
     assert decode_schedule(octets) == schedule
 
 
+def test_a_schedule_has_up_to_sixty_four_doses() -> None:
+    full = Schedule(1, 0, (Dose(1, 0, EVERY_DAY),) * 64)
+    assert len(encode_schedule(full)) == 263
+    assert decode_schedule(encode_schedule(full)) == full
+
+
 @given(st.integers(0, LATEST_MS))
 def test_any_clock_there_and_back(now_ms: int) -> None:
     assert decode_clock(encode_clock(now_ms)) == now_ms
@@ -115,6 +121,8 @@ def log_entry(sequence: int, time_ms: int, *rest: int) -> LogEntry:
 
 
 def test_a_time_that_no_clock_shows_is_not_known() -> None:
+    assert log_entry(1, 0, 1, 1, 0, 0).time_ms is None
+    assert log_entry(1, 1, 1, 1, 0, 0).time_ms == 1
     assert log_entry(1, LATEST_MS, 1, 1, 0, 0).time_ms == LATEST_MS
     assert log_entry(1, LATEST_MS + 1, 1, 1, 0, 0).time_ms is None
     assert log_entry(1, 2**64 - 1, 1, 1, 0, 0).time_ms is None
