@@ -4,6 +4,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
@@ -35,6 +36,10 @@ log = logging.getLogger(__name__)
 
 NOTIFY, INDICATE = 0x01, 0x02
 """Bits of a CCCD."""
+
+
+class Unconfirmed(Exception):
+    """The link went before the central had confirmed an indication."""
 
 
 class Peripheral(ABC):
@@ -190,8 +195,9 @@ class Peripheral(ABC):
         async with self._sending:
             connection, access = self._connection, self.access()
             if connection is not None and not (access and access.busy):
-                await self.send_live(connection)
-                await self._send_charge(connection)
+                with suppress(Unconfirmed):
+                    await self.send_live(connection)
+                    await self._send_charge(connection)
 
     async def _send_charge(self, connection: Connection) -> None:
         """Notify the battery level when it has changed."""
@@ -239,11 +245,23 @@ class Peripheral(ABC):
             await self.indicate(connection, characteristic, packet)
 
     async def indicate(self, connection: Connection, characteristic: Characteristic[bytes], value: bytes) -> None:
-        """Indicate and wait for the confirmation; without one the link ends (Core Specification, vol. 3, part F, 3.3.3)."""
+        """Indicate and wait for the confirmation; Unconfirmed if the link goes first.
+
+        A central that never confirms is left (Core Specification, volume 3, part F, 3.3.3).
+        """
+        confirmed = asyncio.ensure_future(self.device.indicate_subscriber(connection, characteristic, value))
+        gone = asyncio.ensure_future(self.idle.wait())
         try:
-            await self.device.indicate_subscriber(connection, characteristic, value)
+            done, _ = await asyncio.wait({confirmed, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if confirmed not in done:
+                raise Unconfirmed
+            confirmed.result()
         except TimeoutError:
             self.lose_link()
+            raise Unconfirmed from None
+        finally:
+            confirmed.cancel()
+            gone.cancel()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run something for as long as the link lasts."""
@@ -254,7 +272,8 @@ class Peripheral(ABC):
 
     def _on_task_end(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, Unconfirmed):
             self.defects.append(error)
             log.error("defect of the simulated %s %s", self.plan.model, self.plan.id, exc_info=error)
 

@@ -132,6 +132,8 @@ class RecordAccess:
         self._number = {2: "H", 4: "I"}[width]
         self._procedures = procedures
         self._procedure: asyncio.Task[None] | None = None
+        self._answering = False
+        """Only the confirmation of the last answer is awaited: the central may ask again as soon as it has it."""
         self.characteristic = characteristic(
             RECORD_ACCESS, Properties.WRITE | Properties.INDICATE, write=self._request, encrypted=encrypted
         )
@@ -146,17 +148,17 @@ class RecordAccess:
         if not self._server.subscribed(connection, self.characteristic):
             raise ATT_Error(CCCD_IMPROPERLY_CONFIGURED)
         if request[:1] == bytes([OpCode.ABORT]):
-            if self._procedure is not None:
-                self._procedure.cancel()
             valid = request[1:] == bytes([Operator.NULL])
-            self._server.spawn(
-                self._respond(connection, request, Response.SUCCESS if valid else Response.INVALID_OPERATOR)
-            )
+            if valid and self._procedure is not None:
+                self._procedure.cancel()
+            outcome = Response.SUCCESS if valid else Response.INVALID_OPERATOR
+            self._server.spawn(self._respond(connection, request, outcome))
             return
-        if self.busy:
+        if self.busy and not self._answering:
             raise ATT_Error(PROCEDURE_IN_PROGRESS)
         if request[:1] == bytes([OpCode.REPORT]) and not self._server.subscribed(connection, self._data[0]):
             raise ATT_Error(CCCD_IMPROPERLY_CONFIGURED)
+        self._answering = False
         self._procedure = self._server.spawn(self._run(connection, request))
         self._procedure.add_done_callback(lambda _: self._server.wake())
 
@@ -195,6 +197,7 @@ class RecordAccess:
 
     async def _indicate(self, connection: Connection, answer: bytes) -> None:
         if not self._server.faults.withholds_response:
+            self._answering = True
             await self._server.indicate(connection, self.characteristic, answer)
 
     def _select(self, request: bytes) -> tuple[OpCode, list[Stored]]:

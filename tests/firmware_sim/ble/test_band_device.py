@@ -77,3 +77,20 @@ async def test_a_band_that_is_taken_off_says_so(radio: VirtualRadio, central: Ce
         await settle()
     assert [packet.hex() for packet in heard] == ["0400"]
     assert [(one.value, one.flags) for one in measured(band, Code.HEART_RATE)] == [(None, Flag.OFF_BODY)]
+
+
+async def test_a_band_tells_its_charge_when_it_has_changed(radio: VirtualRadio, central: Central) -> None:
+    wall = Wall()
+    band = WristbandPeripheral(plan_of(DeviceModel.WRISTBAND), wall)
+    await band.start(radio)
+    async with listening(central, band) as listener:
+        await listener.listen("2a37")
+        levels = await listener.listen("2a19")
+        for _ in range(3 * 60):
+            wall.at_ms += MINUTE_MS
+            await band.tick()
+        await settle()
+    told = [level[0] for level in levels]
+    assert told == sorted(set(told), reverse=True)
+    assert len(told) in {2, 3}
+    assert told[-1] == Wristband((1, 0), BODY).battery(wall())

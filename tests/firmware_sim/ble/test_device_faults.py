@@ -208,3 +208,25 @@ async def test_a_meter_without_power_begins_in_2000(radio: VirtualRadio, central
     meter.lose_power()
     async with listening(central, meter) as listener:
         assert (await listener.read("2a2b"))[:7].hex() == "d0070101000000"
+
+
+async def test_a_central_that_confirms_nothing_is_left(
+    radio: VirtualRadio, central: Central, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bumble.gatt_server.GATT_REQUEST_TIMEOUT", 0.05)
+    wall = Wall()
+    cuff = peripheral(plan_of(DeviceModel.BLOOD_PRESSURE), wall, started_ms=wall() - 2 * DAY_MS)
+    await cuff.start(radio)
+    async with listening(central, cuff) as listener:
+        cuff.catch_up()
+        kept = len(cuff.memory)
+        heard = await listener.listen("2a35")
+        radio.devices[0].controller.muted = True
+        await until(cuff.idle.is_set)
+        radio.devices[0].controller.muted = False
+        arrived = len(heard)
+    assert len(cuff.memory) >= kept - arrived > 0
+    async with listening(central, cuff) as listener:
+        again = await listener.listen("2a35")
+        await until(lambda: len(cuff.memory) == 0)
+    assert len(set(heard) | set(again)) == kept
