@@ -292,9 +292,7 @@ def _period(arrivals: Sequence[int]) -> float:
     if not gaps:
         return _USUAL_PERIOD_MS
     middle = median(gaps)
-    period = max(fmean([gap for gap in gaps if middle / 2 <= gap <= middle * 1.5] or [middle]), _SHORTEST_PERIOD_MS)
-    # A timer of a second is meant to be one; the estimate would drift from it under jitter.
-    return _USUAL_PERIOD_MS if abs(period / _USUAL_PERIOD_MS - 1) < 0.05 else period
+    return max(fmean([gap for gap in gaps if middle / 2 <= gap <= middle * 1.5] or [middle]), _SHORTEST_PERIOD_MS)
 
 
 def _lags(heard: Sequence[Heard], begun_ms: float) -> list[float]:

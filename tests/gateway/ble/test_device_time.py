@@ -270,6 +270,14 @@ def test_a_session_keeps_its_start_while_the_sensor_drifts() -> None:
         assert cgm_start(shown(STARTED), CET, minutes, now) == CgmStart(STARTED, should_write=False)
 
 
+def test_a_long_session_may_drift_further() -> None:
+    """A hundred days at 90 ppm are 13 minutes."""
+    now = STARTED + 100 * DAY
+    minutes = int(100 * DAY * (1 + 90e-6)) // MINUTE
+    assert cgm_start(shown(STARTED), CET, minutes, now) == CgmStart(STARTED, should_write=False)
+    assert cgm_start(shown(STARTED), CET, minutes + 5, now).should_write
+
+
 def test_a_start_once_found_stays_until_another_session() -> None:
     held, _ = cgm_start(None, None, 0, STARTED)
     for now in range(STARTED, STARTED + 14 * DAY, 7 * HOUR + 13_000):
@@ -412,6 +420,24 @@ def test_a_pair_that_is_missing_shows_by_the_order_of_time() -> None:
     box.log[0] = LogEntry(1, NOW + 3 * HOUR, LogType.COMPARTMENT_OPENED, None, 0)
     del box.log[1:3]
     assert box.read() == [(NOW + 3 * HOUR, TimeSource.UNKNOWN), (NOW + 2 * HOUR, TimeSource.UTC)]
+
+
+def test_a_pair_that_is_missing_before_a_reset_clock_leaves_older_stamps_as_they_are() -> None:
+    box = Box(NOW)
+    box.open()
+    box.now += HOUR
+    box.lose()
+    box.now += HOUR
+    box.open()
+    del box.log[1:3]
+    assert box.read() == [(NOW, TimeSource.BEFORE_JUMP), (NOW + 2 * HOUR, TimeSource.SHIFTED)]
+
+
+@pytest.mark.parametrize("ahead", [-1999, 0, 1999])
+def test_a_clock_that_is_off_by_less_than_two_seconds_is_right(ahead: int) -> None:
+    box = Box(NOW, ahead)
+    box.open()
+    assert box.read() == [(NOW + ahead, TimeSource.UTC)]
 
 
 def test_deleted_entries_are_not_missed() -> None:
