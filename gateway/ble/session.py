@@ -22,7 +22,7 @@ from gateway.ble.link import (
 from gateway.ble.metrics import BleMetrics
 from gateway.ble.profiles import PROFILES
 from gateway.ble.spool import Spool, SpoolFullError
-from gateway.ble.visit import Visit
+from gateway.ble.visit import Carried, Visit
 
 BONDED: Final = "bonded"
 
@@ -84,6 +84,7 @@ class Session:
         self._metrics = metrics
         self.progressed = False
         """Whether the last visit brought something, however it ended."""
+        self._carried = Carried()
         self._visit: Visit | None = None
         self._told_to_leave = False
 
@@ -131,7 +132,7 @@ class Session:
             self.stage = Stage.BONDING
             await self._bond(link)
         self.stage = Stage.READING
-        self._visit = Visit(self.device, link, self._spool, self._now_ms, self._metrics)
+        self._visit = Visit(self.device, link, self._spool, self._now_ms, self._metrics, self._carried)
         if self._told_to_leave:
             self._visit.leave()
         await profile.serve(self._visit)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -12,6 +12,7 @@ from devices.gatt.battery import decode_battery_level
 from devices.roster import RosterDevice
 from devices.vocabulary import Code, Unit
 from gateway.ble.findings import Finding, Reading, Record, Unreadable
+from gateway.ble.heart_beats import HeartStream
 from gateway.ble.link import Link, Packet
 from gateway.ble.metrics import BleMetrics
 from gateway.ble.spool import Spool, SpoolFullError
@@ -26,6 +27,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
+class Carried:
+    """What one visit to a device hands on to the next, for as long as the program runs."""
+
+    heart: HeartStream = field(default_factory=HeartStream)
+    """So that beats keep their order over a reconnect, and none is told twice."""
+
+
+@dataclass(slots=True)
 class Visit:
     """What a profile works with between connecting and leaving. Times are ms since the Unix epoch."""
 
@@ -34,6 +43,7 @@ class Visit:
     spool: Spool
     now_ms: Callable[[], int]
     metrics: BleMetrics
+    carried: Carried = field(default_factory=Carried)
     leaving: bool = False
     """Another device waits for the link: finish what you are at, and return."""
     kept: int = 0

@@ -138,7 +138,7 @@ async def test_tokens_that_are_not_good_are_refused(stranger: httpx.AsyncClient)
         forged(exp=10**30),
         jwt.encode(claims, "k" * 32, algorithm="HS256"),
         jwt.encode(claims, SECRET, algorithm="HS384"),
-        jwt.encode(claims, None, algorithm="none"),
+        jwt.encode(claims, "", algorithm="none"),
     ):
         response = await stranger.get("/api/v1/patients", headers={"Authorization": f"Bearer {token}"})
         is_problem(response, 401)

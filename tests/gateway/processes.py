@@ -1,4 +1,4 @@
-"""`vigil gateway` as a real process: started, killed, stopped, and read by its log."""
+"""The programs as real processes: started, killed, stopped, and read by their logs."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from deploy.stack.processes import before_exec
 from gateway.runtime import clock
@@ -30,19 +30,21 @@ async def until(condition: Any, *, within_s: float = PATIENCE_S, every_s: float 
         await asyncio.sleep(every_s)
 
 
-class GatewayProcess:
-    """One gateway at a time; `start` after `kill` or `stop` starts another one, on the same log."""
+class VigilProcess:
+    """`vigil <command>`, one at a time; `start` after `kill` or `stop` starts another one, on the same log.
 
-    def __init__(self, folder: Path, database_url: str, mqtt_url: str, **settings: str) -> None:
+    `ready`: what it says once it works.
+    """
+
+    def __init__(self, folder: Path, command: str, ready: str, **settings: str) -> None:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("VIGIL_")},
-            "VIGIL_DATABASE_URL": database_url,
-            "VIGIL_MQTT_URL": mqtt_url,
-            "VIGIL_RECEIPT_INTERVAL_SECONDS": "0.3",
             **{f"VIGIL_{name.upper()}": value for name, value in settings.items()},
         }
         self._folder = folder
-        self.log_file = folder / f"gateway-{len(list(folder.glob('gateway-*')))}.log"
+        self._command = command
+        self._ready = ready
+        self.log_file = folder / f"{command}-{len(list(folder.glob(f'{command}-*')))}.log"
         self.log_file.touch()
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -55,7 +57,7 @@ class GatewayProcess:
         assert not self.running
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [VIGIL, "gateway"],
+                [VIGIL, self._command],
                 env=self.environment,
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
@@ -64,18 +66,18 @@ class GatewayProcess:
                 preexec_fn=before_exec(signal.SIGKILL),  # noqa: PLW1509 - two system calls
             )
 
-    async def start(self) -> "GatewayProcess":
-        """Start and wait until it is connected to the broker."""
-        seen = self.count(CONNECTED)
+    async def start(self) -> Self:
+        """Start and wait until it works."""
+        seen = self.count(self._ready)
         self.launch()
-        await self.until_said(CONNECTED, times=seen + 1)
+        await self.until_said(self._ready, times=seen + 1)
         return self
 
     async def until_said(self, event: str, times: int = 1, within_s: float = PATIENCE_S) -> dict[str, Any]:
         """Wait for a line of the log and return the last one of its kind; fails at once if the process has ended."""
         deadline = clock.monotonic() + within_s
         while self.count(event) < times:
-            assert self.running, f"the gateway ended:\n{self.log_file.read_text()[-4000:]}"
+            assert self.running, f"vigil {self._command} ended:\n{self.log_file.read_text()[-4000:]}"
             assert clock.monotonic() < deadline, f"never said {event!r}:\n{self.log_file.read_text()[-4000:]}"
             await asyncio.sleep(0.02)
         return next(line for line in reversed(self.log()) if line.get("event") == event)
@@ -105,6 +107,14 @@ class GatewayProcess:
             self.process.kill()
             self.process.wait()
             raise
+
+
+class GatewayProcess(VigilProcess):
+    """`vigil gateway`, with receipts that do not keep a test waiting."""
+
+    def __init__(self, folder: Path, database_url: str, mqtt_url: str, **settings: str) -> None:
+        given = {"receipt_interval_seconds": "0.3", **settings}
+        super().__init__(folder, "gateway", CONNECTED, database_url=database_url, mqtt_url=mqtt_url, **given)
 
 
 def _line(text: str) -> dict[str, Any]:

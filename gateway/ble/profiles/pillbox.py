@@ -39,8 +39,6 @@ EPOCH: Final = "log epoch"
 DELETED: Final = "log deleted"
 REMINDER_S: Final = 60
 ALL_SIGNALS: Final = Signal.LIGHT | Signal.SOUND | Signal.VIBRATION
-STEP_WORTH_A_PAIR_MS: Final = 2 * BOX_AGREES_MS
-"""A clock that is off by less is left alone: each setting takes two entries of the log."""
 
 EVENTS: Final[Mapping[int, EventType]] = MappingProxyType(
     {
@@ -97,8 +95,7 @@ class _Box:
             epoch, committed = epoch + 1, None
             spool.set_fact(name, EPOCH, str(epoch))
             spool.set_fact(name, DELETED, "")
-        clock_ms = await self._set_clock()
-        now_ms = self.visit.now_ms()
+        clock_ms, now_ms = await self._set_clock()
         self.reported, self.refused = [], []
         await self.access.report_from((committed or 0) + 1)
         self.visit.keep(self.refused)
@@ -126,21 +123,25 @@ class _Box:
         await self.access.report(Operator.LAST_RECORD)
         return bool(self.reported) and self.reported[-1][1].sequence < committed
 
-    async def _set_clock(self) -> int | None:
-        """Set a clock that is off; return its reading, None when it cannot be told.
+    async def _set_clock(self) -> tuple[int | None, int]:
+        """Set a clock that is off; return its reading, None when it cannot be told, and when it was read.
 
         It is set before the log is read: the log then holds the step, and times come out the same for whoever reads it.
         """
         try:
-            clock_ms = decode_clock(await self.visit.link.read(CLOCK))
-            if abs(clock_ms - self.visit.now_ms()) < STEP_WORTH_A_PAIR_MS:
-                return clock_ms
-            await self.visit.link.write(CLOCK, encode_clock(self.visit.now_ms()))
-            log.info("a clock was set", extra={"device": self.visit.device.id, "clock_ms": clock_ms})
-            return decode_clock(await self.visit.link.read(CLOCK))
+            clock_ms, now_ms = await self._read_clock()
+            if abs(clock_ms - now_ms) >= BOX_AGREES_MS:
+                await self.visit.link.write(CLOCK, encode_clock(self.visit.now_ms()))
+                log.info("a clock was set", extra={"device": self.visit.device.id, "clock_ms": clock_ms})
+                clock_ms, now_ms = await self._read_clock()
         except PacketError as error:
             log.warning("a clock cannot be read", extra={"device": self.visit.device.id, "cause": error.detail})
-            return None
+            return None, self.visit.now_ms()
+        return clock_ms, now_ms
+
+    async def _read_clock(self) -> tuple[int, int]:
+        value = await self.visit.link.read(CLOCK)
+        return decode_clock(value), self.visit.now_ms()
 
     def _take(self, packet: Packet) -> None:
         if packet.characteristic != LOG_ENTRY:

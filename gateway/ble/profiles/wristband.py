@@ -7,7 +7,7 @@ from devices.errors import PacketError
 from devices.gatt.assigned import Characteristic, full_uuid
 from devices.gatt.heart_rate import decode_heart_rate_measurement
 from gateway.ble.findings import Finding
-from gateway.ble.heart_beats import HeartStream, close, flush, hear
+from gateway.ble.heart_beats import close, flush, hear
 from gateway.ble.link import Packet
 from gateway.ble.visit import BATTERY_EVERY_MS, Visit
 
@@ -47,7 +47,7 @@ class _Heart:
 
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
-        self._stream = HeartStream()
+        self._stream = visit.carried.heart
 
     def hear(self, packet: Packet) -> None:
         try:
@@ -66,7 +66,7 @@ class _Heart:
         self._keep(findings)
 
     def close(self) -> None:
-        self._stream, findings = close(self._stream)
+        self._visit.carried.heart, findings = close(self._stream)
         self._keep(findings)
 
     def _keep(self, findings: tuple[Finding, ...]) -> None:
