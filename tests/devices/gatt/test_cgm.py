@@ -54,7 +54,9 @@ def test_a_crc_without_a_promise_is_refused() -> None:
 
 
 def test_more_than_a_value_holds_is_refused() -> None:
-    assert len(decode_cgm_measurements(GOOD * 85, crc=False)) == 85
+    full = GOOD * 84 + bytes.fromhex("080178001e000000")
+    assert len(full) == 512
+    assert len(decode_cgm_measurements(full, crc=False)) == 85
     with pytest.raises(PacketError, match="at most"):
         decode_cgm_measurements(GOOD * 86, crc=False)
 

@@ -8,6 +8,7 @@ from devices.errors import PacketError
 from devices.gatt import blood_pressure, cgm, clock, glucose, heart_rate, oximeter, pillbox, record_access
 from devices.gatt import thermometer as heat
 from devices.gatt import weight as scale
+from devices.vocabulary import Unit
 from tests.devices.gatt.vectors import CGM_PLAIN, Decoder
 
 # Octets with no flag set, and what each flag adds.
@@ -32,9 +33,9 @@ LENGTHS: dict[str, tuple[Decoder, int, dict[int, int]]] = {
 
 @pytest.mark.parametrize("name", LENGTHS)
 def test_every_combination_of_flags_has_one_length(name: str) -> None:
-    decode, least, added = LENGTHS[name]
+    decode, least, _ = LENGTHS[name]
     for flags in range(0x100):
-        right = least + sum(octets for flag, octets in added.items() if flags & flag)
+        right = least + rest(name, flags)
         lengths = [length for length in range(1, right + 9) if taken(decode, bytes((flags,)) + bytes(length - 1))]
         repeats = name == "heart rate" and flags & 0x10
         assert lengths == (list(range(right, right + 9, 2)) if repeats else [right]), hex(flags)
@@ -62,6 +63,23 @@ def test_contact(others: int) -> None:
     for flags, contact in says.items():
         packet = bytes((flags | others,)) + bytes(1 + (others & 1) + (2 if others & 8 else 0))
         assert heart_rate.decode_heart_rate_measurement(packet).contact is contact
+
+
+def test_what_flags_say_by_themselves() -> None:
+    for flags in range(0x20):
+        measured = glucose.decode_glucose_measurement(zeros("glucose", flags))
+        assert measured.context_follows is bool(flags & 0x10)
+        assert measured.unit is ((Unit.MMOL_L if flags & 0x04 else Unit.MG_DL) if flags & 0x02 else None)
+        spot = oximeter.decode_spot_check(zeros("spot-check", flags))
+        assert spot.clock_not_set is bool(flags & 0x10)
+
+
+def zeros(name: str, flags: int) -> bytes:
+    return bytes((flags,)) + bytes(LENGTHS[name][1] - 1 + rest(name, flags))
+
+
+def rest(name: str, flags: int) -> int:
+    return sum(octets for flag, octets in LENGTHS[name][2].items() if flags & flag)
 
 
 # The first number that has a name, and the names from there on; of bits the place of the first one.
