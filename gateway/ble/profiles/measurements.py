@@ -4,11 +4,11 @@ They have no numbered records: a measurement is indicated when it is made or at 
 forget it once the indication is confirmed. It is on our disk before anything else is done with it.
 """
 
-import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any, Final
 
 from devices.errors import PacketError
@@ -28,7 +28,7 @@ from devices.gatt.thermometer import TemperatureMeasurement, decode_temperature_
 from devices.gatt.weight import WeightMeasurement, decode_weight_measurement
 from devices.vocabulary import Code, Flag, Unit
 from gateway.ble.device_time import WallClock, wall_times
-from gateway.ble.findings import NO_FLAGS, Finding, Reading, Unreadable
+from gateway.ble.findings import NO_FLAGS, Finding, Reading, Record, Unreadable
 from gateway.ble.link import Packet
 from gateway.ble.profiles.device_clock import read_clock, set_clock
 from gateway.ble.record_access import CONTROL_POINT, ProcedureError, RecordAccess
@@ -40,8 +40,8 @@ QUIET_S: Final = 5.0
 RUNNING: Final = full_uuid(Characteristic.PLX_CONTINUOUS_MEASUREMENT)
 """Comes about once a second while the finger is in: told a minute at a time, on whole seconds."""
 RUNNING_AT_ONCE: Final = 120
-
-log = logging.getLogger(__name__)
+STORED: Final = "stored"
+"""The stream of what a device reports again at each visit. It is never covered, for the keys do not rise."""
 
 Value = tuple[Code, Unit, Medical | None]
 
@@ -56,8 +56,16 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """How the packets of one characteristic are decoded, and what they tell."""
+
+    decode: Callable[[bytes], Any]
+    tell: Callable[[Any], Told]
+
+
+@dataclass(frozen=True, slots=True)
 class Measuring:
-    """A kind of device: for each of its characteristics, how a packet is decoded and what it tells."""
+    """A kind of device: the characteristics by which it measures."""
 
     characteristics: tuple[tuple[Characteristic, Callable[[bytes], Any], Callable[[Any], Told]], ...]
 
@@ -65,61 +73,101 @@ class Measuring:
         """Listen until the device has no more to tell, then leave it with the right time."""
         clock = await read_clock(visit)
         await visit.read_battery()
-        tables = {full_uuid(number): (decode, tell) for number, decode, tell in self.characteristics}
-        for uuid in tables:
+        kinds = {full_uuid(number): Kind(decode, tell) for number, decode, tell in self.characteristics}
+        for uuid in kinds:
             if visit.link.has(uuid):
                 await visit.link.listen(uuid)
-
-        running: list[Finding] = []
-
-        def take(packet: Packet) -> None:
-            if packet.characteristic not in tables:
-                return
-            findings = _findings(visit, packet, clock, *tables[packet.characteristic])
-            if packet.characteristic != RUNNING:
-                visit.keep(findings)
-                return
-            if not running or not findings or findings[-1].at_ms > running[-1].at_ms:
-                running.extend(findings)  # the first of a second counts
-            if len(running) >= RUNNING_AT_ONCE:
-                visit.keep(running)
-                running.clear()
-
+        hearing = _Hearing(visit, clock, kinds)
         try:
             if visit.link.has(CONTROL_POINT):
-                await _report_stored(visit, take)
-            while not visit.leaving and (packet := await visit.link.next_packet(QUIET_S)) is not None:
-                take(packet)
+                await hearing.report_stored()
+            await hearing.listen()
         finally:
-            visit.keep(running)
+            visit.keep(hearing.running)
         await set_clock(visit)
 
 
-async def _report_stored(visit: Visit, take: Callable[[Packet], None]) -> None:
-    """Have stored measurements reported. They have no numbers: all are told each time, the gateway knows those it has."""
-    access = RecordAccess(visit.link, take)
-    await access.listen()
-    with suppress(ProcedureError):
-        await access.report(Operator.ALL_RECORDS)
+@dataclass(slots=True)
+class _Hearing:
+    """What a connected device tells, on its way to the spool."""
+
+    visit: Visit
+    clock: WallClock
+    kinds: Mapping[str, Kind]
+    running: list[Finding] = field(default_factory=list)
+    """Of the continuous measurement, not on disk yet."""
+    stored: list[Record] = field(default_factory=list)
+
+    async def listen(self) -> None:
+        """Take what comes until nothing is told for a while, or the link is wanted elsewhere."""
+        told_ms = self.visit.now_ms()
+        while not self.visit.leaving and (packet := await self.visit.link.next_packet(QUIET_S)) is not None:
+            if self._take(packet):
+                told_ms = packet.arrived_ms
+            elif packet.arrived_ms - told_ms >= QUIET_S * 1000:
+                return  # it goes on without a number: no finger is in it
+
+    async def report_stored(self) -> None:
+        """Have stored measurements reported. They have no numbers: the device reports all of them each time."""
+        access = RecordAccess(self.visit.link, self._take_stored)
+        await access.listen()
+        try:
+            with suppress(ProcedureError):
+                await access.report(Operator.ALL_RECORDS)
+        finally:
+            self.visit.keep_records(STORED, self.stored)
+
+    def _take(self, packet: Packet) -> bool:
+        """Keep what a packet tells; return whether it told anything."""
+        if (kind := self.kinds.get(packet.characteristic)) is None:
+            return False
+        findings = self._findings(packet, kind, packet.arrived_ms)
+        if packet.characteristic != RUNNING:
+            self.visit.keep(findings)
+        elif not self.running or not findings or findings[-1].at_ms > self.running[-1].at_ms:
+            self.running.extend(findings)  # the first of a second counts
+        if len(self.running) >= RUNNING_AT_ONCE:
+            self.visit.keep(self.running)
+            self.running.clear()
+        return bool(findings)
+
+    def _take_stored(self, packet: Packet) -> None:
+        """Take a record that was measured some time ago: without a stamp nobody knows when."""
+        kind = self.kinds.get(packet.characteristic)
+        if kind is None or packet.characteristic == RUNNING:
+            self._take(packet)
+        else:
+            self.stored.append(Record(_identity(packet), tuple(self._findings(packet, kind, None))))
+
+    def _findings(self, packet: Packet, kind: Kind, unstamped_ms: int | None) -> list[Finding]:
+        """Return what a packet tells; `unstamped_ms` is the time of what has no stamp."""
+        try:
+            told = kind.tell(kind.decode(packet.value))
+            at_ms = self._time(packet, told, unstamped_ms)
+        except PacketError as error:
+            refused: Unreadable | None = self.visit.refuse(packet, error)
+            return [refused] if refused else []
+        readings = [Reading(code, unit, at_ms, _number(value), told.flags) for code, unit, value in told.values]
+        return [one for one in readings if packet.characteristic != RUNNING or one.value is not None]
+
+    def _time(self, packet: Packet, told: Told, unstamped_ms: int | None) -> int:
+        """Return when a measurement was made. Raises PacketError where nobody can know."""
+        if packet.characteristic == RUNNING:
+            return packet.arrived_ms // 1000 * 1000
+        if told.stamp is not None:
+            return wall_times([(0, told.stamp)], self.clock, packet.arrived_ms)[0].at_ms
+        if unstamped_ms is None:
+            raise PacketError("a stored measurement without its time")
+        return unstamped_ms
 
 
-def _findings(
-    visit: Visit, packet: Packet, clock: WallClock, decode: Callable[[bytes], Any], tell: Callable[[Any], Told]
-) -> list[Finding]:
-    try:
-        told = tell(decode(packet.value))
-    except PacketError as error:
-        refused: Unreadable | None = visit.refuse(packet, error)
-        return [refused] if refused else []
-    at_ms = packet.arrived_ms // 1000 * 1000 if packet.characteristic == RUNNING else packet.arrived_ms
-    if told.stamp is not None:
-        at_ms = wall_times([(0, told.stamp)], clock, packet.arrived_ms)[0].at_ms
-    return [_reading(value, at_ms, told.flags) for value in told.values]
+def _identity(packet: Packet) -> int:
+    """Return what tells a record from all others of a device: its own stamp and values, since it has no number."""
+    return int.from_bytes(blake2b(packet.value, digest_size=7).digest())
 
 
-def _reading(value: Value, at_ms: int, flags: Flag) -> Reading:
-    code, unit, number = value
-    return Reading(code, unit, at_ms, None if number is None or isinstance(number, Special) else float(number), flags)
+def _number(value: Medical | None) -> float | None:
+    return None if value is None or isinstance(value, Special) else float(value)
 
 
 def _artifact(*, doubted: int) -> Flag:

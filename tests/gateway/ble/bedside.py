@@ -1,36 +1,53 @@
 """A room with simulated devices, the real collector and the real spool, in time that tests move or let fly."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+import shutil
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from devices.messages import EventItem, Series
 from devices.roster import Roster, RosterDevice
-from devices.vocabulary import Topic
+from devices.vocabulary import DeviceModel, Topic
+from firmware_sim.ble.backend import Central
 from firmware_sim.ble.peripheral import Peripheral
-from firmware_sim.ble.plan import BlePlan
+from firmware_sim.ble.plan import BlePlan, Traits
 from firmware_sim.ble.radio import VirtualRadio
+from firmware_sim.ble.stories import MAKERS
 from firmware_sim.ble.virtual_time import VirtualTimeLoop
 from firmware_sim.ble.ward import Ward, start_all
+from firmware_sim.scenarios import Start
 from gateway.ble.collector import LINKS, Collector
 from gateway.ble.link import Radio
 from gateway.ble.metrics import BleMetrics
 from gateway.ble.spool import Spool
 
 NOW_MS = 1_795_000_000_000
+"""A whole second, 19:06:40 in Shanghai."""
+MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
+SHANGHAI = ZoneInfo("Asia/Shanghai")
+START = Start(NOW_MS, 3, 1, "bed")
+END_WITHIN_S = 60.0
 T = TypeVar("T")
 
 
-def in_virtual_time(main: Callable[[], "asyncio.Future[T] | object"]) -> None:
+def in_virtual_time(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine function where nobody waits."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        runner.run(main())  # type: ignore[arg-type]
+        return runner.run(main())
+
+
+def plan(model: DeviceModel, traits: Traits | None = None, name: str = "bed", **fields: Any) -> BlePlan:
+    """Return a healthy device that advertises once a second, as a battery wants it; an ordinary one without traits."""
+    made = traits or MAKERS[model](SHANGHAI, START)
+    one = BlePlan(f"{name}-{model.replace('_', '-')}", model, (1, 0), made, advertising_interval_ms=1000)
+    return replace(one, **fields)
 
 
 def roster_of(plans: Iterable[BlePlan]) -> Roster:
@@ -44,6 +61,9 @@ class Told:
 
     samples: dict[tuple[str, int], float | None] = field(default_factory=dict)
     flags: dict[tuple[str, int], tuple[str, ...]] = field(default_factory=dict)
+    units: dict[tuple[str, int], str] = field(default_factory=dict)
+    beats: list[tuple[float, float]] = field(default_factory=list)
+    """Time of each beat and the interval before it, both in ms."""
     events: list[EventItem] = field(default_factory=list)
     repeated: int = 0
     packets: int = 0
@@ -55,8 +75,18 @@ class Told:
         for series in msgspec.json.decode(items, type=list[Series]):
             if series.code == "gatt_packet":
                 self.packets += 1
-            elif series.code != "rr_interval":
+            elif series.code == "rr_interval":
+                self._beats(series)
+            else:
                 self._samples(series)
+
+    def _beats(self, series: Series) -> None:
+        assert isinstance(series.values, list)
+        at_ms = float(series.at)
+        for position, interval in enumerate(series.values):
+            assert interval is not None
+            at_ms += interval if position else 0
+            self.beats.append((at_ms, interval))
 
     def _samples(self, series: Series) -> None:
         values = [series.value] if series.values is msgspec.UNSET else series.values
@@ -66,6 +96,7 @@ class Told:
             self.repeated += key in self.samples
             self.samples[key] = None if isinstance(value, msgspec.UnsetType) else value
             self.flags[key] = series.flags
+            self.units[key] = series.unit
 
 
 @dataclass(slots=True)
@@ -73,11 +104,17 @@ class Bedside:
     """The room; `now_ms` follows the loop's clock, from NOW_MS on."""
 
     radio: VirtualRadio
+    central: Central
     ward: Ward
-    spool: Spool
-    collector: Collector
-    metrics: BleMetrics
     now_ms: Callable[[], int]
+    folder: Path
+    roster: Roster
+    links: int
+    metrics: BleMetrics = field(default_factory=BleMetrics)
+    spool: Spool = field(init=False)
+    spool_path: Path = field(init=False)
+    collector: Collector = field(init=False)
+    _lives: int = 0
     _running: asyncio.Task[None] | None = None
     _told: dict[str, Told] = field(default_factory=dict)
     _read_to: int = 0
@@ -97,10 +134,35 @@ class Bedside:
                 await self._running
             self._running = None
 
+    async def kill(self) -> None:
+        """Have the process die and a new one begin: what lay on disk is there, everything else is gone.
+
+        The spool's files are copied as they are at this moment; what the old collector does at its end nobody sees.
+        """
+        self._lives += 1
+        path = self.folder / f"spool-{self._lives}.db"
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{self.spool_path}{suffix}", f"{path}{suffix}")
+        self.central.device.controller.drop_links()
+        await self.leave()
+        self.spool.close()
+        self.open(path)
+
+    def open(self, path: Path) -> None:
+        """Begin with a spool file and a new collector."""
+        self.spool_path = path
+        self.spool = Spool(path)
+        radio = Radio(self.central.scanner_backend, self.central.client_backend)
+        loop = asyncio.get_running_loop()
+        self.collector = Collector(
+            radio, self.spool, self.metrics, self.now_ms, lambda: round(loop.time() * 1000), self.links
+        )
+        self.collector.set_roster(self.roster)
+
     async def until(self, condition: Callable[[], bool], within_s: float = 600.0) -> None:
         """Let time pass until the condition holds."""
         async with asyncio.timeout(within_s):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - what is waited for is in the simulation and tells nobody
                 await asyncio.sleep(0.5)
 
     def told(self, device_id: str) -> Told:
@@ -120,9 +182,14 @@ class Bedside:
 
 @asynccontextmanager
 async def bedside(
-    folder: Path, plans: Iterable[BlePlan], *, absent_ms: int = 8 * HOUR_MS, links: int = LINKS
+    folder: Path,
+    plans: Iterable[BlePlan],
+    *,
+    strangers: Iterable[BlePlan] = (),
+    absent_ms: int = 8 * HOUR_MS,
+    links: int = LINKS,
 ) -> AsyncIterator[Bedside]:
-    """Give a room whose devices have been measuring for `absent_ms` with nobody there."""
+    """Give a room whose devices have been measuring for `absent_ms` with nobody there; strangers are on no roster."""
     plans = list(plans)
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -132,15 +199,13 @@ async def bedside(
 
     radio = VirtualRadio()
     central = await radio.central("edge")
-    ward = await start_all(radio, plans, now_ms, started_ms=NOW_MS - absent_ms)
-    metrics = BleMetrics()
-    with Spool(folder / "spool.db") as spool:
-        radios = Radio(central.scanner_backend, central.client_backend)
-        collector = Collector(radios, spool, metrics, now_ms, lambda: round(loop.time() * 1000), links)
-        collector.set_roster(roster_of(plans))
-        room = Bedside(radio, ward, spool, collector, metrics, now_ms)
-        try:
-            yield room
-        finally:
+    ward = await start_all(radio, [*plans, *strangers], now_ms, started_ms=NOW_MS - absent_ms)
+    room = Bedside(radio, central, ward, now_ms, folder, roster_of(plans), links)
+    room.open(folder / "spool.db")
+    try:
+        yield room
+    finally:
+        async with asyncio.timeout(END_WITHIN_S):
             await room.leave()
+            room.spool.close()
             await radio.close()
