@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, TypeVar
 
 from bleak.args import SizedBuffer
@@ -16,6 +16,7 @@ from bleak.backends.service import BleakGATTService, BleakGATTServiceCollection
 from bleak.exc import BleakDeviceNotFoundError, BleakError, BleakGATTProtocolError
 from bumble import hci
 from bumble.att import ATT_INSUFFICIENT_AUTHENTICATION_ERROR, ATT_INSUFFICIENT_ENCRYPTION_ERROR
+from bumble.core import BaseBumbleError
 from bumble.device import Connection, Device, Peer
 
 from firmware_sim.ble.scanner import RadioScanner, bleak_errors, full_uuid
@@ -65,7 +66,7 @@ class RadioClient(BaseBleakClient):
         peer = await self._address(seconds)
         async with self.connecting:
             with self._errors():
-                connection = await self.device.connect_le(peer, timeout=seconds)
+                connection = await self._reach(peer, seconds)
         self._connection = connection
         connection.on(Connection.EVENT_DISCONNECTION, self._on_disconnection)
         try:
@@ -75,6 +76,18 @@ class RadioClient(BaseBleakClient):
                 await self._discover(connection)
         except BaseException:
             await self.disconnect()
+            raise
+
+    async def _reach(self, peer: hci.Address, seconds: float) -> Connection:
+        """Connect; whoever gives up waiting takes the request back: upstream leaves it with the controller for ever."""
+        pending = asyncio.ensure_future(self.device.connect_le(peer, timeout=seconds))
+        try:
+            return await asyncio.shield(pending)
+        except asyncio.CancelledError:
+            with suppress(BaseBumbleError):
+                if self.device.is_le_connecting:
+                    await self.device.send_sync_command(hci.HCI_LE_Create_Connection_Cancel_Command())
+                await (await pending).disconnect()  # it came about all the same
             raise
 
     async def _address(self, seconds: float) -> hci.Address:

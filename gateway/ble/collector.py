@@ -16,7 +16,7 @@ from gateway.ble.link import Radio
 from gateway.ble.metrics import BleMetrics
 from gateway.ble.profiles import PROFILES
 from gateway.ble.scanning import Neighbourhood, keep_scanning
-from gateway.ble.session import Outcome, Session
+from gateway.ble.session import Outcome, Session, Stage
 from gateway.ble.spool import Spool, SpoolBrokenError
 from gateway.ble.turns import Standing, decide
 
@@ -66,8 +66,7 @@ class Collector:
         """Read these devices from now on; what is not on it any more is left at once."""
         wanted = {device.id: device for device in roster.devices if device.model in PROFILES}
         for name in [name for name, session in self._sessions.items() if wanted.get(name) != session.device]:
-            self._sessions.pop(name).leave()
-            self._standings.pop(name)
+            self._dismiss(name)
         for name, device in wanted.items():
             if name not in self._sessions:
                 self._sessions[name] = Session(device, self._radio, self._spool, self._now_ms, self._metrics)
@@ -75,6 +74,13 @@ class Collector:
         self._by_address = {device.address: name for name, device in wanted.items()}
         log.info("roster", extra={"devices": len(wanted), "unsupported": list(roster.unsupported)})
         self._look.set()
+
+    def _dismiss(self, name: str) -> None:
+        session = self._sessions.pop(name)
+        self._standings.pop(name)
+        session.leave()
+        if session.stage is Stage.CONNECTING and name in self._visits:
+            self._visits[name].cancel()  # there is nothing to be kept, and others wait for the radio
 
     def hurry(self, device: str, command: str) -> bool:
         """Visit the device as soon as it is heard, for a command waits for it; False if nobody here can do that."""
@@ -101,8 +107,8 @@ class Collector:
         name = self._by_address.get(address)
         if name is None:
             if stranger:
-                about = {"address": address, "name": sighting.name, "services": list(sighting.services)}
-                log.info("a stranger is near", extra=about)
+                # Without its name: phones carry those of people. `vigil ble scan` shows them to who asks.
+                log.info("a stranger is near", extra={"address": address, "services": list(sighting.services)})
                 self._metrics.near.set(len(self.near))
             return
         standing = self._standings[name]

@@ -23,11 +23,13 @@ from bleak.backends.scanner import BaseBleakScanner
 from bleak.exc import BleakError, BleakGATTProtocolError
 from bleak_retry_connector import establish_connection
 
-CONNECT_WITHIN_S: Final = 30.0
+CONNECT_WITHIN_S: Final = 15.0
+"""Adapters make one connection at a time: a device that is gone keeps the others waiting for so long."""
 ANSWER_WITHIN_S: Final = 10.0
 BOND_WITHIN_S: Final = 30.0
 LEAVE_WITHIN_S: Final = 5.0
-CONNECT_ATTEMPTS: Final = 2
+CONNECT_ATTEMPTS: Final = 1
+"""Who cannot be reached waits for the next turn, with a back-off."""
 # A device that notifies without end, while a slow disk keeps everybody waiting, must not fill our memory. Two weeks of a
 # CGM at one a minute are 20,160 records.
 INBOX_PACKETS: Final = 32_768

@@ -89,7 +89,7 @@ class Visit:
         if self.unreadable > UNREADABLE_A_VISIT:
             return None
         name = _short(packet.characteristic)
-        about = {"device": self.device.id, "characteristic": name, "packet": packet.value.hex(), "cause": error.detail}
+        about = {"device": self.device.id, "characteristic": name, "bytes": len(packet.value)}
         log.warning("a packet cannot be read", extra=about)
         return Unreadable(packet.arrived_ms, name, packet.value, error.detail)
 

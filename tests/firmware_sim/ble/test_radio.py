@@ -203,3 +203,15 @@ async def test_a_legacy_advertisement_is_31_bytes(radio: VirtualRadio) -> None:
     device = await radio.device("Z")
     with pytest.raises(ValueError, match="31"):
         await device.start_advertising(advertising_data=bytes(32))
+
+
+async def test_a_connect_that_is_given_up_leaves_the_radio_free(radio: VirtualRadio, central: Central) -> None:
+    band = await Monitor().start(radio)
+    device = await find(central)
+    band.device.controller.muted = True
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await client(central, device).connect()
+    band.device.controller.muted = False
+    async with client(central, device, timeout=2) as connection:
+        assert await connection.read_gatt_char(BATTERY) == b"\x57"

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from deploy.stack.embedded import MosquittoServer
+from devices.roster import Roster, RosterDevice
 from devices.vocabulary import DeviceModel
 from firmware_sim.ble.hci_tcp import serve_hci
 from firmware_sim.ble.plan import BlePlan
@@ -69,6 +70,11 @@ class Home:
     async def put_on_air(self, plans: Iterable[BlePlan], *, since: datetime) -> Ward:
         """Start the devices; they have been measuring since then."""
         return await start_all(self.radio, plans, clock.now_ms, started_ms=round(since.timestamp() * 1000))
+
+    @staticmethod
+    def roster(plans: Iterable[BlePlan]) -> Roster:
+        """Return what the edge box is told of these devices."""
+        return Roster(tuple(RosterDevice(plan.id, plan.model, plan.address, str(plan.traits.zone)) for plan in plans))
 
     async def stored(self, device: str, code: str) -> list[tuple[int, float | None]]:
         """Return (time in ms, value) of a device's stored readings, in order of time."""
