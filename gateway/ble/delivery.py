@@ -10,8 +10,9 @@ WINDOW: Final = 64
 """Messages without a PUBACK."""
 WINDOW_BYTES: Final = 256 * 1024
 """What they may measure together: it bounds memory, and over a slow network the time until the first is answered."""
-FIRST_PROBE_S: Final = 60.0
-LONGEST_PROBE_S: Final = 3_600.0
+FIRST_PROBE_S: Final = 15.0
+"""Several times what passes between two receipts of a gateway that works."""
+LONGEST_PROBE_S: Final = 600.0
 
 
 class Delivery:
@@ -39,6 +40,7 @@ class Delivery:
         """Send, from the receipt on, now that the one that stands at the broker is known, or known to be missing."""
         if self._standing is not None and not self._spool.rebase(self._standing):
             self._spool.receipt(self._standing)
+        self._spool.begin_sending()
         self._begun = True
         self._cursor = self._spool.oldest - 1
         self._count_from_now(FIRST_PROBE_S)
@@ -65,7 +67,7 @@ class Delivery:
         if not self._begun or room < WINDOW // 2 or size > WINDOW_BYTES // 2:
             return []  # the spool is asked for many at a time
         self._cursor = max(self._cursor, self._spool.oldest - 1)
-        messages = []
+        messages: list[Outgoing] = []
         for message in self._spool.waiting(room, self._cursor):
             size += len(message.body.items)
             if messages and size > WINDOW_BYTES:
@@ -76,7 +78,6 @@ class Delivery:
                 self._in_flight[message.seq] = len(message.body.items)
                 if message.seq == self._spool.oldest:
                     self._count_from_now(FIRST_PROBE_S)
-        self._spool.sending(self._cursor)
         return messages
 
     def puback(self, seq: int) -> None:

@@ -53,7 +53,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class _Life:
-    """The numbering: `next` is the number of the next message, all up to `freed` are receipted, up to `sent` sent."""
+    """The numbering: `next` is the number of the next message, up to `freed` all are receipted, up to `sent` may be."""
 
     shift: int
     next: int
@@ -70,6 +70,7 @@ class Spool:
         self._most_bytes = most_bytes
         self._db = open_spool(self._path)
         self._life = _Life(*self._all(SQL.life)[0])
+        self._sending = False
         self.on_new: Callable[[], None] | None = None
         """Called after new messages are kept."""
 
@@ -150,12 +151,21 @@ class Spool:
         rows = self._all(SQL.waiting, (after - shift, limit))
         return [Outgoing(number + shift, device, Body(Topic(name), items)) for number, device, name, items in rows]
 
-    def sending(self, seq: int) -> None:
-        """Note that the messages up to `seq` are on their way: only what was sent can be receipted.
+    def begin_sending(self) -> None:
+        """Note that all that waits is on its way, and what is kept from now on as well: only that can be receipted.
 
-        Written down with the next change only: forgetting it costs a few repeats under new numbers, see `rebase`.
+        Once a connection, not with each message: every note is a write to the disk.
         """
-        self._life = replace(self._life, sent=max(self._life.sent, seq - self._life.shift))
+        self._sending = True
+        moved = replace(self._life, sent=self._life.next - 1)
+        if moved != self._life:
+            with self._transaction():
+                self._write(moved)
+            self._life = moved
+
+    def end_sending(self) -> None:
+        """Note that what is kept from now on stays here."""
+        self._sending = False
 
     def receipt(self, seq: int) -> bool:
         """Free what a receipt covers; return whether that was anything.
@@ -260,7 +270,8 @@ class Spool:
         first = self._life.next
         rows = ((number, device, body.topic, body.items) for number, body in enumerate(bodies, first))
         self._db.executemany(SQL.add_message, rows)
-        moved = replace(self._life, next=first + len(bodies))
+        following = first + len(bodies)
+        moved = replace(self._life, next=following, sent=following - 1 if self._sending else self._life.sent)
         self._write(moved)
         return moved
 

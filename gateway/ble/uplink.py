@@ -162,6 +162,7 @@ class Uplink:
             finally:
                 self.connected = False
                 self._delivery = None
+                self._spool.end_sending()
 
     def _client(self) -> Client:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]

@@ -167,7 +167,7 @@ def fill(spool: Spool) -> None:
         reading = Reading(Code.GLUCOSE, Unit.MMOL_L, 1_763_769_900_000 + key, 5.0)
         spool.keep_records(ABSENT.id, "log", [Record(key, (reading,))])
         spool.cover(ABSENT.id, "log", key)
-    spool.sending(2)
+    spool.begin_sending()
     spool.receipt(1)
 
 

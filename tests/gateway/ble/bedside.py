@@ -176,7 +176,7 @@ class Bedside:
     def receipt(self) -> None:
         """Receipt everything that was told so far, as the gateway would."""
         self.told("")
-        self.spool.sending(self._read_to)
+        self.spool.begin_sending()
         self.spool.receipt(self._read_to)
 
 
