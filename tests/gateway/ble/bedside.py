@@ -1,6 +1,7 @@
 """A room with simulated devices, the real collector and the real spool, in time that tests move or let fly."""
 
 import asyncio
+import random
 import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -143,7 +144,7 @@ class Bedside:
         path = self.folder / f"spool-{self._lives}.db"
         for suffix in ("", "-wal"):
             shutil.copyfile(f"{self.spool_path}{suffix}", f"{path}{suffix}")
-        self.central.device.controller.drop_links()
+        self.radio.devices[0].controller.drop_links()  # the adapter's own
         await self.leave()
         self.spool.close()
         self.open(path)
@@ -157,6 +158,7 @@ class Bedside:
         self.collector = Collector(
             radio, self.spool, self.metrics, self.now_ms, lambda: round(loop.time() * 1000), self.links
         )
+        self.collector._chance = random.Random(self._lives)
         self.collector.set_roster(self.roster)
 
     async def until(self, condition: Callable[[], bool], within_s: float = 600.0) -> None:
@@ -173,11 +175,12 @@ class Bedside:
                 self._read_to = message.seq
         return self._told.setdefault(device_id, Told())
 
-    def receipt(self) -> None:
-        """Receipt everything that was told so far, as the gateway would."""
+    def receipt(self, part: float = 1.0) -> None:
+        """Receipt what was told so far, as the gateway would, or a part of what still waits for that."""
         self.told("")
         self.spool.begin_sending()
-        self.spool.receipt(self._read_to)
+        first = self.spool.oldest
+        self.spool.receipt(first + round(part * (self._read_to - first)))
 
 
 @asynccontextmanager
