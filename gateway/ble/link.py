@@ -2,6 +2,7 @@
 
 LinkError
 ├── LinkLostError      the device left, or never came: nothing was wrong with what it said
+│   └── CutOffError    it left instead of an answer
 ├── UnansweredError    it is connected and does not answer
 ├── FloodedError       it notifies faster than anybody reads; the link is closed, its records are read again
 ├── MissingError       it does not have that characteristic
@@ -48,6 +49,10 @@ class LinkError(Exception):
 
 class LinkLostError(LinkError):
     """There is no link, or no longer."""
+
+
+class CutOffError(LinkLostError):
+    """The link was lost in the middle of an operation: chance, or a device that knows our keys no more."""
 
 
 class UnansweredError(LinkError):
@@ -124,13 +129,15 @@ class Link:
         return self._find(characteristic) is not None
 
     async def bond(self) -> None:
-        """Encrypt the link, with the keys kept from last time or with new ones. Raises BondError."""
+        """Encrypt the link, with the keys kept from last time or with new ones. Raises BondError, UnansweredError."""
         try:
             async with asyncio.timeout(BOND_WITHIN_S):
                 await self._client.pair()
         except RADIO_ERRORS as error:
             if not self._client.is_connected:
-                raise LinkLostError(f"the link was lost while bonding: {_cause(error)}") from error
+                raise CutOffError(f"the link was lost while bonding: {_cause(error)}") from error
+            if isinstance(error, TimeoutError):
+                raise UnansweredError(f"bonding: no answer within {BOND_WITHIN_S:.0f} s") from error
             raise BondError(f"the device did not bond: {_cause(error)}") from error
 
     async def forget_bond(self) -> None:
@@ -218,7 +225,7 @@ class Link:
             raise RefusedError(f"{what}: {_cause(error)}", int(error.args[0])) from error
         except RADIO_ERRORS as error:
             if not self._client.is_connected:
-                raise LinkLostError(f"{what}: the link was lost") from error
+                raise CutOffError(f"{what}: the link was lost") from error
             if isinstance(error, TimeoutError):
                 raise UnansweredError(f"{what}: no answer within {ANSWER_WITHIN_S:.0f} s") from error
             raise LinkError(f"{what}: {_cause(error)}") from error

@@ -1,7 +1,7 @@
 """The state machine of one device: connect, bond, read, follow, leave; every way it can end has a name."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Final
 
@@ -11,6 +11,7 @@ from devices.errors import PacketError
 from devices.roster import RosterDevice
 from gateway.ble.link import (
     BondError,
+    CutOffError,
     FloodedError,
     Link,
     LinkError,
@@ -25,6 +26,9 @@ from gateway.ble.spool import Spool, SpoolFullError
 from gateway.ble.visit import Carried, Visit
 
 BONDED: Final = "bonded"
+FORGOTTEN_AFTER: Final = 5
+"""A device that has forgotten its bond leaves as soon as the link is to be encrypted. So does one at the edge of range now
+and then, and some bond again only after somebody pressed a button: keys are not thrown away for a few bad links."""
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +88,8 @@ class Session:
         self._metrics = metrics
         self.progressed = False
         """Whether the last visit brought something, however it ended."""
+        self._cut_off = 0
+        """So many visits in a row ended in the middle of what may have needed our keys."""
         self._carried = Carried()
         self._visit: Visit | None = None
         self._told_to_leave = False
@@ -98,11 +104,16 @@ class Session:
         """Connect to the device and read it until it is read, lost, or somebody else wants the link."""
         self._told_to_leave = self.progressed = False
         try:
-            outcome = await self._once(found)
-            if outcome is Outcome.NO_BOND and self._spool.fact(self.device.id, BONDED) and not self._told_to_leave:
-                log.warning("the device has forgotten its bond; bonding anew", extra={"device": self.device.id})
+            outcome = await self._once(found, self._serve)
+            if self._bond_is_forgotten(outcome):
+                log.warning(
+                    "the device seems to have forgotten its bond; bonding anew", extra={"device": self.device.id}
+                )
                 self._spool.set_fact(self.device.id, BONDED, "")
-                outcome = await self._once(found)
+                if self._cut_off:
+                    self._cut_off = 0
+                    await self._once(found, Link.forget_bond)
+                outcome = await self._once(found, self._serve)
         finally:
             self.stage = Stage.AWAY
             self.progressed = self._visit is not None and self._visit.kept > 0
@@ -110,21 +121,37 @@ class Session:
         self._metrics.visits.labels(self.device.model, outcome).inc()
         return outcome
 
-    async def _once(self, found: BLEDevice) -> Outcome:
+    def _bond_is_forgotten(self, outcome: Outcome) -> bool:
+        """Whether our keys are of no use: the device refuses them, or leaves whenever the link is to be encrypted."""
+        if self._told_to_leave:
+            return False
+        refused = outcome is Outcome.NO_BOND and bool(self._spool.fact(self.device.id, BONDED))
+        return refused or self._cut_off >= FORGOTTEN_AFTER
+
+    async def _once(self, found: BLEDevice, serve: Callable[[Link], Awaitable[None]]) -> Outcome:
         self.stage = Stage.CONNECTING
         try:
             async with connected(self._radio, found, self._now_ms) as link:
                 self._metrics.links.inc()
                 try:
-                    await self._serve(link)
+                    await serve(link)
                 finally:
                     self._metrics.links.dec()
         except tuple(kind for kind, _ in ENDINGS) as error:
             outcome = next(outcome for kind, outcome in ENDINGS if isinstance(error, kind))
             about = {"device": self.device.id, "stage": self.stage, "outcome": outcome, "cause": str(error)}
             log.info("a visit ended early", extra=about)
+            self._count_cut_offs(error)
             return outcome
+        self._cut_off = 0
         return Outcome.DONE
+
+    def _count_cut_offs(self, error: Exception) -> None:
+        """Note whether a visit ended where a device ends it that knows our keys no more; not reaching it says nothing."""
+        if self.stage is Stage.CONNECTING:
+            return
+        encrypted = self.stage is Stage.READING and PROFILES[self.device.model].bonds_first
+        self._cut_off = self._cut_off + 1 if isinstance(error, CutOffError) and not encrypted else 0
 
     async def _serve(self, link: Link) -> None:
         profile = PROFILES[self.device.model]
