@@ -153,11 +153,13 @@ class _Box:
                 self.refused.append(unreadable)
 
     def _records(self, clock_ms: int | None, now_ms: int) -> list[Record]:
-        self.reported.sort(key=lambda pair: pair[1].sequence)
-        times = box_times([entry for _, entry in self.reported], clock_ms, now_ms)
+        # What the box logs while it is listened to comes twice: at once, and with the report.
+        once = {entry.sequence: (packet, entry) for packet, entry in self.reported}
+        ordered = [once[sequence] for sequence in sorted(once)]
+        times = box_times([entry for _, entry in ordered], clock_ms, now_ms)
         return [
             Record(entry.sequence, self._findings(packet, entry, time.at_ms))
-            for (packet, entry), time in zip(self.reported, times, strict=True)
+            for (packet, entry), time in zip(ordered, times, strict=True)
         ]
 
     def _findings(self, packet: Packet, entry: LogEntry, at_ms: int) -> tuple[Finding, ...]:

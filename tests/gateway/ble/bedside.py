@@ -149,6 +149,14 @@ class Bedside:
         self.spool.close()
         self.open(path)
 
+    async def restart(self, links: int) -> None:
+        """Have the process end in order and a new one begin."""
+        await self.leave()
+        self.spool.close()
+        self.links = links
+        self.open(self.spool_path)
+        self.arrive()
+
     def open(self, path: Path) -> None:
         """Begin with a spool file and a new collector."""
         self.spool_path = path
@@ -190,19 +198,23 @@ async def bedside(
     *,
     strangers: Iterable[BlePlan] = (),
     absent_ms: int = 8 * HOUR_MS,
+    shift_ms: int = 0,
     links: int = LINKS,
 ) -> AsyncIterator[Bedside]:
-    """Give a room whose devices have been measuring for `absent_ms` with nobody there; strangers are on no roster."""
+    """Give a room whose devices have been measuring for `absent_ms` with nobody there; strangers are on no roster.
+
+    `shift_ms`: so long before NOW_MS.
+    """
     plans = list(plans)
     loop = asyncio.get_running_loop()
     began = loop.time()
 
     def now_ms() -> int:
-        return NOW_MS + round((loop.time() - began) * 1000)
+        return NOW_MS - shift_ms + round((loop.time() - began) * 1000)
 
     radio = VirtualRadio()
     central = await radio.central("edge")
-    ward = await start_all(radio, [*plans, *strangers], now_ms, started_ms=NOW_MS - absent_ms)
+    ward = await start_all(radio, [*plans, *strangers], now_ms, started_ms=now_ms() - absent_ms)
     room = Bedside(radio, central, ward, now_ms, folder, roster_of(plans), links)
     room.open(folder / "spool.db")
     try:
