@@ -138,7 +138,7 @@ class Uplink:
             began = loop.time()
             try:
                 await self._connection()
-            except* (MqttError, OSError) as lost:
+            except* (MqttError, OSError, SpoolFullError) as lost:
                 self.counts.failures += 1
                 self._say_lost(lost)
             attempt = 0 if loop.time() - began >= SETTLED_S else attempt + 1
@@ -306,11 +306,15 @@ class Uplink:
     def _topic(self, name: Topic) -> str:
         return topic(self._edge_id, name)
 
-    def _say_lost(self, lost: BaseExceptionGroup[MqttError | OSError]) -> None:
+    def _say_lost(self, lost: BaseExceptionGroup[MqttError | OSError | SpoolFullError]) -> None:
         error: BaseException = lost
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        event = "the broker refuses this box" if isinstance(error, MqttConnectError) else "no broker"
+        event = "no broker"
+        if isinstance(error, MqttConnectError):
+            event = "the broker refuses this box"
+        elif isinstance(error, SpoolFullError):
+            event = "no room to send from"
         self._say(logging.WARNING, event, str(error) or type(error).__name__)
 
     def _say(self, level: int, event: str, detail: str) -> None:

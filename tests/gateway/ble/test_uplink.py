@@ -19,7 +19,7 @@ from devices.vocabulary import Code, DeviceModel, EventType, Unit
 from gateway.ble import delivery as delivery_module
 from gateway.ble import uplink as uplink_module
 from gateway.ble.findings import Happening, Reading, Record
-from gateway.ble.spool import Command, Spool
+from gateway.ble.spool import Command, Spool, SpoolFullError
 from gateway.ble.uplink import CLOCK_IS_SET_MS, Uplink, clock_is_set
 from gateway.broker_accounts import BrokerAccounts
 from gateway.broker_address import Address, parse_url
@@ -290,6 +290,27 @@ async def test_messages_that_the_broker_forgets_are_sent_again(
         await until(lambda: len(spool) == 0, what="both holes are filled")
     assert desk.seqs()[:3] == [2, 4, 1]
     assert uplink.counts.resends >= 3
+
+
+async def test_a_disk_that_is_full_for_a_while_ends_nothing(
+    address: Address, desk: Desk, spool: Spool, box: Box
+) -> None:
+    keep(spool, 1)
+    uplink = box.uplink(address, spool)
+    begin, tries = spool.begin_sending, 0
+
+    def full_at_first() -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= 2:
+            raise SpoolFullError("the disk is full")
+        begin()
+
+    spool.begin_sending = full_at_first  # type: ignore[method-assign]
+    async with running(uplink):
+        await until(lambda: len(spool) == 0, what="it goes on when there is room")
+    assert desk.seqs() == [1]
+    assert uplink.counts.failures == 2
 
 
 async def test_a_receipt_that_is_lost_is_asked_for(
