@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 from rich.console import Console
 from rich.status import Status
 
-from deploy.demo.clinic import LogIn
+from deploy.demo.clinic import LogIn, Wearer
 from deploy.demo.feed import Alert, ApiAddress
 from gateway.runtime import clock
 
@@ -24,6 +23,7 @@ class Board:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
+        self._wearers: dict[str, Wearer] = {}
         self._seen: set[str] = set()
         self._arrived: set[str] = set()
 
@@ -40,17 +40,23 @@ class Board:
         """The expected rules of which no alert arrived yet."""
         return [rule for rule in EXPECTED if rule not in self._arrived]
 
-    def show_alert(self, alert: Alert, names: Mapping[str, str], zones: Mapping[str, ZoneInfo]) -> None:
+    def admit(self, wearers: Mapping[str, Wearer]) -> None:
+        """Show the alerts of these patients, too; they are given by id."""
+        self._wearers.update(wearers)
+
+    def show_alert(self, alert: Alert) -> None:
         """Print an alert of this run's patients when it is seen for the first time."""
-        patient, rule = alert["patient_id"], alert["rule"]
-        if alert["id"] in self._seen or patient not in names:
+        wearer, rule = self._wearers.get(alert["patient_id"]), alert["rule"]
+        if alert["id"] in self._seen or wearer is None:
             return
         self._seen.add(alert["id"])
-        if not (alert["retrospective"] and rule in LIVE):
+        # What is expected comes by MQTT: the edge box begins later, and not on every machine.
+        if not (wearer.over_bluetooth or (alert["retrospective"] and rule in LIVE)):
             self._arrived.add(rule)
-        local = datetime.fromisoformat(alert["opened_at"]).astimezone(zones[patient])
+        name = f"{wearer.name} (over Bluetooth)" if wearer.over_bluetooth else wearer.name
+        local = datetime.fromisoformat(alert["opened_at"]).astimezone(wearer.zone)
         since = f"{local:%H:%M}" if not alert["retrospective"] else f"{local:%d %b %H:%M}, from the history"
-        _print(f"ALERT {rule} {alert['severity']}: {names[patient]}, {alert['summary']} (since {since})")
+        _print(f"ALERT {rule} {alert['severity']}: {name}, {alert['summary']} (since {since})")
 
     @staticmethod
     def show_addresses(api: ApiAddress, people: Sequence[LogIn], folder: Path, seconds: float) -> None:
@@ -61,6 +67,16 @@ class Board:
             _print(f"{person.role:<10} {person.email}   password {person.password}")
         _print(f'settings   eval "$(vigil stack env --dir {folder})"   then: vigil alerts')
         _print(f"logs       {folder}/gateway.log, worker.log, api.log")
+
+    @staticmethod
+    def show_bluetooth(devices: int, records: int, seconds: float) -> None:
+        """Print that the edge box has told what lay in its devices' memories."""
+        _print(f"bluetooth  {devices} devices read, {records} records caught up in {seconds:.1f} s   (ble.log)")
+
+    @staticmethod
+    def show_no_bluetooth(reason: str) -> None:
+        """Print why there is no edge box."""
+        _print(f"bluetooth  left out: for it {reason}")
 
 
 def _print(line: str) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,7 @@ ADMIN = "admin@vigil.example"
 DOCTOR = "doctor@vigil.example"
 PATIENTS = 6
 DAYS = 30.0
-_DEVICE = re.compile(r"demo(?P<run>\d+)-(band|box)-\d+")
+_DEVICE = re.compile(r"demo(?P<run>\d+)-[a-z0-9-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +36,27 @@ class LogIn:
 
 
 @dataclass(frozen=True, slots=True)
-class Ward:
-    """The patients of this run: name and zone by id, their devices, and the devices' secrets."""
+class Wearer:
+    """A patient as the board shows them."""
 
-    names: dict[str, str]
-    zones: dict[str, ZoneInfo]
+    name: str
+    zone: ZoneInfo
+    over_bluetooth: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ward:
+    """The patients of this run by id, their devices, and the devices' secrets."""
+
+    run: int
+    wearers: dict[str, Wearer]
     devices: Sequence[DevicePlan]
     secrets: dict[str, str]
     history_from_ms: int
 
 
 @asynccontextmanager
-async def provisioning(settings: dict[str, str], now: datetime) -> AsyncIterator[Provisioning]:
+async def provisioning(settings: Mapping[str, str], now: datetime) -> AsyncIterator[Provisioning]:
     """Give what changes the clinic of the stack with these settings."""
     async with (
         BrokerAccounts.connect(settings["VIGIL_MQTT_URL"]) as accounts,
@@ -91,13 +100,13 @@ async def admit(clinic: Provisioning, now_ms: int) -> Ward:
             await clinic.unassign(device.id)
         if device.disabled_at is None:
             await clinic.disable_device(device.id)
-    start = Start(now_ms=now_ms, days=DAYS, seed=run, prefix=f"demo{run}")
+    start = Start(now_ms=now_ms, days=DAYS, seed=2 * run, prefix=f"demo{run}")
     plans = patients(Scenario.CLINIC, PATIENTS, start)
     ids, secrets = await provision(clinic, plans, start)
     await clinic.add_to_care_team(DOCTOR, ids)
     return Ward(
-        names={str(key): plan.name for key, plan in zip(ids, plans, strict=True)},
-        zones={str(key): ZoneInfo(plan.timezone) for key, plan in zip(ids, plans, strict=True)},
+        run=run,
+        wearers={str(key): Wearer(plan.name, ZoneInfo(plan.timezone)) for key, plan in zip(ids, plans, strict=True)},
         devices=[device for plan in plans for device in plan.devices],
         secrets=secrets,
         history_from_ms=start.history_from_ms,

@@ -1,4 +1,4 @@
-"""The demo's programs: `vigil gateway`, `worker` and `api` as children that cannot outlive it."""
+"""The demo's programs: `vigil gateway`, `worker`, `api` and `ble` as children that cannot outlive it."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ _STOP_WITHIN_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class _Program:
-    name: str
+    command: str
     child: subprocess.Popen[bytes]
     log: Path
 
@@ -28,31 +28,30 @@ class _Program:
 class Programs:
     """Children in process groups of their own, so that Ctrl-C reaches them only through us; the kernel ends them with us.
 
-    They see no VIGIL_ setting but those given. Each one's output goes to `<folder>/<name>.log`, anew with each start.
+    Each sees no VIGIL_ setting but those it is given. Its output goes to `<folder>/<name>.log`, anew with each start.
     Start them from the main thread: the kernel ends them when the thread that started them ends.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("VIGIL_")}
-        self._environment = {**inherited, **settings}
+        self._inherited = {name: value for name, value in os.environ.items() if not name.startswith("VIGIL_")}
         self._running: list[_Program] = []
 
-    def start(self, command: str) -> None:
-        """Start `vigil <command>`."""
+    def start(self, command: str, settings: Mapping[str, str]) -> None:
+        """Start `vigil <command>` with these settings."""
         log = self._folder / f"{command}.log"
         with log.open("wb") as output:
             child = subprocess.Popen(
                 [*_VIGIL, command],
                 cwd=self._folder,
-                env=self._environment,
+                env={**self._inherited, **settings},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 process_group=0,
                 preexec_fn=before_exec(signal.SIGKILL),  # noqa: PLW1509 - two system calls, no locks
             )
-        self._running.append(_Program(f"vigil {command}", child, log))
+        self._running.append(_Program(command, child, log))
 
     async def watch(self) -> NoReturn:
         """Wait until a program ends by itself. Raises ProgramEnded."""
@@ -65,17 +64,18 @@ class Programs:
         for program in self._running:
             code = program.child.poll()
             if code is not None:
-                raise ProgramEnded(program.name, code, program.log)
+                raise ProgramEnded(f"vigil {program.command}", code, program.log)
 
-    def stop(self) -> None:
-        """Ask all to end, the last started first; insist where that takes too long."""
-        for program in reversed(self._running):
+    def stop(self, command: str | None = None) -> None:
+        """Ask `vigil <command>`, or all, to end, the last started first; insist where that takes too long."""
+        ending = [program for program in reversed(self._running) if command in {None, program.command}]
+        self._running = [program for program in self._running if program not in ending]
+        for program in ending:
             if program.child.poll() is None:
                 program.child.terminate()
-        for program in reversed(self._running):
+        for program in ending:
             try:
                 program.child.wait(_STOP_WITHIN_S)
             except subprocess.TimeoutExpired:
                 program.child.kill()
                 program.child.wait()
-        self._running.clear()

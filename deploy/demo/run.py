@@ -4,17 +4,18 @@ import asyncio
 import fcntl
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from deploy.demo.board import Board
 from deploy.demo.clinic import DOCTOR, LogIn, Ward, admit, log_ins, open_clinic, provisioning
 from deploy.demo.errors import DemoFailed
 from deploy.demo.feed import Alert, AlertFeed, ApiAddress
 from deploy.demo.programs import Programs
+from deploy.extras import missing_extra
 from deploy.migrate import migrate
 from deploy.stack import processes
 from deploy.stack.local import LocalStack
@@ -36,6 +37,8 @@ SETTINGS = {
     "VIGIL_CONTACT_GRACE_SECONDS": "5",
     "VIGIL_RECEIPT_INTERVAL_SECONDS": "1",
 }
+
+_T = TypeVar("_T")
 
 
 def run_demo(folder: Path, seconds: float | None) -> list[str]:
@@ -59,9 +62,9 @@ def run_demo(folder: Path, seconds: float | None) -> list[str]:
             with board.stage("Schema"):
                 migrate(settings["VIGIL_DATABASE_URL"], clock.now())
             api = ApiAddress(API_PORT if not processes.accepts_connections(API_PORT) else processes.free_port())
-            programs = Programs(folder, {**settings, "VIGIL_API_HOST": api.host, "VIGIL_API_PORT": str(api.port)})
+            programs = Programs(folder)
             for name in PROGRAMS:
-                programs.start(name)
+                programs.start(name, {**settings, "VIGIL_API_HOST": api.host, "VIGIL_API_PORT": str(api.port)})
             asyncio.run(_Demo(stack, settings, api, programs, board, began).run(seconds))
         except KeyboardInterrupt:
             return board.missing
@@ -130,7 +133,8 @@ class _Demo:
                 ward = await admit(clinic, clock.now_ms())
         with self._board.stage("Gateway, worker and API"):
             await _until_ready(self._api)
-        feed = self._feed(people, ward)
+        self._board.admit(ward.wearers)
+        feed = self._feed(people)
         try:
             if not await asyncio.to_thread(feed.begin):
                 raise DemoFailed("The API's stream of alerts did not open.")
@@ -138,18 +142,18 @@ class _Demo:
         finally:
             feed.stop()
 
-    def _feed(self, people: list[LogIn], ward: Ward) -> AlertFeed:
+    def _feed(self, people: list[LogIn]) -> AlertFeed:
         loop = asyncio.get_running_loop()
         doctor = next(person for person in people if person.email == DOCTOR)
 
         def on_alert(alert: Alert) -> None:
             with suppress(RuntimeError):  # the loop is closed: the demo is over
-                loop.call_soon_threadsafe(self._board.show_alert, alert, ward.names, ward.zones)
+                loop.call_soon_threadsafe(self._board.show_alert, alert)
 
         return AlertFeed(self._api, doctor, on_alert)
 
     async def _simulate(self, people: list[LogIn], ward: Ward, seconds: float | None) -> None:
-        """Have the devices tell their history, then live for `seconds` (None: until cancelled)."""
+        """Have the devices tell their history, then live for `seconds` (None: until cancelled), the edge box beside them."""
 
         def show(progress: Progress) -> None:
             if not fleet.caught_up.is_set():
@@ -157,19 +161,40 @@ class _Demo:
 
         broker = Broker.from_url(self._settings["VIGIL_MQTT_URL"])
         fleet = Fleet(ward.devices, ward.secrets, broker, FleetSettings(ward.history_from_ms), clock.now_ms, show)
-        async with _running(fleet) as running:
+        async with _running(fleet.run()) as running:
             with self._board.stage("A month of history") as status:
                 await _caught_up(fleet, running)
             self._board.show_addresses(self._api, people, self._folder, clock.monotonic() - self._began)
-            await asyncio.wait({running}, timeout=seconds)
-            if running.done():
-                running.result()
+            async with _running(self._bedside(ward.run)) as beside:
+                done, _ = await asyncio.wait({running, beside}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+
+    async def _bedside(self, run: int) -> None:
+        """Live with an edge box; only now, so that everything is up as early as without one."""
+        try:
+            live = await asyncio.to_thread(_bluetooth)
+        except ModuleNotFoundError as error:
+            reason = missing_extra(error)
+            if reason is None:
+                raise
+            self._board.show_no_bluetooth(reason)
+            await asyncio.Event().wait()
+        else:
+            await live(self._settings, self._folder, run, self._programs, self._board)
+
+
+def _bluetooth() -> Callable[[Mapping[str, str], Path, int, Programs, Board], Awaitable[None]]:
+    """Import what the extra `sim` is needed for. Raises ModuleNotFoundError without it."""
+    from deploy.demo.bedside import live_at_the_bedside  # noqa: PLC0415
+
+    return live_at_the_bedside
 
 
 @asynccontextmanager
-async def _running(fleet: Fleet) -> AsyncIterator[asyncio.Task[Summary]]:
-    """Run the fleet while the block does."""
-    task = asyncio.create_task(fleet.run(), name="fleet")
+async def _running(work: Coroutine[Any, Any, _T]) -> AsyncIterator[asyncio.Task[_T]]:
+    """Do the work while the block runs."""
+    task = asyncio.create_task(work)
     try:
         yield task
     finally:
