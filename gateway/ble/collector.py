@@ -118,7 +118,10 @@ class Collector:
 
     def _take_turns(self, group: asyncio.TaskGroup) -> None:
         now_ms = self._monotonic_ms()
-        busy_elsewhere = len(self._visits.keys() - self._standings.keys())  # of devices that left the roster
+        # Of devices that left the roster, or came back to it as others.
+        busy_elsewhere = sum(
+            name not in self._standings or self._standings[name].linked_ms is None for name in self._visits
+        )
         decision = decide(self._standings.values(), self._links - busy_elsewhere, now_ms)
         for name in decision.release:
             self._standings[name] = self._standings[name].asked()

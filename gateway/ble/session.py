@@ -1,5 +1,6 @@
 """The state machine of one device: connect, bond, read, follow, leave; every way it can end has a name."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -29,6 +30,9 @@ BONDED: Final = "bonded"
 FORGOTTEN_AFTER: Final = 5
 """A device that has forgotten its bond leaves as soon as the link is to be encrypted. So does one at the edge of range now
 and then, and some bond again only after somebody pressed a button: keys are not thrown away for a few bad links."""
+OVERSTAY_S: Final = 600.0
+"""A device that is asked to leave may finish what it is at: a log of thousands of records, at a few in each connection
+interval. One that sends a record now and then, for ever, would hold its link and starve the others."""
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,8 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     """The device answered, but not as its profile says."""
     NO_BOND = "no_bond"
+    OVERSTAYED = "overstayed"
+    """It had to be left in the middle of something, long after somebody else had asked for its link."""
     FLOODED = "flooded"
     UNREADABLE = "unreadable"
     """What it had to say first could not be read."""
@@ -93,10 +99,13 @@ class Session:
         self._carried = Carried()
         self._visit: Visit | None = None
         self._told_to_leave = False
+        self._patience: asyncio.Timeout | None = None
 
     def leave(self) -> None:
         """Have the running visit come to its end; the device's link is wanted elsewhere."""
         self._told_to_leave = True
+        if self._patience is not None and self._patience.when() is None:
+            self._patience.reschedule(asyncio.get_running_loop().time() + OVERSTAY_S)
         if self._visit is not None:
             self._visit.leave()
 
@@ -104,22 +113,31 @@ class Session:
         """Connect to the device and read it until it is read, lost, or somebody else wants the link."""
         self._told_to_leave = self.progressed = False
         try:
-            outcome = await self._once(found, self._serve)
-            if self._bond_is_forgotten(outcome):
-                log.warning(
-                    "the device seems to have forgotten its bond; bonding anew", extra={"device": self.device.id}
-                )
-                self._spool.set_fact(self.device.id, BONDED, "")
-                if self._cut_off:
-                    self._cut_off = 0
-                    await self._once(found, Link.forget_bond)
-                outcome = await self._once(found, self._serve)
+            async with asyncio.timeout(None) as self._patience:
+                outcome = await self._visit_twice(found)
+        except TimeoutError:
+            about = {"device": self.device.id, "stage": self.stage}
+            log.warning("a device did not come to its end in time and was left", extra=about)
+            outcome = Outcome.OVERSTAYED
         finally:
+            self._patience = None
             self.stage = Stage.AWAY
             self.progressed = self._visit is not None and self._visit.kept > 0
             self._visit = None
         self._metrics.visits.labels(self.device.model, outcome).inc()
         return outcome
+
+    async def _visit_twice(self, found: BLEDevice) -> Outcome:
+        """Visit, and once more if that failed for want of a bond that both sides know."""
+        outcome = await self._once(found, self._serve)
+        if not self._bond_is_forgotten(outcome):
+            return outcome
+        log.warning("the device seems to have forgotten its bond; bonding anew", extra={"device": self.device.id})
+        self._spool.set_fact(self.device.id, BONDED, "")
+        if self._cut_off:
+            self._cut_off = 0
+            await self._once(found, Link.forget_bond)
+        return await self._once(found, self._serve)
 
     def _bond_is_forgotten(self, outcome: Outcome) -> bool:
         """Whether our keys are of no use: the device refuses them, or leaves whenever the link is to be encrypted."""

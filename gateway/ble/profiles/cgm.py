@@ -112,6 +112,8 @@ class _Session:
     newest: int = -1
     """The newest key of which everything before is on disk."""
     ascending: bool = True
+    spoiled: bool = False
+    """Something that came since `newest` could not be read."""
     spacing: int = 0
     """Minutes between two records, as short as it was seen; 0: not known yet."""
 
@@ -127,9 +129,12 @@ class _Session:
         """Read all records from the last committed one on. Raises LinkError; what came before is kept."""
         committed = self.visit.spool.committed(self.visit.device.id, self.stream)
         after = self.newest if self.newest >= 0 else -1 if committed is None else committed
-        self.newest, self.ascending = after, True
+        self.newest, self.ascending, self.spoiled = after, True, False
         try:
-            await self.access.report_from(after + 1)
+            for _ in range(2):
+                await self.access.report_from(after + 1)
+                if not self.spoiled:
+                    break  # else once more: what came spoiled may come whole
         except LinkError:
             self._store(whole=False)
             raise
@@ -166,10 +171,11 @@ class _Session:
         if not records:
             return
         keys = sorted(record.key for record in records)
-        steps = {later - earlier for earlier, later in pairwise((self.newest, *keys))}
+        known = (self.newest, *keys) if self.newest >= 0 else keys
+        steps = {later - earlier for earlier, later in pairwise(known)}
         self.spacing = min((step for step in steps if 0 < step <= LONGEST_SPACING), default=self.spacing)
         self.visit.keep_records(self.stream, records)
-        if whole or self.ascending:
+        if whole or (self.ascending and not self.spoiled):
             self._cover(keys[-1])
 
     def _cover(self, key: int) -> None:
@@ -180,6 +186,7 @@ class _Session:
         try:
             measured = decode_cgm_measurements(packet.value, crc=self.crc)
         except PacketError as error:
+            self.spoiled = True
             refused = self.visit.refuse(packet, error)
             self.visit.keep([refused] if refused else [])
             return []

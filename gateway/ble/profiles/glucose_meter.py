@@ -72,7 +72,10 @@ class _Meter:
             log.warning("the meter's numbers began anew", extra={"device": name, "committed": committed})
             epoch, committed = epoch + 1, None
             spool.set_fact(name, EPOCH, str(epoch))
-        await self._report(Operator.GREATER_THAN_OR_EQUAL_TO, 0 if committed is None else committed)
+        for _ in range(2):
+            await self._report(Operator.GREATER_THAN_OR_EQUAL_TO, 0 if committed is None else committed)
+            if not self.refused:
+                break  # else once more: what came spoiled may come whole
         self.visit.keep(self.refused)
         if not self.reported:
             return

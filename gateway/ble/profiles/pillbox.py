@@ -98,6 +98,9 @@ class _Box:
         clock_ms, now_ms = await self._set_clock()
         self.reported, self.refused = [], []
         await self.access.report_from((committed or 0) + 1)
+        if self.refused:  # what came spoiled may come whole; then the box forgets it
+            self.refused = []
+            await self.access.report_from((committed or 0) + 1)
         self.visit.keep(self.refused)
         if self.reported:
             self.visit.keep_records(_stream(epoch), self._records(clock_ms, now_ms))
