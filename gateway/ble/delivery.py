@@ -13,6 +13,8 @@ WINDOW_BYTES: Final = 256 * 1024
 FIRST_PROBE_S: Final = 15.0
 """Several times what passes between two receipts of a gateway that works."""
 LONGEST_PROBE_S: Final = 600.0
+STARTS_OVER_AT: Final = 3
+"""The probe in a row that is all that waits: who has the lowest message and missed another says nothing to the lowest."""
 
 
 class Delivery:
@@ -28,6 +30,7 @@ class Delivery:
         self._cursor = 0
         self._in_flight: dict[int, int] = {}  # bytes by seq
         self._probing = False
+        self._probes = 0
         self._probe_s = FIRST_PROBE_S
         self._probe_at = 0.0
 
@@ -55,6 +58,7 @@ class Delivery:
         if self._probing:
             # The gateway answers, and there was a hole: it may not be the only one.
             self._probing = False
+            self._probes = 0
             self._cursor = seq
         self._count_from_now(FIRST_PROBE_S)
         self._wake()
@@ -76,7 +80,7 @@ class Delivery:
             if message.seq not in self._in_flight:
                 messages.append(message)
                 self._in_flight[message.seq] = len(message.body.items)
-                if message.seq == self._spool.oldest:
+                if message.seq == self._spool.oldest and not self._probing:
                     self._count_from_now(FIRST_PROBE_S)
         return messages
 
@@ -93,14 +97,19 @@ class Delivery:
     def probe(self) -> Outgoing | None:
         """Return the lowest message to be sent once more, when the broker took everything and the receipt stands still.
 
-        One message only: while the gateway is down, the broker's queue must not fill with repeats.
+        One message only, and all of them once: while the gateway is down, the broker's queue must not fill with repeats.
         """
         if not self.idle or not len(self._spool):
             self._count_from_now(self._probe_s)
             return None
         self._count_from_now(min(2 * self._probe_s, LONGEST_PROBE_S))
-        (lowest,) = self._spool.waiting(1)
         self._probing = True
+        self._probes += 1
+        if self._probes == STARTS_OVER_AT:
+            self._cursor = self._spool.oldest - 1
+            self._wake()
+            return None
+        (lowest,) = self._spool.waiting(1)
         self._in_flight[lowest.seq] = len(lowest.body.items)
         return lowest
 
