@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -18,9 +19,15 @@ MOST_REMEMBERED: Final = 512
 MOST_SERVICES: Final = 16
 LONGEST_NAME: Final = 64
 START_WITHIN_S: Final = 30.0
+STOP_WITHIN_S: Final = 5.0
 RETRY_S: Final = 5.0
-RESTART_S: Final = 3600.0
-"""A scan is begun anew now and then: adapters have been seen to fall silent without a word."""
+SILENT_S: Final = 60.0
+RESTART_AFTER: Final = 60
+"""A scan is begun anew when a minute brought nothing, and every hour: radios fall silent without a word, and one that is
+gone says so when it is asked to start."""
+
+Hear = Callable[[BLEDevice, AdvertisementData], None]
+"""Called for each advertisement; many come each second."""
 
 log = logging.getLogger(__name__)
 
@@ -73,26 +80,53 @@ class Neighbourhood:
         return sorted(self._sightings.values(), key=lambda sighting: -sighting.rssi)
 
 
-async def scan(
-    radio: Radio, on_advertisement: Callable[[BLEDevice, AdvertisementData], None], *, for_s: float | None = None
-) -> None:
-    """Listen `for_s` seconds. Raises one of RADIO_ERRORS where there is no radio, or when it goes."""
-    scanner = BleakScanner(on_advertisement, **radio.scanner_arguments)
+async def scan(radio: Radio, hear: Hear, *, for_s: float | None = None) -> None:
+    """Listen `for_s` seconds; without them until nothing has been heard for a while, or for an hour.
+
+    Raises one of RADIO_ERRORS where there is no radio, or when it goes.
+    """
+    heard = 0
+
+    def listen(found: BLEDevice, said: AdvertisementData) -> None:
+        nonlocal heard
+        heard += 1
+        hear(found, said)
+
+    scanner = BleakScanner(listen, **radio.scanner_arguments)
     async with asyncio.timeout(START_WITHIN_S):
         await scanner.start()
     try:
-        await asyncio.sleep(RESTART_S if for_s is None else for_s)
-    finally:
-        async with asyncio.timeout(START_WITHIN_S):
-            await scanner.stop()
+        if for_s is not None:
+            await asyncio.sleep(for_s)
+        else:
+            await _until_silent(lambda: heard)
+    except asyncio.CancelledError:
+        # A radio that is gone cannot be told to stop, and must not keep us from stopping.
+        with suppress(*RADIO_ERRORS):
+            await _stop(scanner)
+        raise
+    await _stop(scanner)
 
 
-async def keep_scanning(radio: Radio, on_advertisement: Callable[[BLEDevice, AdvertisementData], None]) -> NoReturn:
+async def _until_silent(heard: Callable[[], int]) -> None:
+    for _ in range(RESTART_AFTER):
+        before = heard()
+        await asyncio.sleep(SILENT_S)
+        if heard() == before:
+            return
+
+
+async def _stop(scanner: BleakScanner) -> None:
+    async with asyncio.timeout(STOP_WITHIN_S):
+        await scanner.stop()
+
+
+async def keep_scanning(radio: Radio, hear: Hear) -> NoReturn:
     """Listen until cancelled, whatever becomes of the radio meanwhile."""
     silent = False
     while True:
         try:
-            await scan(radio, on_advertisement)
+            await scan(radio, hear)
             silent = False
         except RADIO_ERRORS as error:
             if not silent:
