@@ -43,10 +43,11 @@ class ProcedureError(LinkError):
 class RecordAccess:
     """The control point of one connected device. `key_size`: octets of a key and of a count.
 
-    `take` gets every other notification that comes while a procedure runs, in order.
+    `take` gets every other notification that comes while a procedure runs, in order; it returns False for what says
+    nothing of whether the procedure goes on.
     """
 
-    def __init__(self, link: Link, take: Callable[[Packet], None], key_size: int = KEY_SIZE) -> None:
+    def __init__(self, link: Link, take: Callable[[Packet], bool | None], key_size: int = KEY_SIZE) -> None:
         self._link = link
         self._take = take
         self._key_size = key_size
@@ -75,22 +76,34 @@ class RecordAccess:
         Raises LinkError: the link's own, UnansweredError after 30 s of silence, ProcedureError where it was refused.
         """
         await self._request(encode_request(op_code, operator, *keys, key_size=self._key_size))
+        try:
+            async with asyncio.timeout(IDLE_S) as idle:
+                answer = await self._follow(op_code, idle)
+        except TimeoutError as error:
+            await self._abort()
+            raise UnansweredError(f"{_words(op_code)}: nothing came for {IDLE_S:.0f} s") from error
+        if answer is None:
+            await self._abort()
+            raise FloodedError(f"{_words(op_code)}: more than {MOST_RECORDS}")
+        if answer not in {ResponseCode.SUCCESS, ResponseCode.NO_RECORDS_FOUND}:
+            raise ProcedureError(op_code, answer)
+        return answer == ResponseCode.SUCCESS
+
+    async def _follow(self, op_code: OpCode, idle: asyncio.Timeout) -> int | None:
+        """Hand on what comes until the procedure's response code; None when it has no end."""
         for _ in range(MOST_RECORDS + 1):
-            packet = await self._link.next_packet(IDLE_S, heed_nudges=False)
+            packet = await self._link.next_packet(heed_nudges=False)
             if packet is None:
-                await self._abort()
-                raise UnansweredError(f"{_words(op_code)}: nothing came for {IDLE_S:.0f} s")
+                continue
             if packet.characteristic != CONTROL_POINT:
-                self._take(packet)
+                if self._take(packet) is not False:
+                    idle.reschedule(asyncio.get_running_loop().time() + IDLE_S)
                 continue
             answer = self._answer(packet)
-            if answer is None or answer.request != op_code or answer.code is None:
-                continue  # rubbish, or the end of what an earlier visit began
-            if answer.code not in {ResponseCode.SUCCESS, ResponseCode.NO_RECORDS_FOUND}:
-                raise ProcedureError(op_code, answer.code)
-            return answer.code == ResponseCode.SUCCESS
-        await self._abort()
-        raise FloodedError(f"{_words(op_code)}: more than {MOST_RECORDS}")
+            if answer is not None and answer.request == op_code and answer.code is not None:
+                return answer.code
+            # Rubbish, or the end of what an earlier visit began.
+        return None
 
     async def _request(self, request: bytes) -> None:
         """Write a request; a procedure of an earlier visit that still runs is aborted first."""

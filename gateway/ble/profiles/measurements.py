@@ -131,13 +131,14 @@ class _Hearing:
             self.running.clear()
         return bool(findings)
 
-    def _take_stored(self, packet: Packet) -> None:
-        """Take a record that was measured some time ago: without a stamp nobody knows when."""
+    def _take_stored(self, packet: Packet) -> bool:
+        """Take a record that was measured some time ago: without a stamp nobody knows when. False: it is not one."""
         kind = self.kinds.get(packet.characteristic)
         if kind is None or packet.characteristic == RUNNING:
             self._take(packet)
-        else:
-            self.stored.append(Record(_identity(packet), tuple(self._findings(packet, kind, None))))
+            return False
+        self.stored.append(Record(_identity(packet), tuple(self._findings(packet, kind, None))))
+        return True
 
     def _findings(self, packet: Packet, kind: Kind, unstamped_ms: int | None) -> list[Finding]:
         """Return what a packet tells; `unstamped_ms` is the time of what has no stamp."""

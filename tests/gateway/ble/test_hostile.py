@@ -168,6 +168,23 @@ def test_a_report_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, m
     in_virtual_time(main)
 
 
+def test_a_procedure_without_an_answer_ends_although_other_packets_come(tmp_path: Path) -> None:
+    """An oximeter tells what it sees each second, whatever becomes of the report."""
+
+    async def main() -> None:
+        async with visiting(tmp_path, DeviceModel.OXIMETER) as (room, device, visitor):
+            device.faults.withholds_response = True
+            access: Any = device.access()
+            access._server.memory.clear()
+            began_ms = room.now_ms()
+            # While a procedure runs the simulator is silent: this one ends, and says nothing of it.
+            assert await visitor.visit() is Outcome.UNANSWERED
+            assert 30_000 <= room.now_ms() - began_ms < 60_000
+            assert len(told_samples(room.told(device.plan.id))) > 50
+
+    in_virtual_time(main)
+
+
 def test_a_report_that_drips_is_left_when_somebody_has_waited_long(tmp_path: Path) -> None:
     """A record every 20 s would hold the link for hours. What came in order is kept."""
 
