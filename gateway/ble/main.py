@@ -12,7 +12,7 @@ from gateway.ble.collector import LINKS, Collector
 from gateway.ble.findings import Happening
 from gateway.ble.link import Radio
 from gateway.ble.metrics import BleMetrics
-from gateway.ble.spool import MOST_BYTES, Command, Spool
+from gateway.ble.spool import MOST_BYTES, Command, Spool, SpoolFullError
 from gateway.ble.uplink import Uplink, clock_is_set
 from gateway.broker_address import Address
 from gateway.runtime import clock
@@ -75,7 +75,8 @@ async def _work(
     def on_command(command: Command) -> None:
         if not collector.hurry(command.device, command.type):
             # Answered all the same: whoever sent it is not left waiting.
-            spool.keep(command.device, [Happening(EventType.COMMAND_DONE, clock.now_ms(), id=command.id, ok=False)])
+            with suppress(SpoolFullError):
+                spool.keep(command.device, [Happening(EventType.COMMAND_DONE, clock.now_ms(), id=command.id, ok=False)])
             spool.finish_command(command.id)
 
     uplink = Uplink(settings.broker, settings.edge_id, spool, clock.now_ms, on_command, collector.set_roster)
