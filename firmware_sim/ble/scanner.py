@@ -1,5 +1,6 @@
 """bleak's scanner on a bumble host."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
@@ -41,6 +42,16 @@ def bleak_errors() -> Iterator[None]:
         raise BleakError(str(error)) from error
 
 
+@contextmanager
+def heeding_cancellation() -> Iterator[None]:
+    """Be cancelled also where upstream misses it: `wait_for` of Python 3.11 forgets that when the answer has just come."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    yield
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
+
+
 def full_uuid(uuid: core.UUID) -> str:
     """Return the form bleak uses: 128 bits, lower case, dashed."""
     return str(UUID(bytes=uuid.to_bytes(force_128=True)[::-1]))
@@ -57,14 +68,14 @@ class Scanning:
         """Scan, if nobody does yet."""
         self._scanners += 1
         if self._scanners == 1:
-            with bleak_errors():
+            with bleak_errors(), heeding_cancellation():
                 await self.device.start_scanning(filter_duplicates=False)
 
     async def leave(self) -> None:
         """Stop the scan if nobody else wants it."""
         self._scanners -= 1
         if self._scanners == 0:
-            with bleak_errors():
+            with bleak_errors(), heeding_cancellation():
                 await self.device.stop_scanning()
 
 
