@@ -22,6 +22,8 @@ from gateway.ble.turns import Standing, decide
 
 LINKS: Final = 4
 """What cheap adapters hold at once."""
+STRANGERS_SAID: Final = 64
+"""Of so many the log speaks: phones change their addresses all the time, and anybody can make some up."""
 LOOK_EVERY_S: Final = 1.0
 """How often turns are looked at while somebody near has to wait for one."""
 
@@ -107,9 +109,10 @@ class Collector:
         name = self._by_address.get(address)
         if name is None:
             if stranger:
+                self._metrics.near.set(len(self.near))
+            if stranger and len(self.near) <= STRANGERS_SAID:
                 # Without its name: phones carry those of people. `vigil ble scan` shows them to who asks.
                 log.info("a stranger is near", extra={"address": address, "services": list(sighting.services)})
-                self._metrics.near.set(len(self.near))
             return
         standing = self._standings[name]
         self._standings[name] = standing.seen(self._monotonic_ms())
