@@ -1,7 +1,7 @@
 """Drift of heart-rate variability: a sequential test over a patient's nights decides, a chart's band only colours.
 
-With the default settings, simulated (30 baseline nights, lag-1 correlation 0.2, 300 patients): 1.0 false alerts per 180
-stationary nights; median delay 4 nights for a lasting fall of 2 SD, 13 for 1 SD.
+With the default settings, simulated (30 baseline nights, lag-1 correlation 0.2): 0.9 false alerts per 180 stationary
+nights; median delay 3 nights for a lasting fall of 2 SD, 9 for 1 SD. docs/hrv-study.md has them on recorded hearts.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from streaming.episodes import Episode, Rule, Severity
 from streaming.hrv_nights import BASELINE_DAYS, Baseline, NightValue, baseline, rolling_mean
 
 RULE: Final = Rule.HRV_DRIFT
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class DriftSettings:
     """How drift is decided. `delta` and `threshold` are Page and Hinkley's, in spreads of the patient's baseline.
 
-    `least_to_show`, `least_to_alarm`: nights in the baseline. `falling_nights`: so many nights in a row, each lower
+    `anchor_nights`: so many nights at the baseline's centre the test believes to have seen when it starts: its running
+    mean follows a fall, and hides it, the slower the more there are. `least_to_show`, `least_to_alarm`: nights in the baseline. `falling_nights`: so many nights in a row, each lower
     than the one before, make it `high`. `recovery_nights` in a row not below the baseline by more than `recovery_band`
     spreads end it.
     """
 
-    delta: float = 0.5
-    threshold: float = 5.0
+    delta: float = 0.55
+    threshold: float = 4.5
+    anchor_nights: int = 180
     least_to_show: int = 7
     least_to_alarm: int = 14
     falling_nights: int = 3
@@ -59,25 +61,27 @@ class NightAssessment:
 class _SequentialTest:
     """Page and Hinkley's test for a fall of the standardised nights, and a plain CUSUM beside it.
 
-    The test's running mean begins at the baseline's centre, as if it had seen `least_to_alarm` nights at 0: a mean
-    taken from the first few nights themselves would hide a fall that begins with them.
+    The test's running mean begins at the baseline's centre, as if it had seen `anchor_nights` nights at 0: a mean taken
+    from the nights themselves would hide a fall that begins with them.
     """
 
     def __init__(self, settings: DriftSettings) -> None:
         self._settings = settings
         self._test: Any = PageHinkley(  # river has no types
-            min_instances=settings.least_to_alarm,
+            min_instances=settings.anchor_nights,
             delta=settings.delta,
             threshold=settings.threshold,
             alpha=1.0,
             mode="down",
         )
-        for _ in range(settings.least_to_alarm):
+        for _ in range(settings.anchor_nights):
             self._test.update(0.0)
         self.cusum = 0.0
+        self.fresh = True
 
     def update(self, z: float) -> bool:
         """Take one night; whether it is drift."""
+        self.fresh = False
         self._test.update(z)
         self.cusum = max(0.0, self.cusum - z - self._settings.delta)
         return bool(self._test.drift_detected)
@@ -160,7 +164,8 @@ class _Fold:
         """Whether the baseline is large enough to alarm on; if not, the test forgets."""
         if self._usual is not None and self._usual.nights >= self._settings.least_to_alarm:
             return True
-        self._test = _SequentialTest(self._settings)
+        if not self._test.fresh:
+            self._test = _SequentialTest(self._settings)
         return False
 
     def _open(self, index: int, z: float) -> None:

@@ -22,6 +22,9 @@ MAD_TO_SD: Final = 1.4826
 """The standard deviation of a normal distribution over its median absolute deviation."""
 LEAST_SPREAD: Final = 0.05
 """Floor of a baseline's spread in ln ms: nights that agree to 5 % are as even as a sensor can tell."""
+WINSOR_SD: Final = 2.0
+WINSORISED_TO_SD: Final = 1.042
+"""The standard deviation of a normal distribution over that of its values drawn in to 2 standard deviations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +79,18 @@ def night_value(night: date, bounds: tuple[int, int], windows: Iterable[HrvWindo
 
 
 def baseline(values: Sequence[float]) -> Baseline:
-    """Return median and scaled median absolute deviation (not below `LEAST_SPREAD`) of lnRMSSD of some nights."""
+    """Return winsorised mean and standard deviation (not below `LEAST_SPREAD`) of lnRMSSD of some nights.
+
+    One step of Huber's proposal 2: values further from the median than 2 scaled median absolute deviations count as if
+    they lay there. Median and MAD alone are as robust but spend 36 and 63 % of the nights on it, and what is wrong
+    with the spread of a patient's few nights is the greater part of the false alerts.
+    """
     nights = np.asarray(values, dtype=np.float64)
-    center = float(np.median(nights))
-    spread = MAD_TO_SD * float(np.median(np.abs(nights - center)))
-    return Baseline(center, max(spread, LEAST_SPREAD), len(values))
+    median = float(np.median(nights))
+    reach = WINSOR_SD * MAD_TO_SD * float(np.median(np.abs(nights - median)))
+    drawn_in = np.clip(nights, median - reach, median + reach)
+    spread = WINSORISED_TO_SD * float(np.std(drawn_in, ddof=1)) if nights.size > 1 else 0.0
+    return Baseline(float(np.mean(drawn_in)), max(spread, LEAST_SPREAD), len(values))
 
 
 def rolling_mean(nights: Sequence[NightValue], last: date) -> float | None:
