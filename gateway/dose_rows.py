@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import date, time
 from typing import Any
 
-from streaming.doses import DoseOutcome, DoseSchedule, DoseState, DueDose
+from streaming.doses_calendar import DoseSchedule, DueDose
+from streaming.doses_matching import DoseOutcome, DoseState
 from streaming.zones import DAY_MS
 
 # A dose whose window closed within the last day before the patient got the box is asked of it, as it alerts within the

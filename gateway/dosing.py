@@ -15,16 +15,9 @@ from gateway.dose_rows import OPEN, BoxRow, DoseRow, ScheduleRow, columns, first
 from gateway.intake import WornEvent
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
-from streaming.doses import (
-    DoseOutcome,
-    DoseSettings,
-    DoseState,
-    Opening,
-    due_doses,
-    missed_episode,
-    reach_ms,
-    settle,
-)
+from streaming.doses import missed_episode, settle
+from streaming.doses_calendar import due_doses
+from streaming.doses_matching import DoseOutcome, DoseSettings, DoseState, Opening, reach_ms
 from streaming.episodes import Episode, Rule
 from streaming.zones import DAY_MS, HOUR_MS, ZoneHistory
 

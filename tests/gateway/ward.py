@@ -17,7 +17,9 @@ from gateway.runtime.metrics import GatewayMetrics, WorkerMetrics
 from gateway.source import Batch, Message, SourceClosedError
 from gateway.store.connect import connect
 from gateway.worker import Worker, WorkerSettings
-from streaming.doses import Contact, DoseOutcome, DoseSchedule, Opening, due_doses, settle
+from streaming.doses import Contact, settle
+from streaming.doses_calendar import DoseSchedule, due_doses
+from streaming.doses_matching import DoseOutcome, Opening
 from streaming.zones import DAY_MS, MINUTE_MS, ZoneHistory
 from tests.gateway.clinic import EVER, Clinic
 

@@ -13,19 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.vocabulary import EventType
-from streaming.doses import (
-    Contact,
-    DoseOutcome,
-    DoseSchedule,
-    DoseSettings,
-    DoseState,
-    DueDose,
-    Opening,
-    due_doses,
-    missed_episode,
-    reach_ms,
-    settle,
-)
+from streaming.doses import Contact, missed_episode, settle
+from streaming.doses_calendar import DoseSchedule, DueDose, due_doses
+from streaming.doses_matching import DoseOutcome, DoseSettings, DoseState, Opening, reach_ms
 from streaming.episodes import Severity
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, ZoneHistory
 from tests.recordings import RECORDINGS
