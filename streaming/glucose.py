@@ -110,6 +110,15 @@ def low_mask(value: Float64, unit: Int16, flags: Int16, limit_mmol: float) -> Bo
     return (by_number | _has(flags, LO)) & ~_has(flags, NEVER_ALARMED)
 
 
+def high_mask(value: Float64, unit: Int16, flags: Int16, limit_mmol: float) -> Bool:
+    """Which readings are above a limit, compared in the unit the sensor sent; rows may be of any patients.
+
+    HI is above every limit and LO above none, whatever the number field holds. Readings that do not count are not high.
+    """
+    by_number = (value > _limits(limit_mmol)[unit]) & ~_has(flags, LO)
+    return (by_number | (_has(flags, HI) & ~_has(flags, LO))) & ~_has(flags, NEVER_ALARMED)
+
+
 def merge(series: GlucoseSeries, limits_mmol: Iterable[float] = (4.0, 3.1)) -> GlucoseSeries:
     """Return one patient's readings in order of time, one per instant, only those that count.
 
