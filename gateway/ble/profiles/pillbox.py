@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Final
 
@@ -29,13 +28,13 @@ from devices.vocabulary import CommandType, EventType
 from gateway.ble.device_time import BOX_AGREES_MS, box_times
 from gateway.ble.findings import Finding, Happening, Record
 from gateway.ble.link import Packet, RefusedError
-from gateway.ble.record_access import ProcedureError, RecordAccess
+from gateway.ble.numbered_log import NumberedLog
+from gateway.ble.record_access import ProcedureError
 from gateway.ble.spool import Command
 from gateway.ble.visit import Visit
 
 LOG_ENTRY: Final = str(PillBoxUuid.LOG_ENTRY)
 CLOCK: Final = str(PillBoxUuid.CLOCK)
-EPOCH: Final = "log epoch"
 DELETED: Final = "log deleted"
 REMINDER_S: Final = 60
 ALL_SIGNALS: Final = Signal.LIGHT | Signal.SOUND | Signal.VIBRATION
@@ -61,119 +60,83 @@ async def read_box(visit: Visit) -> None:
 
     The order matters: whoever hears of the contact has heard of every opening before it.
     """
-    box = _Box(visit)
-    await visit.link.listen(LOG_ENTRY)
-    await box.access.listen()
-    await box.read_log()
+    numbered = NumberedLog(visit, LOG_ENTRY, decode_log_entry, KEY_SIZE)
+    await numbered.listen()
+    await _read_log(numbered)
     await visit.read_battery(as_contact=True)
-    await box.forget_committed()
+    await _forget_committed(numbered)
     await _obey_commands(visit)
 
 
-@dataclass(slots=True)
-class _Box:
-    """The log of a connected box. Keys are sequence numbers.
-
-    Entries are timed by the steps of the clock that follow them: so nothing is kept of a report that breaks off.
-    """
-
-    visit: Visit
-    access: RecordAccess = field(init=False)
-    reported: list[tuple[Packet, LogEntry]] = field(default_factory=list)
-    refused: list[Finding] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.access = RecordAccess(self.visit.link, self._take, KEY_SIZE)
-
-    async def read_log(self) -> None:
-        """Keep every entry since the last committed one, in real time."""
-        spool, name = self.visit.spool, self.visit.device.id
-        epoch = int(spool.fact(name, EPOCH) or 0)
-        committed = spool.committed(name, _stream(epoch))
-        if committed is not None and await self._began_anew(committed):
-            log.warning("the box's numbers began anew", extra={"device": name, "committed": committed})
-            epoch, committed = epoch + 1, None
-            spool.set_fact(name, EPOCH, str(epoch))
-            spool.set_fact(name, DELETED, "")
-        clock_ms, now_ms = await self._set_clock()
-        self.reported, self.refused = [], []
-        await self.access.report_from((committed or 0) + 1)
-        if self.refused:  # what came spoiled may come whole; then the box forgets it
-            self.refused = []
-            await self.access.report_from((committed or 0) + 1)
-        self.visit.keep(self.refused)
-        if self.reported:
-            self.visit.keep_records(_stream(epoch), self._records(clock_ms, now_ms))
-            spool.cover(name, _stream(epoch), max(entry.sequence for _, entry in self.reported))
-
-    async def forget_committed(self) -> None:
-        """Have the box delete what the gateway's receipts cover: its log has room for what is to come."""
-        spool, name = self.visit.spool, self.visit.device.id
-        committed = spool.committed(name, _stream(int(spool.fact(name, EPOCH) or 0)))
-        deleted = int(spool.fact(name, DELETED) or 0)
-        if committed is None or committed <= deleted:
-            return
-        try:
-            await self.access.delete_up_to(committed)
-        except ProcedureError as error:
-            log.info("the box keeps its log", extra={"device": name, "cause": str(error)})
-            return
-        spool.set_fact(name, DELETED, str(committed))
-
-    async def _began_anew(self, committed: int) -> bool:
-        """Whether the last entry has a lower number than one that is committed: the box lost its memory."""
-        self.reported, self.refused = [], []
-        await self.access.report(Operator.LAST_RECORD)
-        return bool(self.reported) and self.reported[-1][1].sequence < committed
-
-    async def _set_clock(self) -> tuple[int | None, int]:
-        """Set a clock that is off; return its reading, None when it cannot be told, and when it was read.
-
-        It is set before the log is read: the log then holds the step, and times come out the same for whoever reads it.
-        """
-        try:
-            clock_ms, now_ms = await self._read_clock()
-            if abs(clock_ms - now_ms) >= BOX_AGREES_MS:
-                await self.visit.link.write(CLOCK, encode_clock(self.visit.now_ms()))
-                log.info("a clock was set", extra={"device": self.visit.device.id, "clock_ms": clock_ms})
-                clock_ms, now_ms = await self._read_clock()
-        except PacketError as error:
-            log.warning("a clock cannot be read", extra={"device": self.visit.device.id, "cause": error.detail})
-            return None, self.visit.now_ms()
-        return clock_ms, now_ms
-
-    async def _read_clock(self) -> tuple[int, int]:
-        value = await self.visit.link.read(CLOCK)
-        return decode_clock(value), self.visit.now_ms()
-
-    def _take(self, packet: Packet) -> None:
-        if packet.characteristic != LOG_ENTRY:
-            return
-        try:
-            self.reported.append((packet, decode_log_entry(packet.value)))
-        except PacketError as error:
-            if unreadable := self.visit.refuse(packet, error):
-                self.refused.append(unreadable)
-
-    def _records(self, clock_ms: int | None, now_ms: int) -> list[Record]:
-        # What the box logs while it is listened to comes twice: at once, and with the report.
-        once = {entry.sequence: (packet, entry) for packet, entry in self.reported}
-        ordered = [once[sequence] for sequence in sorted(once)]
-        times = box_times([entry for _, entry in ordered], clock_ms, now_ms)
-        return [
-            Record(entry.sequence, self._findings(packet, entry, time.at_ms))
-            for (packet, entry), time in zip(ordered, times, strict=True)
+async def _read_log(numbered: NumberedLog[LogEntry]) -> None:
+    """Keep every entry since the last committed one, in real time: each is timed by the clock's steps that follow it."""
+    committed = numbered.committed
+    if committed is not None and await _began_anew(numbered, committed):
+        numbered.begin_anew()
+        numbered.visit.spool.set_fact(numbered.visit.device.id, DELETED, "")
+        committed = None
+    clock_ms, now_ms = await _set_clock(numbered.visit)
+    await numbered.report_from((committed or 0) + 1)
+    entries = numbered.entries
+    times = box_times([entry for _, entry in entries], clock_ms, now_ms)
+    numbered.keep(
+        [
+            Record(entry.sequence, _findings(numbered.visit, packet, entry, time.at_ms))
+            for (packet, entry), time in zip(entries, times, strict=True)
         ]
+    )
 
-    def _findings(self, packet: Packet, entry: LogEntry, at_ms: int) -> tuple[Finding, ...]:
-        if entry.type in CLOCK_ENTRIES:
-            return ()
-        kind = EVENTS.get(entry.type)
-        if kind is None:
-            unreadable = self.visit.refuse(packet, PacketError(f"Log Entry: type {entry.type} is not known"))
-            return (unreadable,) if unreadable else ()
-        count = entry.count if kind is EventType.DOSE_TAKEN else None
-        return (Happening(kind, at_ms, entry.compartment, count),)
+
+async def _began_anew(numbered: NumberedLog[LogEntry], committed: int) -> bool:
+    """Whether the last entry has a lower number than one that is committed: the box lost its memory."""
+    await numbered.report(Operator.LAST_RECORD)
+    return bool(numbered.reported) and numbered.reported[-1][1].sequence < committed
+
+
+async def _forget_committed(numbered: NumberedLog[LogEntry]) -> None:
+    """Have the box delete what the gateway's receipts cover: its log has room for what is to come."""
+    spool, name, committed = numbered.visit.spool, numbered.visit.device.id, numbered.committed
+    if committed is None or committed <= int(spool.fact(name, DELETED) or 0):
+        return
+    try:
+        await numbered.access.delete_up_to(committed)
+    except ProcedureError as error:
+        log.info("the box keeps its log", extra={"device": name, "cause": str(error)})
+        return
+    spool.set_fact(name, DELETED, str(committed))
+
+
+async def _set_clock(visit: Visit) -> tuple[int | None, int]:
+    """Set a clock that is off; return its reading, None when it cannot be told, and when it was read.
+
+    It is set before the log is read: the log then holds the step, and times come out the same for whoever reads it.
+    """
+    try:
+        clock_ms, now_ms = await _read_clock(visit)
+        if abs(clock_ms - now_ms) >= BOX_AGREES_MS:
+            await visit.link.write(CLOCK, encode_clock(visit.now_ms()))
+            log.info("a clock was set", extra={"device": visit.device.id, "clock_ms": clock_ms})
+            clock_ms, now_ms = await _read_clock(visit)
+    except PacketError as error:
+        log.warning("a clock cannot be read", extra={"device": visit.device.id, "cause": error.detail})
+        return None, visit.now_ms()
+    return clock_ms, now_ms
+
+
+async def _read_clock(visit: Visit) -> tuple[int, int]:
+    value = await visit.link.read(CLOCK)
+    return decode_clock(value), visit.now_ms()
+
+
+def _findings(visit: Visit, packet: Packet, entry: LogEntry, at_ms: int) -> tuple[Finding, ...]:
+    if entry.type in CLOCK_ENTRIES:
+        return ()
+    kind = EVENTS.get(entry.type)
+    if kind is None:
+        unreadable = visit.refuse(packet, PacketError(f"Log Entry: type {entry.type} is not known"))
+        return (unreadable,) if unreadable else ()
+    count = entry.count if kind is EventType.DOSE_TAKEN else None
+    return (Happening(kind, at_ms, entry.compartment, count),)
 
 
 class _Remind(Struct):
@@ -232,7 +195,3 @@ ACTIONS: Final[Mapping[str, Callable[[Visit, Command], Awaitable[None]]]] = Mapp
         CommandType.SET_CLOCK: _set_box_clock,
     }
 )
-
-
-def _stream(epoch: int) -> str:
-    return f"log {epoch}"
