@@ -109,22 +109,27 @@ async def provision(
         ]
     )
     for patient_id, plan in zip(ids, plans, strict=True):
-        for dose in plan.doses:
-            await provisioning.add_dose(
-                patient_id,
-                dose.medication,
-                dose.at,
-                compartment=dose.compartment,
-                window_before=dose.window_before_minutes,
-                window_after=dose.window_after_minutes,
-                valid_from=dose.valid_from,
-            )
+        await add_doses(provisioning, patient_id, plan)
     devices = [
         NewDevice(device.id, device.model, patient_id, since)
         for patient_id, plan in zip(ids, plans, strict=True)
         for device in plan.devices
     ]
     return ids, await provisioning.add_devices(devices, on_account)
+
+
+async def add_doses(provisioning: Provisioning, patient_id: int, plan: PatientPlan) -> None:
+    """Add the dose schedules of a plan to its patient."""
+    for dose in plan.doses:
+        await provisioning.add_dose(
+            patient_id,
+            dose.medication,
+            dose.at,
+            compartment=dose.compartment,
+            window_before=dose.window_before_minutes,
+            window_after=dose.window_after_minutes,
+            valid_from=dose.valid_from,
+        )
 
 
 async def _simulate(

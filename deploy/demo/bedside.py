@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
-from deploy.commands.simulate import GLUCOSE_EVERY
+from deploy.commands.simulate import GLUCOSE_EVERY, add_doses
 from deploy.demo.board import Board
 from deploy.demo.clinic import DOCTOR, Wearer, provisioning
 from deploy.demo.programs import Programs
@@ -108,16 +108,7 @@ async def _admit(clinic: Provisioning, beds: Sequence[Bedside], start: Start, bo
     box = f"{start.prefix}-edge"
     devices = [NewDevice(box, DeviceModel.EDGE)]
     for patient_id, bed in zip(ids, beds, strict=True):
-        for dose in bed.patient.doses:
-            await clinic.add_dose(
-                patient_id,
-                dose.medication,
-                dose.at,
-                compartment=dose.compartment,
-                window_before=dose.window_before_minutes,
-                window_after=dose.window_after_minutes,
-                valid_from=dose.valid_from,
-            )
+        await add_doses(clinic, patient_id, bed.patient)
         devices += [NewDevice(plan.id, plan.model, patient_id, since, plan.address, box) for plan in bed.devices]
     secrets = await clinic.add_devices(devices)
     await clinic.add_to_care_team(DOCTOR, ids)

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from deploy.commands.simulate import new_start
+from deploy.commands.simulate import add_doses, new_start
 from deploy.stack.embedded import MosquittoServer
 from deploy.stack.processes import free_port
 from devices.vocabulary import Code, EventType
@@ -40,10 +40,7 @@ async def test_a_low_and_a_missed_dose_reach_the_doctor_over_bluetooth(
                 for one in (night, forgetful)
             ]
         )
-        for dose in forgetful.patient.doses:
-            await place.provisioning.add_dose(
-                missed, dose.medication, dose.at, compartment=dose.compartment, valid_from=dose.valid_from
-            )
+        await add_doses(place.provisioning, missed, forgetful.patient)
         await place.provisioning.add_user(DOCTOR[0], "doctor", DOCTOR[1], patient_ids=[low, missed])
         edge = await place.add_edge("edge-1")
         await place.add_devices("edge-1", low, worn, since)
