@@ -1,0 +1,284 @@
+"""The predicted low: forecasts from the past alone, episodes in any split, and what the study claims."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devices.vocabulary import Flag, Unit
+from streaming import prediction
+from streaming.episodes import Episode, Severity, settled_before
+from streaming.glucose import Float64, GlucoseSeries
+from streaming.prediction import PredictedLow, PredictedState, forecast
+from streaming.zones import HOUR_MS, MINUTE_MS, ZoneHistory
+from tests.recordings import RECORDINGS
+from tests.streaming import prediction_study as study
+from tests.streaming.nocturnal_reference import Reading, lowest_per_instant
+from tests.streaming.series import ZONES, glucose_series, readings_of_one_patient, synthetic_nights
+
+RULE = PredictedLow()
+UTC = ZoneHistory.of("UTC")
+NOON = 1_790_812_800_000 + 12 * HOUR_MS  # 2026-10-01T12:00Z
+MIDNIGHT = NOON - 12 * HOUR_MS
+
+
+def plain(values: Sequence[float], cadence: int = 5, start: int = NOON, unit: Unit = Unit.MMOL_L) -> GlucoseSeries:
+    return glucose_series(
+        [Reading(start + row * cadence * MINUTE_MS, value, unit.ucum) for row, value in enumerate(values)]
+    )
+
+
+def standing(parts: Sequence[GlucoseSeries], zone: ZoneHistory = UTC) -> list[Episode]:
+    """Fold part after part; return every episode as it stands at the end."""
+    state: PredictedState | None = None
+    found: dict[int, Episode] = {}
+    for part in parts:
+        state, episodes = RULE.advance(state, part, zone)
+        found.update({episode.opened_at: episode for episode in episodes})
+    if state is not None and state.episode is not None:
+        assert found[state.episode.opened_at] == state.episode
+    return [found[opened_at] for opened_at in sorted(found)]
+
+
+def minutes(episode: Episode, start: int = NOON) -> tuple[int, int | None]:
+    end = None if episode.resolved_at is None else (episode.resolved_at - start) // MINUTE_MS
+    return (episode.opened_at - start) // MINUTE_MS, end
+
+
+def falling(cadence: int, *, until: int = 90, per_minute: float = 0.05) -> list[float]:
+    """A straight fall to 2.9 mmol/L at minute 90, cut off after `until`."""
+    return [2.9 + per_minute * (90 - minute) for minute in range(0, until + 1, cadence)]
+
+
+@pytest.mark.parametrize("cadence", [1, 3, 5, 15])
+def test_foresees_a_fall_at_every_cadence_and_leaves_a_level_alone(cadence: int) -> None:
+    values = np.array(falling(cadence))
+    at = NOON + np.arange(values.size) * cadence * MINUTE_MS
+    known = at >= NOON + 30 * MINUTE_MS
+    fall = forecast(at, values)
+    assert np.isnan(fall[~known]).all()
+    assert (fall[known] < values[known]).all()
+    assert (fall[known] > values[known] - 1.6).all()
+    level = forecast(at, np.full(values.size, 6.0))
+    np.testing.assert_allclose(level[known], 6.0, atol=0.15)
+
+
+def test_knows_nothing_across_a_gap() -> None:
+    at = NOON + np.array([0, 15, 30, 75, 90, 105]) * MINUTE_MS
+    assert np.isnan(forecast(at, np.full(6, 6.0))).tolist() == [True, True, False, True, True, False]
+
+
+@pytest.mark.parametrize(("cadence", "per_minute"), [(1, 0.07), (3, 0.07), (5, 0.07), (15, 0.04)])
+def test_warns_before_the_low_and_leaves_it_to_the_low_itself(cadence: int, per_minute: float) -> None:
+    values = falling(cadence, per_minute=per_minute)
+    [episode] = standing([plain(values, cadence)])
+    opened, resolved = minutes(episode)
+    first_low = cadence * next(row for row, value in enumerate(values) if value < 3.1)
+    assert resolved == first_low
+    assert 3 <= first_low - opened <= 35
+    assert episode.severity is Severity.MEDIUM
+    assert episode.evidence["outcome"] == "low"
+    assert episode.evidence["forecast_at"] == episode.opened_at + 20 * MINUTE_MS
+    assert episode.evidence["limit_mmol_l"] == 3.1
+
+
+def test_is_withdrawn_after_15_minutes_of_better_forecasts() -> None:
+    values = [*falling(5, until=85), 4.4, 5.2, 5.8, 6.2, 6.4, 6.4]
+    [episode] = standing([plain(values)])
+    assert episode.evidence["outcome"] == "withdrawn"
+    opened, resolved = minutes(episode)
+    assert opened == 85
+    assert resolved == 100
+
+
+def test_silence_ends_nothing_and_the_next_reading_that_cannot_tell_does() -> None:
+    fall = plain(falling(5, until=85))
+    state, [opened] = RULE.advance(None, fall, UTC)
+    assert opened.resolved_at is None
+    late = plain([5.0], start=NOON + 5 * HOUR_MS)
+    state, [closed] = RULE.advance(state, late, UTC)
+    assert minutes(closed) == (minutes(opened)[0], 300)
+    assert state is not None
+    assert state.episode is None
+
+
+def test_the_limit_is_that_of_the_next_20_minutes() -> None:
+    level = [4.4, 4.4, 4.4, 4.3, 4.3, 4.2, 4.2, 4.1, 4.0, 4.0]
+    assert standing([plain(level)]) == []
+    [night] = standing([plain(level, start=MIDNIGHT - 40 * MINUTE_MS)])
+    assert night.opened_at >= MIDNIGHT - 20 * MINUTE_MS
+    assert night.evidence["limit_mmol_l"] == 4.0
+    assert standing([plain(level, start=MIDNIGHT - 40 * MINUTE_MS)], ZoneHistory.of("Asia/Shanghai")) == []
+
+
+def test_both_units_conclude_the_same() -> None:
+    mg = [132, 128, 124, 119, 115, 110, 106, 101, 97, 92, 88, 83, 79, 74, 70, 65, 61, 57, 54]
+    in_mg = standing([plain(mg, unit=Unit.MG_DL)])
+    in_mmol = standing([plain([value / 18 for value in mg])])
+    assert [minutes(one) for one in in_mg] == [minutes(one) for one in in_mmol]
+    assert len(in_mg) == 1
+
+
+def test_nothing_is_predicted_of_one_who_is_low_or_just_was() -> None:
+    values = [*falling(5), 3.0, 3.0, 3.1, 3.2, 3.1, 3.2, 3.1, 3.2]
+    assert len(standing([plain(values)])) == 1
+    later = [*values, 3.1, 3.2, 3.1]
+    assert [minutes(one)[0] for one in standing([plain(later)])][1:] == [135]
+
+
+@given(readings=readings_of_one_patient(), data=st.data(), zone=st.sampled_from(ZONES))
+def test_any_split_gives_the_same(readings: list[Reading], data: st.DataObject, zone: str) -> None:
+    readings, history = lowest_per_instant(readings), ZoneHistory.of(zone)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(readings)), max_size=8)))
+    parts = [glucose_series(readings[a:b]) for a, b in zip([0, *cuts], [*cuts, len(readings)], strict=True)]
+    assert standing(parts, history) == standing([glucose_series(readings)], history)
+
+
+@pytest.mark.parametrize("cadence", [1, 3, 5, 15])
+def test_reading_by_reading_equals_all_at_once_and_hydrated_equals_replayed(cadence: int) -> None:
+    readings = lowest_per_instant(synthetic_nights(7, 3, cadence, MIDNIGHT))
+    whole = standing([glucose_series(readings)])
+    assert len(whole) >= 3
+    assert standing([glucose_series([one]) for one in readings]) == whole
+    for middle in readings[:: len(readings) // 10]:
+        settled = settled_before(whole, middle.at)
+        hydrated = standing([glucose_series([one for one in readings if one.at >= settled - HOUR_MS])])
+        assert [one for one in hydrated if one.opened_at >= settled] == [
+            one for one in whole if one.opened_at >= settled
+        ]
+
+
+@given(readings=readings_of_one_patient())
+def test_only_candidates_open_and_nothing_given_changes(readings: list[Reading]) -> None:
+    series = glucose_series(readings)
+    for column in (series.at, series.value, series.unit, series.flags):
+        column.flags.writeable = False
+    candidates = RULE.candidates(series.value, series.unit, series.flags)
+    assert standing([series.take(~candidates)]) == []
+    possible = set(series.at[candidates].tolist())
+    assert {one.opened_at for one in standing([series])} <= possible
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "flags", "expected"),
+    [
+        (3.1, Unit.MMOL_L, 0, True), (3.09, Unit.MMOL_L, 0, False), (55.0, Unit.MG_DL, 0, True),
+        (54.0, Unit.MG_DL, 0, False), (9.99, Unit.MMOL_L, 0, True), (10.0, Unit.MMOL_L, 0, False),
+        (180.0, Unit.MG_DL, 0, False), (5.0, Unit.MMOL_L, Flag.BELOW_RANGE, False), (0.0, Unit.MMOL_L, 0, False),
+        (5.0, Unit.MMOL_L, Flag.ABOVE_RANGE, False), (5.0, Unit.MMOL_L, Flag.ARTIFACT, False),
+        (np.nan, Unit.MMOL_L, 0, False),
+    ],
+)  # fmt: skip
+def test_candidates(value: float, unit: Unit, flags: int, expected: bool) -> None:  # noqa: FBT001 a table's last column
+    row = np.array([value]), np.array([unit], dtype=np.int16), np.array([flags], dtype=np.int16)
+    assert RULE.candidates(*row).tolist() == [expected]
+
+
+def test_flagged_readings_and_numberless_ones_change_nothing() -> None:
+    values = falling(5)
+    good = [Reading(NOON + row * 5 * MINUTE_MS, value, "mmol/L") for row, value in enumerate(values)]
+    bad = [Reading(one.at + MINUTE_MS, 2.0, "mmol/L", ("artifact",)) for one in good]
+    none = [Reading(one.at + 2 * MINUTE_MS, None, "mmol/L") for one in good]
+    high = [Reading(one.at + 3 * MINUTE_MS, 0.0, "mmol/L", ("above_range",)) for one in good]
+    assert (
+        standing([glucose_series([*good, *bad, *none, *high])])[0].opened_at
+        == standing([glucose_series(good)])[0].opened_at
+    )
+
+
+def test_late_readings_are_refused_and_none_are_nothing() -> None:
+    state, _ = RULE.advance(None, plain([5.0, 5.0]), UTC)
+    with pytest.raises(ValueError, match="late readings"):
+        RULE.advance(state, plain([5.0]), UTC)
+    assert RULE.advance(None, plain([]), UTC) == (None, [])
+
+
+def twin(cadence: int) -> tuple[study.Period, ...]:
+    """Five seeded patients whose velocity decays (as insulin wears off), with a sensor's noise."""
+    found = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        level, velocity, values = 6.0, 0.0, []
+        for _ in range(6 * 24 * 60 // 3):
+            velocity = 0.9 * velocity + 0.003 * (5.5 - level) + rng.normal(0, 0.05)
+            level = max(level + velocity, 2.0)
+            values.append(level + rng.normal(0, 0.05))
+        every = cadence // 3
+        mmol = np.round(np.array(values[::every]), 1)
+        found.append(study.from_mmol(str(seed), MIDNIGHT + np.arange(mmol.size) * cadence * MINUTE_MS, mmol, UTC))
+    return tuple(found)
+
+
+def curve_means(periods: Sequence[study.Period], *, nights: bool) -> dict[str, float]:
+    return {
+        name: study.held_out(periods, learn, 0.1, nights=nights).summary()[3] for name, learn in study.METHODS.items()
+    }
+
+
+@pytest.mark.parametrize("cadence", [3, 15])
+def test_a_model_of_others_errs_less_than_the_straight_line_on_the_twin(cadence: int) -> None:
+    *others, last = twin(cadence)
+    ahead = last.at + prediction.HORIZON_MS
+    truth = np.interp(ahead, last.at, last.mmol)
+    within = (ahead <= last.at[-1]) & (last.at >= last.at[0] + HOUR_MS)
+    error = {
+        name: float(np.std((learn(others)(last.at, last.mmol) - truth)[within]))
+        for name, learn in study.METHODS.items()
+        if name != "AR2"
+    }
+    assert error["model"] < 0.9 * error["linear"]
+
+
+def test_opens_where_the_study_says_on_the_twin() -> None:
+    for cadence, coefficients, margin in (
+        (3, prediction.DENSE, prediction.DENSE_MARGIN), (15, prediction.SPARSE, prediction.SPARSE_MARGIN),
+    ):  # fmt: skip
+        opened = [agrees_with_the_study(one, coefficients, margin, UTC) for one in twin(cadence)]
+        assert sum(opened) > 5
+
+
+def agrees_with_the_study(one: study.Period, coefficients: Float64, margin: float, zone: ZoneHistory) -> int:
+    rows = study.openings(one, study.score(one, study.model(coefficients)(one.at, one.mmol)), margin)
+    flags = np.zeros(one.at.size, dtype=np.int16)
+    series = GlucoseSeries(one.at, one.mmol, flags + np.int16(Unit.MMOL_L), flags)
+    assert [episode.opened_at for episode in standing([series], zone)] == one.at[rows].tolist()
+    return int(rows.size)
+
+
+needs_recordings = pytest.mark.skipif(not RECORDINGS.is_dir(), reason="the recordings are not here")
+TABLES = [
+    (study.SHANGHAI, prediction.SPARSE, prediction.SPARSE_MARGIN),
+    (study.ZHANG, prediction.DENSE, prediction.DENSE_MARGIN),
+]
+
+
+@needs_recordings
+@pytest.mark.parametrize(("folder", "coefficients", "margin"), TABLES)
+def test_the_tables_are_those_of_the_study(folder: str, coefficients: Float64, margin: float) -> None:
+    periods = study.recorded(folder)
+    np.testing.assert_allclose(study.fitted(periods), coefficients, atol=6e-5)
+    assert study.margin_of(periods, study.model(coefficients), study.OPERATING_RATE) == pytest.approx(margin)
+    zone = ZoneHistory.of(study.ZONE[folder])
+    assert sum(agrees_with_the_study(one, coefficients, margin, zone) for one in periods) > 20
+
+
+@needs_recordings
+@pytest.mark.parametrize("nights", [True, False])
+@pytest.mark.parametrize("folder", [study.SHANGHAI, study.ZHANG])
+def test_held_out_curves_are_above_both_baselines(folder: str, nights: bool) -> None:  # noqa: FBT001 a parameter
+    means = curve_means(study.recorded(folder), nights=nights)
+    assert means["model"] > max(means["linear"], means["AR2"])
+
+
+@needs_recordings
+@pytest.mark.soak
+def test_the_lead_over_the_straight_line_by_day_is_beyond_the_noise() -> None:
+    boots = {
+        name: study.resampled(study.held_out(study.recorded(study.SHANGHAI), study.METHODS[name], 0.3, nights=False))
+        for name in ("linear", "model")
+    }
+    assert np.nanpercentile(boots["model"][:, 3] - boots["linear"][:, 3], 2.5) > 0
