@@ -1,7 +1,7 @@
 """Drift of heart-rate variability: a sequential test over a patient's nights decides, a chart's band only colours.
 
 With the default settings, simulated (30 baseline nights, lag-1 correlation 0.2): 0.9 false alerts per 180 stationary
-nights; median delay 3 nights for a lasting fall of 2 SD, 9 for 1 SD. docs/hrv-study.md has them on recorded hearts.
+nights; median delay 4 nights for a lasting fall of 2 SD, 9 for 1 SD. docs/hrv-study.md has them on recorded hearts.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ VERSION: Final = 2
 class DriftSettings:
     """How drift is decided. `delta` and `threshold` are Page and Hinkley's, in spreads of the patient's baseline.
 
-    `anchor_nights`: so many nights at the baseline's centre the test believes to have seen when it starts: its running
-    mean follows a fall, and hides it, the slower the more there are. `least_to_show`, `least_to_alarm`: nights in the baseline. `falling_nights`: so many nights in a row, each lower
+    A night counts for at most `most_z` spreads: recorded nights have long tails, and drift is what lasts, so no single
+    night may alarm (Lucas and Crosier 1982, robust CUSUM). `anchor_nights`: so many nights at the baseline's centre the
+    test believes to have seen when it starts; its running mean follows a fall, and hides it, the slower the more there
+    are. `least_to_show`, `least_to_alarm`: nights in the baseline. `falling_nights`: so many nights in a row, each lower
     than the one before, make it `high`. `recovery_nights` in a row not below the baseline by more than `recovery_band`
     spreads end it.
     """
 
     delta: float = 0.55
-    threshold: float = 4.5
+    threshold: float = 3.8
+    most_z: float = 2.0
     anchor_nights: int = 180
     least_to_show: int = 7
     least_to_alarm: int = 14
@@ -45,7 +48,7 @@ class DriftSettings:
 class NightAssessment:
     """One night against what is usual. `z`: (lnRMSSD - centre) / spread; `statistic`: of the sequential test.
 
-    `cusum`: a plain one-sided CUSUM (k = delta) beside it, for comparison. `drift`: the night belongs to an episode, and
+    `cusum`: a one-sided CUSUM of the same steps (k = delta) beside it, for comparison. `drift`: the night belongs to an episode, and
     no baseline learns from it.
     """
 
@@ -59,7 +62,7 @@ class NightAssessment:
 
 
 class _SequentialTest:
-    """Page and Hinkley's test for a fall of the standardised nights, and a plain CUSUM beside it.
+    """Page and Hinkley's test for a fall of the standardised nights, and a CUSUM beside it.
 
     The test's running mean begins at the baseline's centre, as if it had seen `anchor_nights` nights at 0: a mean taken
     from the nights themselves would hide a fall that begins with them.
@@ -82,8 +85,9 @@ class _SequentialTest:
     def update(self, z: float) -> bool:
         """Take one night; whether it is drift."""
         self.fresh = False
-        self._test.update(z)
-        self.cusum = max(0.0, self.cusum - z - self._settings.delta)
+        drawn_in = max(-self._settings.most_z, min(z, self._settings.most_z))
+        self._test.update(drawn_in)
+        self.cusum = max(0.0, self.cusum - drawn_in - self._settings.delta)
         return bool(self._test.drift_detected)
 
     @property

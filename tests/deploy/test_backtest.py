@@ -192,7 +192,7 @@ def test_runs_drift_over_recorded_rr_intervals(
     code, out, _ = backtest(path, "--timezone", "Asia/Shanghai", "--json", "--rule", "hrv_drift")
     told = json.loads(out)
     assert code == 0
-    assert [(one["rule"], one["opened_at"]) for one in told["episodes"]] == [("hrv_drift", "2026-06-17T06:00:00+08:00")]
+    assert [(one["rule"], one["opened_at"]) for one in told["episodes"]] == [("hrv_drift", "2026-06-19T06:00:00+08:00")]
     assert told["burden"]["hrv_drift"]["patient_nights"] == 19
 
 

@@ -111,8 +111,13 @@ def test_shown_from_seven_nights_and_alarming_from_fourteen() -> None:
     assessments, _ = fold_nights(nights_of([*quiet, 0]))
     assert [one.baseline is not None for one in assessments] == [False] * 7 + [True] * 8
     assert [one.statistic is not None for one in assessments] == [False] * 14 + [True]
-    assert fold_nights(nights_of([*quiet[:13], -9]))[1] == []
-    assert [opened_on(one) for one in fold_nights(nights_of([*quiet, -9]))[1]] == [14]
+    assert fold_nights(nights_of([*quiet[:12], -9, -9, -9]))[1] == []
+    assert [opened_on(one) for one in fold_nights(nights_of([*quiet, -9, -9, -9]))[1]] == [16]
+
+
+def test_no_night_alarms_by_itself() -> None:
+    quiet = [0.3, -0.3, 1, -1, 0.5, -0.5, 0.0]
+    assert fold_nights(nights_of([*quiet * 3, -40, *quiet, 0.3, -40, *quiet]))[1] == []
 
 
 def test_opens_at_the_end_of_the_night_and_resolves_after_three_usual_ones() -> None:
@@ -122,17 +127,17 @@ def test_opens_at_the_end_of_the_night_and_resolves_after_three_usual_ones() -> 
     assert len(episodes) == 1
     found = episodes[0]
     nights = nights_of(values)
-    assert found.opened_at == nights[22].ends_at
+    assert found.opened_at == nights[23].ends_at
     assert found.resolved_at == nights[31].ends_at
     assert found.severity is Severity.MEDIUM
-    assert [index for index, one in enumerate(assessments) if one.drift] == list(range(22, 32))
-    assert assessments[31].baseline == assessments[22].baseline  # learns nothing from flagged nights
+    assert [index for index, one in enumerate(assessments) if one.drift] == list(range(23, 32))
+    assert assessments[31].baseline == assessments[23].baseline  # learns nothing from flagged nights
     assert assessments[32].baseline is not None
 
 
 def test_falling_night_by_night_is_high() -> None:
     quiet = [0.3, -0.3, 1, -1, 0.5, -0.5, 0.0] * 3
-    _, at_once = fold_nights(nights_of([*quiet, -0.4, -0.9, -5.0]))
+    _, at_once = fold_nights(nights_of([*quiet, -1.5, -2.5, -5.0]))
     assert [one.severity for one in at_once] == [Severity.HIGH]
     _, later = fold_nights(nights_of([*quiet, -6, -2, -2.1, -2.2, -2.3]))
     assert [one.severity for one in later] == [Severity.HIGH]
@@ -170,7 +175,7 @@ def test_neither_order_nor_future_change_the_past(values: list[float | None], or
 
 
 def test_false_alerts_and_delay_are_what_the_clinic_can_live_with() -> None:
-    """Seeded: per 180 stationary nights after 30 of baseline about one false alert; 3 nights to 2 SD, 9 to 1 SD."""
+    """Seeded: per 180 stationary nights after 30 of baseline about one false alert; 4 nights to 2 SD, 9 to 1 SD."""
     rng = np.random.default_rng(20_261_001)
     patients = 200
     false_alerts = sum(
@@ -179,7 +184,7 @@ def test_false_alerts_and_delay_are_what_the_clinic_can_live_with() -> None:
         for episode in fold_nights(nights_of(stationary(rng, 210).tolist()))[1]
     )
     assert false_alerts / patients <= 1.1
-    assert median_delay(rng, patients, 2) <= 3
+    assert median_delay(rng, patients, 2) <= 4
     assert median_delay(rng, patients, 1) <= 9
 
 
