@@ -106,7 +106,7 @@ def low_now(series: GlucoseSeries, zone: ZoneHistory) -> Bool:
 def _numbers(series: GlucoseSeries) -> tuple[Bool, Float64]:
     """Which readings hold a number to calculate with (LO and HI do not, nor does 0), and all values in mmol/L."""
     mmol = np.where(series.unit == Unit.MG_DL, series.value / MG_DL_PER_MMOL_L, series.value)
-    return (mmol > 0) & ((series.flags & (LO | HI)) == 0), mmol
+    return (mmol > 0) & np.isfinite(mmol) & ((series.flags & (LO | HI)) == 0), mmol
 
 
 @dataclass(frozen=True, slots=True, eq=False)

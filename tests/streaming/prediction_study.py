@@ -1,6 +1,7 @@
 """Study of the predicted low: each subject foreseen by a model of the others, beside two baselines, on the same data.
 
-`python -m tests.streaming.prediction_study` writes the coefficients of `streaming.prediction` and the tables.
+`python -m tests.streaming.prediction_study` writes the coefficients of `streaming.prediction` and the tables. On average
+the model is above both baselines, above AR2 by less than the noise (docs/clinical.md says what else it does not show).
 
 A low begins with a reading below the limit after 15 min at or above it. An alarm opens and is withdrawn as in
 `PredictedLow`. It is true if a low begins within 30 min of its opening (two samples at 15 min), else false; a low

@@ -184,6 +184,7 @@ def test_flagged_readings_and_numberless_ones_change_nothing() -> None:
     bad = [Reading(one.at + MINUTE_MS, 2.0, "mmol/L", ("artifact",)) for one in good]
     none = [Reading(one.at + 2 * MINUTE_MS, None, "mmol/L") for one in good]
     high = [Reading(one.at + 3 * MINUTE_MS, 0.0, "mmol/L", ("above_range",)) for one in good]
+    high += [Reading(one.at + 4 * MINUTE_MS, float("inf"), "mmol/L") for one in good]
     assert (
         standing([glucose_series([*good, *bad, *none, *high])])[0].opened_at
         == standing([glucose_series(good)])[0].opened_at
@@ -269,7 +270,8 @@ def test_the_tables_are_those_of_the_study(folder: str, coefficients: Float64, m
 @needs_recordings
 @pytest.mark.parametrize("nights", [True, False])
 @pytest.mark.parametrize("folder", [study.SHANGHAI, study.ZHANG])
-def test_held_out_curves_are_above_both_baselines(folder: str, nights: bool) -> None:  # noqa: FBT001 a parameter
+def test_held_out_curves_are_on_average_above_both_baselines(folder: str, nights: bool) -> None:  # noqa: FBT001 a parameter
+    # Point estimates: the lead over AR2 is within the noise, so this pins the shipped table, not a law.
     means = curve_means(study.recorded(folder), nights=nights)
     assert means["model"] > max(means["linear"], means["AR2"])
 
