@@ -160,6 +160,20 @@ def test_recorded_hearts(record: str) -> None:
     assert classify(plausible).tolist() == plain_kinds(plausible.tolist())
 
 
+@pytest.mark.parametrize(("record", "verdicts"), [
+    ("000", (1391, 411, 5, 1)),
+    ("003", (691, 845, 34, 3)),
+    ("005", (2216, 543, 21, 9)),
+])  # fmt: skip
+def test_whole_records_as_the_independent_library_has_them(record: str, verdicts: tuple[int, ...]) -> None:
+    """Against neurokit2 0.2.13: numbers of ectopic, long or short, missed and extra beats of a day and a night."""
+    rr = recorded_rr(record)
+    kinds = classify(rr[(rr >= 300) & (rr <= 2000)])
+    found = [int((kinds == kind).sum()) for kind in Artifact if kind]
+    assert sum(abs(ours - theirs) for ours, theirs in zip(found, verdicts, strict=True)) <= 4  # of up to 2,789
+    assert found == pytest.approx(verdicts, rel=0.005)
+
+
 @given(st.lists(st.floats(200, 3000), max_size=60))
 def test_any_run_comes_out_in_order_and_finite(intervals: list[float]) -> None:
     before = list(intervals)
