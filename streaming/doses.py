@@ -49,7 +49,10 @@ def settle(
     settles at most one dose of each schedule. A skip settles in the same way, but doubles nothing, and an opening
     inside the window takes a skipped dose after all.
 
-    A dose that nothing settled is *due* until its window has closed and the grace is over; then *missed* if a box was
+    A dose due in a pause asks for nothing and so is neither late, early nor skipped; an opening inside its window takes
+    it all the same. Else it is *paused*.
+
+    Another dose that nothing settled is *due* until its window has closed and the grace is over; then *missed* if a box was
     in contact since (stamp at or after the window's end, known for the length of the grace), else *unknown*.
 
     An opening's meaning depends on what earlier ones settled, through any number of doses. So hand in everything from
@@ -100,6 +103,8 @@ def _judged(outcome: DoseOutcome, contact: Contact | None, now_ms: int, settings
     if seen is None and contact is not None and contact.stamp_ms >= dose.window_end:
         seen = min(contact.seen_at_ms, now_ms)
     outcome = replace(outcome, contact_seen_at=seen)
+    if dose.paused and outcome.state is DoseState.DUE:
+        return replace(outcome, state=DoseState.PAUSED)
     if outcome.state is not DoseState.DUE or now_ms < dose.window_end + grace:
         return outcome
     if seen is None:

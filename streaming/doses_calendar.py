@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
@@ -34,7 +34,7 @@ class DueDose:
 
     `alerts`: a miss is worth an alert; not if the window had closed more than a day before the schedule was written
     down. `contact_seen_at`: when a box of the patient was first known to have been in contact after the window, kept
-    by the caller from earlier outcomes.
+    by the caller from earlier outcomes. `paused`: it is due while the patient is paused.
     """
 
     schedule_id: int
@@ -45,6 +45,7 @@ class DueDose:
     critical: bool = False
     alerts: bool = True
     contact_seen_at: int | None = None
+    paused: bool = False
 
     @property
     def key(self) -> tuple[int, int]:
@@ -55,6 +56,22 @@ class DueDose:
     def subject(self) -> str:
         """The subject of an episode about this dose."""
         return f"{self.schedule_id}:{self.due_at}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A patient's rest from doses and rules (hospital, holiday), from `start` on and before `end` (ms).
+
+    A pause that is new, or ends at another time than it should, changes what openings meant: settle from the beginning.
+    """
+
+    start: int
+    end: int
+
+
+def with_pauses(doses: Iterable[DueDose], pauses: Sequence[Pause]) -> list[DueDose]:
+    """Return the doses, those that are due inside a pause marked so."""
+    return [replace(dose, paused=any(one.start <= dose.due_at < one.end for one in pauses)) for dose in doses]
 
 
 def due_doses(schedule: DoseSchedule, zone: ZoneHistory, start_ms: int, end_ms: int) -> list[DueDose]:

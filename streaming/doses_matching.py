@@ -187,9 +187,10 @@ class Matcher:
             self._match_outside(near, act)
 
     def _match_inside(self, inside: list[int], act: Act) -> None:
-        """Take each schedule's nearest unsettled dose; with none left the nearest of all is doubled."""
+        """Take each schedule's nearest unsettled dose, a paused one last; with none left the nearest of all is doubled."""
         inside.sort(key=lambda index: (abs(self._due[index] - act.at), self._due[index], self._dose(index).schedule_id))
-        free = [i for i in inside if self._is_free(i) or (self._state(i) is DoseState.SKIPPED and not act.skips)]
+        free = [i for i in inside if self._is_open_to(i, act)]
+        free.sort(key=lambda index: self._dose(index).paused)
         self._settle_each_schedule(free, act, DoseState.TAKEN)
         if not free:
             self._double(inside[0], act)
@@ -197,6 +198,7 @@ class Matcher:
     def _match_outside(self, near: list[int], act: Act) -> None:
         """Settle the previous dose as late, else the next one as early, else double the one before."""
         settings = self._settings
+        near = [i for i in near if not self._dose(i).paused or self._state(i).was_taken]
         before = [index for index in near if self._dose(index).window_end <= act.at]
         late = [i for i in before if self._is_free(i) and act.at - self._due[i] <= settings.late_ms]
         if late:
@@ -254,6 +256,12 @@ class Matcher:
 
     def _state(self, index: int) -> DoseState:
         return self.outcomes[index].state
+
+    def _is_open_to(self, index: int, act: Act) -> bool:
+        """Whether an act inside the dose's window settles it: a skipped one is taken after all, a paused one not skipped."""
+        if act.skips:
+            return self._is_free(index) and not self._dose(index).paused
+        return self._is_free(index) or self._state(index) is DoseState.SKIPPED
 
     def _is_free(self, index: int) -> bool:
         return self._state(index) is DoseState.DUE
