@@ -60,13 +60,14 @@ def test_the_typical_dip_is_found_at_every_cadence(cadence: int, unit: str) -> N
 @pytest.mark.parametrize("cadence", CADENCES)
 @pytest.mark.parametrize(
     "shape",
-    [{"depth": 60, "base": 100}, {"minutes": 10}, {"minutes": 120}, {"edge": 60, "minutes": 70}, {"start": 400},
+    [{"depth": 60, "base": 100}, {"minutes": 10}, {"minutes": 120}, {"edge": 60, "minutes": 70},
      {"after": 0}, {"depth": 9, "base": 80}],
-    ids=["deep", "short", "long", "slow", "day", "open", "shallow"],
+    ids=["deep", "short", "long", "slow", "open", "shallow"],
 )  # fmt: skip
 def test_what_lacks_one_property_is_none(cadence: int, shape: dict[str, int]) -> None:
-    readings = dip(cadence, **shape)  # type: ignore[arg-type]
-    assert not any(found_in(readings))
+    found = found_in(dip(cadence, **shape))  # type: ignore[arg-type]
+    assert not any(found)
+    assert found or cadence == 15  # there is an alert, but where one step of 15 min misses 10
     if "after" in shape:
         assert any(found_in(dip(cadence, **{**shape, "after": 90})))  # type: ignore[arg-type]
 

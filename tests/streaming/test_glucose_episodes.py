@@ -62,7 +62,7 @@ def readings_at_a_cadence(draw: st.DrawFn) -> tuple[list[Reading], int]:
     return found, minutes
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(drawn=readings_at_a_cadence())
 def test_agrees_with_the_slow_reference(drawn: tuple[list[Reading], int]) -> None:
     readings, minutes = drawn

@@ -59,7 +59,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[lower] + (place - lower) * (ordered[upper] - ordered[lower])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(drawn=readings_at_a_cadence(), zone=st.sampled_from(ZONES), days=st.sampled_from([0.3, 1, 14]))
 def test_agrees_with_plain_arithmetic(drawn: tuple[list[Reading], int], zone: str, days: float) -> None:
     readings, minutes = drawn
