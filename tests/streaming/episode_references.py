@@ -93,11 +93,11 @@ def _plain_level(readings: list[Reading], cadence: int, level: str) -> list[Plai
 
 
 def iglu_counts(times_ms: Sequence[int], values: Sequence[float], cadence_minutes: int) -> dict[str, tuple[int, int]]:
-    """Number and minutes of episodes as the R package iglu counts them (4.x, `episode_calculation`), values in mg/dL.
+    """Number and minutes of episodes as the R package iglu counts them (`episode_calculation`), values in mg/dL.
 
-    Its algorithm, written anew: interpolate linearly on a grid from the first reading on, leave gaps above 45 min empty,
-    split there; a run of as many grid points as fill 15 min starts or ends an episode; `extended` asks for points of
-    more than 120 min.
+    Its algorithm, written anew: interpolate linearly on a grid (here from the first reading on, there from midnight),
+    leave gaps above 45 min empty, split there; a run of as many grid points as fill 15 min starts or ends an episode;
+    `extended` asks for points of more than 120 min.
     """
     step = cadence_minutes * MINUTE_MS
     parts: list[list[float]] = [[]]
