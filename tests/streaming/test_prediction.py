@@ -138,9 +138,20 @@ def test_any_split_gives_the_same(readings: list[Reading], data: st.DataObject, 
     assert standing(parts, history) == standing([glucose_series(readings)], history)
 
 
+def test_after_a_gap_the_past_reaches_back_nearly_an_hour() -> None:
+    readings = [
+        Reading(NOON + minute * MINUTE_MS, 2.9 + 0.07 * (68 - minute), "mmol/L")
+        for minute in (*range(11), *range(39, 70))
+    ]
+    [episode] = standing([glucose_series([one]) for one in readings])
+    assert minutes(episode)[0] in range(55, 65)
+    assert [episode] == standing([glucose_series(readings)])
+    assert standing([glucose_series(readings[11:])]) == []  # without what came before the gap
+
+
 @pytest.mark.parametrize("cadence", [1, 3, 5, 15])
 def test_reading_by_reading_equals_all_at_once_and_hydrated_equals_replayed(cadence: int) -> None:
-    readings = lowest_per_instant(synthetic_nights(7, 3, cadence, MIDNIGHT))
+    readings = lowest_per_instant(synthetic_nights(7, 6, cadence, MIDNIGHT))
     whole = standing([glucose_series(readings)])
     assert len(whole) >= 3
     assert standing([glucose_series([one]) for one in readings]) == whole
