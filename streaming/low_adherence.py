@@ -20,8 +20,8 @@ class LowAdherenceSettings:
     """When adherence is low.
 
     `misses_in_row`: so many misses without a dose taken between them, all due within `row_ms`. `least_taking`: so large a share of the doses of
-    `period_ms` has to be taken, and once it was not, `recovered_taking`: with one limit for both, a dose that is a
-    little late ends an episode for half a day (22 episodes instead of 10 in 227 days of a recorded pill bottle).
+    `period_ms` has to be taken, and once it was not, `recovered_taking`: with one limit for both, a dose that is
+    late opens an episode and, once taken, ends it (22 episodes instead of 10 in 227 days of a recorded pill bottle).
     `least_doses`: the share is of at least so many; with 5 a single miss is never below 80 %.
     """
 

@@ -204,6 +204,10 @@ def test_settings() -> None:
     assert low_adherence_episodes(course("ttttmm"), lax) == []
 
 
+def test_what_was_taken_before_the_week_does_not_count() -> None:
+    assert low_adherence_episodes(course("tsssssssss"))[0].evidence["taking_adherence"] == 0
+
+
 def test_weekly_doses_are_judged_by_misses_alone() -> None:
     assert spans(course("tsss", every=7)) == []
     assert spans(course("tmm", every=7)) == [(due(14) + HOUR_MS, None)]
