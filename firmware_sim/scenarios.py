@@ -23,7 +23,7 @@ from firmware_sim.zones import zone_where_it_is
 DRIFT_NIGHTS = 8
 """How many nights before now the HRV of a drifting patient steps down."""
 DRIFT_DEVIATIONS = 3.5
-"""How far: after 30 nights a sequential test notices each of 1,000 such patients; of a step of 2.5 five nights ago, 891."""
+"""How far: after 30 nights a sequential test notices each of 1,000 such patients."""
 FIRST_LOW_AFTER_MS = 20_000
 """A planned low shows this long after the start."""
 MISS_AFTER_MS = -45_000
