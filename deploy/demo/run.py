@@ -23,6 +23,7 @@ from firmware_sim.broker import Broker
 from firmware_sim.fleet import Fleet, FleetSettings, Progress
 from firmware_sim.meter import Summary
 from gateway.runtime import clock
+from gateway.runtime.process import cancelled
 
 PROGRAMS = ("gateway", "worker", "api")
 API_PORT = 8000
@@ -41,6 +42,23 @@ SETTINGS = {
 _T = TypeVar("_T")
 
 
+class _Told:
+    """Whether a signal has told us to stop. Raising alone is not enough: in a destructor Python swallows it."""
+
+    def __init__(self) -> None:
+        self.to_stop = False
+
+    def interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        """Stop what runs now; the handler of a signal."""
+        self.to_stop = True
+        raise KeyboardInterrupt
+
+    def heed(self) -> None:
+        """Raise KeyboardInterrupt if a signal came, whoever swallowed it."""
+        if self.to_stop:
+            raise KeyboardInterrupt
+
+
 def run_demo(folder: Path, seconds: float | None) -> list[str]:
     """Run until told to stop, or `seconds` after everything was up; return the expected rules that raised no alert.
 
@@ -53,11 +71,13 @@ def run_demo(folder: Path, seconds: float | None) -> list[str]:
     began = clock.monotonic()
     stack = LocalStack(folder)
     programs: Programs | None = None
+    told = _Told()
     with _only_one(folder):
-        _on_signals(_interrupt)
+        _on_signals(told.interrupt)
         try:
             with board.stage("TimescaleDB and Mosquitto") as status:
                 stack.up(report=status.update, die_with_parent=True)
+            told.heed()
             settings = {**stack.environment(), **SETTINGS}
             with board.stage("Schema"):
                 migrate(settings["VIGIL_DATABASE_URL"], clock.now())
@@ -65,7 +85,7 @@ def run_demo(folder: Path, seconds: float | None) -> list[str]:
             programs = Programs(folder)
             for name in PROGRAMS:
                 programs.start(name, {**settings, "VIGIL_API_HOST": api.host, "VIGIL_API_PORT": str(api.port)})
-            asyncio.run(_Demo(stack, settings, api, programs, board, began).run(seconds))
+            asyncio.run(_Demo(stack, settings, api, programs, board, began).run(seconds, told))
         except KeyboardInterrupt:
             return board.missing
         finally:
@@ -98,11 +118,12 @@ class _Demo:
         self._board = board
         self._began = began
 
-    async def run(self, seconds: float | None) -> None:
+    async def run(self, seconds: float | None, told: _Told) -> None:
         """Return when told to stop or after `seconds` live. Raises DemoFailed when something ends that should not."""
         stop = asyncio.Event()
         for number in _STOPPING:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        told.heed()
         ends = [
             asyncio.create_task(stop.wait(), name="stop signal"),
             asyncio.create_task(self._programs.watch(), name="programs"),
@@ -114,9 +135,7 @@ class _Demo:
             for task in done:
                 task.result()
         finally:
-            for task in ends:
-                task.cancel()
-            await asyncio.gather(*ends, return_exceptions=True)
+            await cancelled(ends)
 
     async def _watch_servers(self) -> NoReturn:
         while True:
@@ -244,7 +263,3 @@ def _stop_children() -> None:
 def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
     for number in _STOPPING:
         signal.signal(number, handler)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

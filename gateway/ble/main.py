@@ -16,7 +16,7 @@ from gateway.ble.spool import MOST_BYTES, Command, Spool, SpoolFullError
 from gateway.ble.uplink import Uplink, clock_is_set
 from gateway.broker_address import Address
 from gateway.runtime import clock
-from gateway.runtime.process import told_to_stop
+from gateway.runtime.process import cancelled, told_to_stop
 
 LOOK_S: Final = 0.05
 CLOCK_LOOK_S: Final = 1.0
@@ -99,6 +99,6 @@ async def _work(
 
 async def _ended(task: asyncio.Task[None]) -> None:
     """Cancel a task and wait for its end; what it died of by itself is raised."""
-    task.cancel()
+    await cancelled([task])
     with suppress(asyncio.CancelledError):
         await task

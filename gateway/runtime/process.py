@@ -2,10 +2,25 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, start_http_server
+
+AGAIN_S: Final = 1.0
+
+
+async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until they have ended, however they end.
+
+    Once is not enough: `asyncio.wait_for` of Python 3.11 swallows a cancellation that comes together with its answer.
+    """
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=AGAIN_S)
 
 
 @contextmanager
