@@ -4,7 +4,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from gateway.rosters import RosterKeeper
 from gateway.runtime import clock
 from gateway.runtime.backoff import full_jitter
 from gateway.runtime.metrics import WorkerMetrics
-from gateway.runtime.process import told_to_stop
+from gateway.runtime.process import ended, told_to_stop
 from gateway.store.alerts import AlertWriter
 from gateway.store.connect import connect
 from gateway.store.queries import load_queries
@@ -220,9 +219,7 @@ async def run_worker(settings: WorkerSettings) -> None:
         log.info("worker active")
         try:
             await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            working.cancel()
-            with suppress(asyncio.CancelledError):
-                await working
+            await ended(working)
         finally:
             stopping.cancel()
     log.info("worker stopped")

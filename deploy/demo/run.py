@@ -217,8 +217,7 @@ async def _running(work: Coroutine[Any, Any, _T]) -> AsyncIterator[asyncio.Task[
     try:
         yield task
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await cancelled([task])
 
 
 async def _caught_up(fleet: Fleet, running: asyncio.Task[Summary]) -> None:

@@ -16,7 +16,7 @@ from gateway.ble.spool import MOST_BYTES, Command, Spool, SpoolFullError
 from gateway.ble.uplink import Uplink, clock_is_set
 from gateway.broker_address import Address
 from gateway.runtime import clock
-from gateway.runtime.process import cancelled, told_to_stop
+from gateway.runtime.process import ended, told_to_stop
 
 LOOK_S: Final = 0.05
 CLOCK_LOOK_S: Final = 1.0
@@ -88,17 +88,10 @@ async def _work(
         try:
             await asyncio.wait({handing_on, collecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _ended(collecting)
+            await ended(collecting)
         with suppress(TimeoutError):  # what does not go out now goes out after the next start
             async with asyncio.timeout(LAST_WORDS_S if uplink.connected else 0):
                 while not (uplink.idle or handing_on.done()):  # noqa: ASYNC110 - a few looks, once
                     await asyncio.sleep(LOOK_S)
     finally:
-        await _ended(handing_on)
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait for its end; what it died of by itself is raised."""
-    await cancelled([task])
-    with suppress(asyncio.CancelledError):
-        await task
+        await ended(handing_on)

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -21,6 +21,13 @@ async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=AGAIN_S)
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end; what it died of by itself is raised."""
+    await cancelled([task])
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 @contextmanager
