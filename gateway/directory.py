@@ -12,6 +12,7 @@ import psycopg
 from numpy.typing import NDArray
 
 from gateway.store.queries import load_queries
+from streaming.rules import PatientGroup, RulesHistory, preset
 from streaming.zones import ZoneHistory
 
 SQL = load_queries("gateway.store", "directory.sql")
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 # Open ends of intervals, in ms; far outside any time a device may send, far inside int64.
 EVER = 2**62
+UNSET = RulesHistory.of(preset(PatientGroup.STABLE))
 UNASSIGNED = 0
 WITHOUT_CONSENT = -1
 
@@ -49,6 +51,7 @@ class Directory:
     partial_consents: Mapping[int, Sequence[Interval]]
     devices_of: Mapping[int, Sequence[int]]
     zones: Mapping[int, ZoneHistory]
+    rules: Mapping[int, RulesHistory] = field(default_factory=dict)
     _unzoned: ZoneHistory = field(default_factory=lambda: ZoneHistory.of("UTC"))
 
     @property
@@ -59,6 +62,10 @@ class Directory:
     def zone(self, patient_id: int) -> ZoneHistory:
         """Return the zones a patient lives by; UTC for one who has none."""
         return self.zones.get(patient_id, self._unzoned)
+
+    def rules_of(self, patient_id: int) -> RulesHistory:
+        """Return the rules that watch a patient; those of a stable one where nobody has set anything."""
+        return self.rules.get(patient_id, UNSET)
 
     def wearers(self, device: NDArray[np.int32], at: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return who wore each device at each time: int32[n]; UNASSIGNED or WITHOUT_CONSENT where nobody may count."""

@@ -22,7 +22,9 @@ from gateway.store.alerts import SQL as ALERTS
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from streaming.episodes import Episode, settled_before
-from streaming.glucose import GlucoseSeries, NocturnalHypoglycaemia, NocturnalState, counts
+from streaming.excursions import Open
+from streaming.glucose import GlucoseSeries, counts, merge
+from streaming.lows import NocturnalHypoglycaemia
 
 SQL = load_queries("gateway.store", "glucose.sql")
 BATCH = load_queries("gateway.store", "batch.sql")
@@ -45,14 +47,14 @@ class GlucoseWatch:
     def __init__(self, detector: NocturnalHypoglycaemia | None = None) -> None:
         """Watch with the clinic's settings unless given others."""
         self.detector = detector or NocturnalHypoglycaemia()
-        self._states: dict[int, NocturnalState] = {}
+        self._states: dict[int, Open] = {}
         self._doubtful: NDArray[np.bool_] = np.zeros(1024, np.bool_)
         self._newest: NDArray[np.int64] = np.full(1024, UNKNOWN, np.int64)
         self._recovering: NDArray[np.int64] = np.full(1024, NO_STATE, np.int64)
         self._forget_transaction()
 
     def _forget_transaction(self) -> None:
-        self._touched: dict[int, NocturnalState | None] = {}
+        self._touched: dict[int, Open | None] = {}
         self._seen: tuple[NDArray[np.int32], NDArray[np.int64]] | None = None
         self._eased: tuple[NDArray[np.int32], NDArray[np.int64]] | None = None
 
@@ -131,7 +133,7 @@ class GlucoseWatch:
             (since != NO_STATE)
             & np.logical_and.reduceat(calm, starts)
             & (first > self._newest[patients])
-            & (last - since < self.detector.settings.recovery_ms)
+            & (last - since < self.detector.course.recovery_ms)
         )
         self._eased = (patients[eased], since[eased])
         series = GlucoseSeries(rows.at, rows.value, rows.unit, rows.flags)
@@ -183,7 +185,7 @@ class GlucoseWatch:
         known = state is not None or not self._doubtful[patient]
         in_order = known and first > self._newest[patient]
         if in_order:
-            self._touched[patient], episodes = self.detector.fold(state, series, context.zone)
+            self._touched[patient], episodes = self._advance(state, series, context)
             if not episodes:
                 return
             standing = await writer.standing(context, episodes[0].opened_at, last)
@@ -195,19 +197,25 @@ class GlucoseWatch:
             evidence = await night_evidence(writer.connection, patient, devices, opened_at)
             await writer.add_evidence(alert_id, evidence)
 
+    def _advance(
+        self, state: Open | None, series: GlucoseSeries, context: RuleContext
+    ) -> tuple[Open | None, list[Episode]]:
+        after, found = self.detector.fold(state, merge(series, self.detector.limits), context.zone, {})
+        return after if isinstance(after, Open) else None, found
+
     async def _fold_again(
         self, context: RuleContext, devices: Sequence[int], first: int, last: int, writer: AlertWriter
-    ) -> tuple[NocturnalState | None, list[Episode], list[Standing]]:
+    ) -> tuple[Open | None, list[Episode], list[Standing]]:
         """Fold from the newest settled point before `first`, out of the store, until fold and alerts agree again."""
         standing = await writer.standing(context, first, None)
         since = settled_before(standing, first)
-        state: NocturnalState | None = None
+        state: Open | None = None
         episodes: dict[int, Episode] = {}
         cursor = since
         while True:
             page, complete = await self._page(writer.connection, context.patient_id, devices, cursor)
             if len(page):
-                state, found = self.detector.fold(state, page, context.zone)
+                state, found = self._advance(state, page, context)
                 episodes.update((episode.opened_at, episode) for episode in found)
                 cursor = int(page.at[-1]) + 1
             reached = cursor - 1

@@ -8,9 +8,22 @@ from typing import Final
 
 from streaming.doses_calendar import DueDose
 from streaming.doses_matching import DoseOutcome, DoseSettings, DoseState, Matcher, Opening, acts_of
-from streaming.episodes import Episode
+from streaming.episodes import Episode, Severity
 
 _BEGINNING: Final = -(2**62)
+
+
+@dataclass(frozen=True, slots=True)
+class MissedDoseSettings:
+    """How severe a missed dose is, and one of a schedule that is marked critical."""
+
+    severity: str = Severity.MEDIUM.value
+    critical_severity: str = Severity.HIGH.value
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what is no severity of this rule."""
+        if not {self.severity, self.critical_severity} <= {Severity.HIGH, Severity.MEDIUM, Severity.LOW}:
+            raise ValueError("the severities must be high, medium or low")
 
 
 @dataclass(frozen=True, slots=True)

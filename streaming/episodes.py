@@ -11,11 +11,19 @@ JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON
 
 
 class Rule(StrEnum):
-    """The contract's names of the rules that stream over readings, nights and doses."""
+    """The contract's names of the rules."""
 
     NOCTURNAL_HYPOGLYCAEMIA = "nocturnal_hypoglycaemia"
+    URGENT_LOW = "urgent_low"
+    HYPOGLYCAEMIA = "hypoglycaemia"
+    PREDICTED_LOW = "predicted_low"
+    HYPERGLYCAEMIA = "hyperglycaemia"
+    THRESHOLD = "threshold"
     HRV_DRIFT = "hrv_drift"
     MISSED_DOSE = "missed_dose"
+    LOW_ADHERENCE = "low_adherence"
+    DATA_SILENCE = "data_silence"
+    DEVICE_OFFLINE = "device_offline"
 
 
 class Severity(StrEnum):
@@ -65,14 +73,14 @@ class Spanning(Protocol):
         """Whether it was open at `at_ms`; both of its ends belong to it."""
 
 
-def settled_before(episodes: Iterable[Spanning], at_ms: int) -> int:
-    """Return the newest instant, not after `at_ms`, just before which none of the rule's `episodes` was open.
+def settled_before(episodes: Iterable[Spanning], at_ms: int, quiet_ms: int = 0) -> int:
+    """Return the newest instant, not after `at_ms`, before which none of `episodes` was open for `quiet_ms`.
 
-    A rule whose closed state has no memory can be folded again from the first reading at or after this instant, with
-    no state, when a late reading at `at_ms` arrives: everything before it stays as it was concluded.
+    A rule whose closed state remembers no more than `quiet_ms` of readings can be folded again, with no state, from
+    `quiet_ms` before this instant when a late reading at `at_ms` arrives: everything before it stays as it was concluded.
     """
     start = at_ms
     for episode in sorted(episodes, key=lambda found: found.opened_at, reverse=True):
-        if episode.covers(start):
+        if episode.opened_at <= start and episode.covers(max(episode.opened_at, start - quiet_ms)):
             start = episode.opened_at
     return start

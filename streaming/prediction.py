@@ -21,13 +21,33 @@ from streaming.glucose import (
     low_mask,
     merge,
 )
-from streaming.zones import HOUR_MS, MINUTE_MS, Int64, ZoneHistory
+from streaming.lows import MOST_LOW_MMOL
+from streaming.zones import HOUR_MS, MINUTE_MS, MINUTES_PER_DAY, Int64, ZoneHistory
 
 DAY_LIMIT_MMOL: Final = 3.1
 NIGHT_LIMIT_MMOL: Final = 4.0
 NIGHT_END_MINUTE: Final = 6 * 60
 HORIZON_MS: Final = 20 * MINUTE_MS
 LAGS_MIN: Final = (5, 15, 30)
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedLowSettings:
+    """The limits that must not be fallen below within 20 min, by night and by day, and what night is."""
+
+    night_limit_mmol: float = 4.0
+    day_limit_mmol: float = 3.1
+    night_start_minute: int = 0
+    night_end_minute: int = 6 * 60
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for settings that mean nothing."""
+        if not all(0 < limit <= MOST_LOW_MMOL for limit in (self.night_limit_mmol, self.day_limit_mmol)):
+            raise ValueError(f"the limits must lie above 0 and not above {MOST_LOW_MMOL}")
+        if not all(0 <= minute <= MINUTES_PER_DAY for minute in (self.night_start_minute, self.night_end_minute)):
+            raise ValueError("the night must begin and end within a day")
+
+
 # A straight line across more says nothing about what lies between; with the longest lag it makes the hour of memory.
 MAX_GAP_MS: Final = 30 * MINUTE_MS
 MEMORY_MS: Final = HOUR_MS

@@ -21,13 +21,14 @@ from rich.text import Text
 from deploy.recordings import RecordedSeries, Recording, RecordingError, read_recording
 from devices.units import to_canonical
 from devices.vocabulary import Code, Unit
-from streaming.detectors import DETECTORS, Detector, OpenState
 from streaming.episodes import Episode, Rule
 from streaming.glucose import GlucoseSeries
 from streaming.hrv_drift import fold_nights
 from streaming.hrv_nights import NIGHT_ENDS, NightValue, night_bounds, night_value
 from streaming.hrv_windows import WINDOW_MS, windows_of
+from streaming.patient_fold import fold_patient
 from streaming.rr_cleaning import RRRun
+from streaming.rules import PatientGroup, RulesHistory, preset
 from streaming.zones import DAY_MS, MINUTE_MS, MINUTES_PER_DAY, ZoneHistory
 
 
@@ -113,23 +114,23 @@ def _end(episode: Episode, zone: ZoneHistory) -> str | None:
 def run_rules(recording: Recording, zone: ZoneHistory, rules: list[Rule]) -> Iterator[tuple[str, Rule, Episode]]:
     """Yield (patient, rule, episode) of the rules that the recording has readings for."""
     for series in recording.series:
-        for detector in DETECTORS:
-            if detector.code is series.code and detector.rule in rules:
-                for episode in fold_series(detector, series, zone):
-                    yield series.patient, detector.rule, episode
+        for rule, episode in fold_series(series, zone):
+            if rule in rules:
+                yield series.patient, rule, episode
         if series.code is Code.RR_INTERVAL and Rule.HRV_DRIFT in rules:
             for episode in fold_nights(recorded_nights(series, zone))[1]:
                 yield series.patient, Rule.HRV_DRIFT, episode
 
 
-def fold_series(detector: Detector[OpenState], series: RecordedSeries, zone: ZoneHistory) -> list[Episode]:
+def fold_series(series: RecordedSeries, zone: ZoneHistory) -> list[tuple[Rule, Episode]]:
     """Return every episode as it stands at the end of the recording."""
     readings = GlucoseSeries(series.at, series.value, series.unit, series.flags)
-    state, found = detector.fold(None, readings, zone)
-    standing = {episode.opened_at: episode for episode in found}
-    if state is not None:
-        standing[state.episode.opened_at] = state.episode
-    return list(standing.values())
+    rules = RulesHistory.of(preset(PatientGroup.STABLE))
+    state, found = fold_patient(series.code, None, readings, zone, rules)
+    standing = {(one.key, one.episode.opened_at): one for one in found}
+    for one in state.open_episodes() if state is not None else ():
+        standing[one.key, one.episode.opened_at] = one
+    return [(one.detector.rule, one.episode) for one in standing.values()]
 
 
 def recorded_nights(series: RecordedSeries, zone: ZoneHistory) -> list[NightValue]:
@@ -173,7 +174,7 @@ def burden_of(rule: Rule, findings: list[Finding], recording: Recording, zone: Z
 
 def _recorded(rule: Rule, recording: Recording) -> list[RecordedSeries]:
     """Return the series that a rule is about."""
-    code = next((detector.code for detector in DETECTORS if detector.rule is rule), Code.RR_INTERVAL)
+    code = Code.RR_INTERVAL if rule is Rule.HRV_DRIFT else Code.GLUCOSE
     return [one for one in recording.series if one.code is code]
 
 

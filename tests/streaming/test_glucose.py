@@ -17,16 +17,15 @@ from hypothesis import strategies as st
 from devices.vocabulary import CODES, UNIT_BY_UCUM, Code, Unit
 from gateway.runtime import clock
 from streaming.episodes import Episode, Severity, settled_before
+from streaming.excursions import Excursion
 from streaming.glucose import (
     Float64,
     GlucoseSeries,
     Int16,
-    NocturnalHypoglycaemia,
-    NocturnalSettings,
-    NocturnalState,
     low_mask,
     merge,
 )
+from streaming.lows import NocturnalHypoglycaemia, NocturnalSettings
 from streaming.zones import ZoneHistory
 from tests.recordings import RECORDINGS
 from tests.streaming.nocturnal_reference import Alert, Reading, lowest_per_instant, nocturnal_alerts
@@ -35,6 +34,12 @@ from tests.streaming.series import MINUTE_MS, ZONES, glucose_series, readings_of
 RULE = NocturnalHypoglycaemia()
 UTC_ALWAYS = ZoneHistory.of("UTC")
 MIDNIGHT = 1_790_812_800_000  # 2026-10-01T00:00Z
+
+
+def fold(
+    state: Excursion | None, series: GlucoseSeries, zone: ZoneHistory, rule: NocturnalHypoglycaemia = RULE
+) -> tuple[Excursion | None, list[Episode]]:
+    return rule.fold(state, merge(series, rule.limits), zone, {})
 
 
 def as_alerts(episodes: list[Episode]) -> list[Alert]:
@@ -50,10 +55,10 @@ def as_alerts(episodes: list[Episode]) -> list[Alert]:
     ]
 
 
-def final_episodes(parts: list[list[Episode]], state: NocturnalState | None) -> list[Episode]:
+def final_episodes(parts: list[list[Episode]], state: Excursion | None) -> list[Episode]:
     """Return what stands at the end when each part's episodes replace earlier versions, as the store keeps them."""
     standing = {episode.opened_at: episode for part in parts for episode in part}
-    if state is not None:
+    if state is not None and state.episode is not None:
         standing[state.episode.opened_at] = state.episode
     return [standing[opened_at] for opened_at in sorted(standing)]
 
@@ -70,7 +75,7 @@ def minutes(episode: Episode) -> tuple[int, int | None]:
 
 @given(readings=readings_of_one_patient(), zone=st.sampled_from(ZONES))
 def test_agrees_with_the_slow_reference(readings: list[Reading], zone: str) -> None:
-    state, found = RULE.fold(None, glucose_series(readings), ZoneHistory.of(zone))
+    state, found = fold(None, glucose_series(readings), ZoneHistory.of(zone))
     assert as_alerts(final_episodes([found], state)) == nocturnal_alerts(readings, ZoneInfo(zone))
     assert (state is None) == (not found or found[-1].resolved_at is not None)
 
@@ -79,12 +84,12 @@ def test_agrees_with_the_slow_reference(readings: list[Reading], zone: str) -> N
 def test_any_split_gives_the_same(readings: list[Reading], zone: str, data: st.DataObject) -> None:
     series, history = merge(glucose_series(readings)), ZoneHistory.of(zone)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(series)), max_size=8)))
-    state: NocturnalState | None = None
+    state: Excursion | None = None
     parts = []
     for start, end in zip([0, *cuts], [*cuts, len(series)], strict=True):
-        state, found = RULE.fold(state, series.take(slice(start, end)), history)
+        state, found = fold(state, series.take(slice(start, end)), history)
         parts.append(found)
-    whole_state, whole = RULE.fold(None, series, history)
+    whole_state, whole = fold(None, series, history)
     assert state == whole_state
     assert final_episodes(parts, state) == final_episodes([whole], whole_state)
 
@@ -110,22 +115,22 @@ def test_a_late_reading_is_mended_from_the_settled_point(readings: list[Reading]
     if not readings:
         return
     missing = readings[late % len(readings)]
-    state, found = RULE.fold(None, glucose_series([r for r in readings if r is not missing]), UTC_ALWAYS)
+    state, found = fold(None, glucose_series([r for r in readings if r is not missing]), UTC_ALWAYS)
     before = final_episodes([found], state)
     settled = settled_before(before, missing.at)
-    state, refolded = RULE.fold(None, glucose_series([r for r in readings if r.at >= settled]), UTC_ALWAYS)
+    state, refolded = fold(None, glucose_series([r for r in readings if r.at >= settled]), UTC_ALWAYS)
     mended = [old for old in before if old.opened_at < settled] + final_episodes([refolded], state)
     assert as_alerts(mended) == nocturnal_alerts(readings, ZoneInfo("UTC"))
 
 
 def test_opens_at_once_and_resolves_after_a_quarter_of_an_hour() -> None:
-    state, found = RULE.fold(None, night((190, 4.2), (195, 3.8)), UTC_ALWAYS)
+    state, found = fold(None, night((190, 4.2), (195, 3.8)), UTC_ALWAYS)
     assert [minutes(one) for one in found] == [(195, None)]
     assert found[0].severity is Severity.HIGH
     assert state is not None
-    state, found = RULE.fold(state, night((200, 4.0), (205, 3.9), (210, 4.0), (220, 4.4)), UTC_ALWAYS)
+    state, found = fold(state, night((200, 4.0), (205, 3.9), (210, 4.0), (220, 4.4)), UTC_ALWAYS)
     assert found == []
-    state, found = RULE.fold(state, night((225, 4.3), (230, 3.7)), UTC_ALWAYS)
+    state, found = fold(state, night((225, 4.3), (230, 3.7)), UTC_ALWAYS)
     assert [minutes(one) for one in found] == [(195, 225), (230, None)]
     assert found[0].evidence == {
         "lowest_value": 3.8, "lowest_unit": "mmol/L", "lowest_at": MIDNIGHT + 195 * MINUTE_MS, "lows": 2,
@@ -133,7 +138,7 @@ def test_opens_at_once_and_resolves_after_a_quarter_of_an_hour() -> None:
 
 
 def test_fifteen_minute_sampling_recovers_with_two_readings() -> None:
-    _, found = RULE.fold(None, night((60, 3.5), (75, 4.5), (90, 4.5)), UTC_ALWAYS)
+    _, found = fold(None, night((60, 3.5), (75, 4.5), (90, 4.5)), UTC_ALWAYS)
     assert [minutes(one) for one in found] == [(60, 90)]
 
 
@@ -146,18 +151,18 @@ def test_fifteen_minute_sampling_recovers_with_two_readings() -> None:
     ],
 )  # fmt: skip
 def test_limits_compare_in_the_unit_of_the_sensor(value: float, unit: Unit, severity: Severity | None) -> None:
-    _, found = RULE.fold(None, night((120, value), unit=unit), UTC_ALWAYS)
+    _, found = fold(None, night((120, value), unit=unit), UTC_ALWAYS)
     assert [one.severity for one in found] == ([] if severity is None else [severity])
 
 
 def test_the_night_is_half_open() -> None:
     for minute, opens in ((-1, False), (0, True), (359, True), (360, False)):
-        _, found = RULE.fold(None, night((minute, 3.5)), UTC_ALWAYS)
+        _, found = fold(None, night((minute, 3.5)), UTC_ALWAYS)
         assert bool(found) is opens
 
 
 def test_an_episode_goes_on_into_the_day() -> None:
-    _, found = RULE.fold(None, night((355, 3.5), (370, 2.9), (400, 4.1), (415, 4.1)), UTC_ALWAYS)
+    _, found = fold(None, night((355, 3.5), (370, 2.9), (400, 4.1), (415, 4.1)), UTC_ALWAYS)
     assert [(minutes(one), one.severity) for one in found] == [((355, 415), Severity.URGENT)]
 
 
@@ -167,35 +172,36 @@ def test_lo_is_urgent_and_hi_is_recovery_whatever_the_number_says() -> None:
         Reading(MIDNIGHT + 5 * MINUTE_MS, 2.0, flags=("above_range",)),
         Reading(MIDNIGHT + 20 * MINUTE_MS, None, flags=("above_range",)),
     ]
-    _, found = RULE.fold(None, glucose_series(readings), UTC_ALWAYS)
+    _, found = fold(None, glucose_series(readings), UTC_ALWAYS)
     assert [(minutes(one), one.severity) for one in found] == [((0, 20), Severity.URGENT)]
     assert found[0].evidence["lowest_value"] is None
 
 
 def test_silence_never_resolves() -> None:
-    state, _ = RULE.fold(None, night((60, 3.5), (75, 4.5)), UTC_ALWAYS)
+    state, _ = fold(None, night((60, 3.5), (75, 4.5)), UTC_ALWAYS)
     assert state is not None
+    assert state.episode is not None
     assert state.episode.resolved_at is None
 
 
 def test_a_late_reading_is_refused_rather_than_folded_wrongly() -> None:
-    state, _ = RULE.fold(None, night((60, 3.5)), UTC_ALWAYS)
+    state, _ = fold(None, night((60, 3.5)), UTC_ALWAYS)
     with pytest.raises(ValueError, match="late"):
-        RULE.fold(state, night((55, 3.5)), UTC_ALWAYS)
+        fold(state, night((55, 3.5)), UTC_ALWAYS)
 
 
 def test_a_night_across_midnight_and_other_limits() -> None:
     rule = NocturnalHypoglycaemia(NocturnalSettings(limit_mmol=3.5, night_start_minute=22 * 60))
     opens = []
     for minute in (-121, -120, -1, 359, 360):
-        _, found = rule.fold(None, night((minute, 62.9), unit=Unit.MG_DL), UTC_ALWAYS)
+        _, found = fold(None, night((minute, 62.9), unit=Unit.MG_DL), UTC_ALWAYS, rule)
         opens.append(bool(found))
     assert opens == [False, True, True, True, False]
     assert not rule.candidates(*arrays(night((0, 63), unit=Unit.MG_DL))).any()
 
 
 @pytest.mark.parametrize("wrong", [{"limit_mmol": 3.0}, {"urgent_limit_mmol": 0.0}, {"night_end_minute": 1441},
-                                   {"recovery_ms": -1}])  # fmt: skip
+                                   {"recovery_minutes": -1.0}])  # fmt: skip
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"must|cannot"):
         NocturnalSettings(**wrong)  # type: ignore[arg-type]
@@ -208,7 +214,7 @@ def arrays(series: GlucoseSeries) -> tuple[Float64, Int16, Int16]:
 @given(readings=readings_of_one_patient())
 def test_only_candidates_can_open(readings: list[Reading]) -> None:
     series = glucose_series(readings)
-    state, found = RULE.fold(None, series.take(~RULE.candidates(*arrays(series))), UTC_ALWAYS)
+    state, found = fold(None, series.take(~RULE.candidates(*arrays(series))), UTC_ALWAYS)
     assert (state, found) == (None, [])
 
 
@@ -218,7 +224,7 @@ def test_synthetic_months(cadence: int, zone: str) -> None:
     """The recordings' twin: a seeded month around both clock changes."""
     for start in (1_773_000_000_000, 1_791_500_000_000):
         readings = synthetic_nights(cadence, 30, cadence, start)
-        state, found = RULE.fold(None, glucose_series(readings), ZoneHistory.of(zone))
+        state, found = fold(None, glucose_series(readings), ZoneHistory.of(zone))
         wanted = nocturnal_alerts(readings, ZoneInfo(zone))
         assert len(wanted) > 10
         assert as_alerts(final_episodes([found], state)) == wanted
@@ -233,7 +239,7 @@ def test_folding_many_quiet_readings_is_vectorised() -> None:
         flags=np.zeros(rows, dtype=np.int16),
     )
     before = clock.cpu_seconds()
-    assert RULE.fold(None, series, ZoneHistory.of("Europe/Berlin")) == (None, [])
+    assert fold(None, series, ZoneHistory.of("Europe/Berlin")) == (None, [])
     assert clock.cpu_seconds() - before < 0.25  # a loop over the rows takes ten times as long
 
 
@@ -249,7 +255,7 @@ def test_recordings_alert_exactly_when_expected(folder: str, zone: str, alerts: 
     found = sorted(
         (subject, local(episode.opened_at, zone), local(episode.resolved_at, zone))
         for subject, series in recorded_subjects(path, zone).items()
-        for state, episodes in [RULE.fold(None, series, ZoneHistory.of(zone))]
+        for state, episodes in [fold(None, series, ZoneHistory.of(zone))]
         for episode in final_episodes([episodes], state)
     )
     with (path / "night_alerts_expected.csv").open() as file:

@@ -1,0 +1,123 @@
+"""One patient's readings of one code through all the rules that watch the patient, as these were set at the time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from devices.vocabulary import Code
+from streaming.detectors import AnyDetector, detectors_ever, detectors_of
+from streaming.episodes import JSON, Episode, Rule
+from streaming.glucose import GlucoseSeries, merge
+from streaming.rules import RulesHistory
+from streaming.zones import ZoneHistory
+
+Key = tuple[Rule, str]
+"""A rule and the subject of its episodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An episode and the detector, with its settings, that found it."""
+
+    detector: AnyDetector
+    episode: Episode
+
+    @property
+    def key(self) -> Key:
+        """What tells the findings of several detectors apart."""
+        return (self.detector.rule, self.detector.subject)
+
+
+@dataclass(frozen=True, slots=True)
+class PatientState:
+    """What the rules remember of a patient between two folds, and the last reading folded (ms). Without any: `None`."""
+
+    last_at_ms: int
+    of: Mapping[Key, Any] = field(default_factory=dict)
+    detectors: Mapping[Key, AnyDetector] = field(default_factory=dict)
+
+    def open_episodes(self) -> list[Finding]:
+        """Return the episodes that are open."""
+        return [
+            Finding(self.detectors[key], state.episode) for key, state in self.of.items() if state.episode is not None
+        ]
+
+
+def fold_patient(
+    code: Code, state: PatientState | None, series: GlucoseSeries, zone: ZoneHistory, rules: RulesHistory
+) -> tuple[PatientState | None, list[Finding]]:
+    """Fold one patient's readings, later than all folded before, into the state; any split gives the same.
+
+    The readings of each of the patient's times are folded by the rules of that time. An episode whose rule was switched
+    off, or whose patient began to rest, while it was open ends there and then (`ended_by`: `rest`).
+
+    Returns the last version of each episode that opened, changed or ended. Raises `ValueError` for readings not later
+    than the state's.
+    """
+    if series.at.size > 1 and not bool((series.at[1:] >= series.at[:-1]).all()):
+        series = series.take(series.at.argsort(kind="stable"))
+    found: dict[tuple[Key, int], Finding] = {}
+    for rows, then in rules.parts(series.at):
+        detectors = detectors_of(code, then)
+        part = merge(series.take(rows), _limits(detectors))
+        if len(part) == 0:
+            continue
+        if state is not None:
+            state, ended = _rested(code, state, int(part.at[0]), rules)
+            found.update(((one.key, one.episode.opened_at), one) for one in ended)
+        state, news = _fold_part(detectors, state, part, zone)
+        found.update(((one.key, one.episode.opened_at), one) for one in news)
+    return state, list(found.values())
+
+
+def quiet_ms(code: Code, rules: RulesHistory) -> int:
+    """Return how long nothing must have been open before an instant for what came earlier to be forgotten there."""
+    return max((one.memory_ms for one in detectors_ever(code, rules)), default=0)
+
+
+def _limits(detectors: tuple[AnyDetector, ...]) -> tuple[float, ...]:
+    return tuple(sorted({limit for one in detectors for limit in one.limits}))
+
+
+def _fold_part(
+    detectors: tuple[AnyDetector, ...], state: PatientState | None, part: GlucoseSeries, zone: ZoneHistory
+) -> tuple[PatientState | None, list[Finding]]:
+    states: dict[Key, Any] = {}
+    folded: dict[Key, AnyDetector] = {}
+    graver: dict[Rule, list[Episode]] = {}
+    found: list[Finding] = []
+    for detector in detectors:
+        key = (detector.rule, detector.subject)
+        before = state.of.get(key) if state is not None else None
+        after, episodes = detector.fold(before, part, zone, graver)
+        found += [Finding(detector, episode) for episode in episodes]
+        if (
+            before is not None
+            and before.episode is not None
+            and not any(episode.opened_at == before.episode.opened_at for episode in episodes)
+        ):
+            episodes = [before.episode, *episodes]
+        graver.setdefault(detector.rule, []).extend(episodes)
+        if after is not None:
+            states[key], folded[key] = after, detector
+    return (PatientState(int(part.at[-1]), states, folded) if states else None), found
+
+
+def _rested(
+    code: Code, state: PatientState, until_ms: int, rules: RulesHistory
+) -> tuple[PatientState | None, list[Finding]]:
+    """Drop what is remembered for rules that were off at some time since; end their open episodes at that time."""
+    since = [(start, then) for start, then in rules.spans if state.last_at_ms < start <= until_ms]
+    kept = dict(state.of)
+    ended: list[Finding] = []
+    for start, then in since:
+        on = {(one.rule, one.subject) for one in detectors_of(code, then)}
+        for key in [key for key in kept if key not in on]:
+            remembered = kept.pop(key)
+            if remembered.episode is not None:
+                evidence: dict[str, JSON] = {**remembered.episode.evidence, "ended_by": "rest"}
+                episode = replace(remembered.episode, resolved_at=start, evidence=evidence)
+                ended.append(Finding(state.detectors[key], episode))
+    return (replace(state, of=kept) if kept else None), ended
