@@ -109,6 +109,13 @@ class DeviceModel(StrEnum):
     EDGE = "edge"
 
 
+class Modality(StrEnum):
+    """What heart beats are measured with; light gives pulse-rate variability, electrodes heart-rate variability."""
+
+    ECG = "ecg"
+    PPG = "ppg"
+
+
 class Reason(StrEnum):
     """Why something was refused: stored in the quarantine, counted in metrics, shown by the API."""
 
@@ -197,6 +204,11 @@ CODES: Final[Mapping[Code, CodeRule]] = MappingProxyType(
 
 CODE_BY_WIRE: Final[Mapping[str, Code]] = MappingProxyType({code.wire: code for code in Code})
 UNIT_BY_UCUM: Final[Mapping[str, Unit]] = MappingProxyType({ucum: unit for unit, ucum in UCUM.items()})
+MODALITY_BY_MODEL: Final[Mapping[DeviceModel, Modality]] = MappingProxyType(
+    {DeviceModel.WRISTBAND: Modality.PPG, DeviceModel.OXIMETER: Modality.PPG}
+)
+"""What a model measures heart beats with where its device says nothing else; light for a model that is not here."""
+
 FLAG_NAMES: Final[Mapping[Flag, str]] = MappingProxyType({flag: str(flag.name).lower() for flag in Flag})
 FLAG_BY_WIRE: Final[Mapping[str, Flag]] = MappingProxyType({name: flag for flag, name in FLAG_NAMES.items()})
 
@@ -232,6 +244,11 @@ CLOCK_AHEAD_MS: Final = 5 * 60_000
 """A stamp may lie this far after its arrival; clocks are never perfect."""
 EARLIEST_MS: Final = 1_262_304_000_000
 """2010-01-01T00:00Z: a stamp before it comes from a clock that was never set."""
+
+
+def modality_of(model: DeviceModel, told: Modality | None = None) -> Modality:
+    """Return what a device measures heart beats with: what was told of it, else what its model usually does."""
+    return told or MODALITY_BY_MODEL.get(model, Modality.PPG)
 
 
 def topic(device_id: str, name: Topic) -> str:
