@@ -11,6 +11,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
+from gateway.patient_rules import all_rules
 from gateway.store.queries import load_queries
 from streaming.rules import PatientGroup, RulesHistory, preset
 from streaming.zones import ZoneHistory
@@ -119,7 +120,8 @@ async def load_directory(connection: psycopg.AsyncConnection[Any]) -> Directory:
         assignments = await (await connection.execute(SQL.assignments)).fetchall()
         timezones = await (await connection.execute(SQL.timezones)).fetchall()
         consents = await (await connection.execute(SQL.consents)).fetchall()
-    return _build(version[0] if version else 0, devices, assignments, timezones, consents)
+        rules = await all_rules(connection)
+    return _build(version[0] if version else 0, devices, assignments, timezones, consents, rules)
 
 
 def _build(
@@ -128,6 +130,7 @@ def _build(
     assignments: Sequence[tuple[int, int, float, float]],
     timezones: Sequence[tuple[int, float, str]],
     consents: Sequence[tuple[int, float, float]],
+    rules: Mapping[int, RulesHistory],
 ) -> Directory:
     size = max((key for key, *_ in devices), default=0) + 1
     patients = max((row[1] for row in assignments), default=0) + 1
@@ -173,4 +176,5 @@ def _build(
         partial_consents=given,
         devices_of=devices_of,
         zones={patient: ZoneHistory.from_spans(history) for patient, history in zones.items()},
+        rules=rules,
     )

@@ -155,10 +155,16 @@ def settings_json(settings: object) -> dict[str, JSON]:
     return asdict(settings) if settings is not None else {}  # type: ignore[call-overload]
 
 
+@lru_cache(maxsize=1)
+def default_rules() -> PatientRules:
+    """Return the rules as they are before any group, clinic or patient says otherwise."""
+    return PatientRules(tuple((rule, kind()) for rule, kind in SETTINGS.items() if rule not in OFF_UNTIL_SWITCHED_ON))
+
+
 @lru_cache(maxsize=16)
 def preset(group: PatientGroup) -> PatientRules:
     """Return the rules of a patient group for whom nobody has set anything."""
-    rules = PatientRules(tuple((rule, kind()) for rule, kind in SETTINGS.items() if rule not in OFF_UNTIL_SWITCHED_ON))
+    rules = default_rules()
     for rule, changes in PRESETS[group].items():
         rules = with_changes(rules, rule, changes)
     return rules
@@ -197,11 +203,15 @@ def _in_force(
     if any(pause.start <= at_ms < pause.end for pause in pauses):
         return RESTING
     group = next((group for since, group in reversed(groups) if since <= at_ms), groups[0][1])
-    rules = preset(group)
+    # One over the other before they mean anything: a rule that is off keeps what a layer below says of it.
+    told = {rule: dict(changes) for rule, changes in PRESETS[group].items()}
     for layer in layers:
         newest = {change.rule: change.changes for change in layer if change.since_ms <= at_ms}
         for rule, changes in newest.items():
-            rules = with_changes(rules, rule, changes)
+            told[rule] = {**told.get(rule, {}), **changes}
+    rules = default_rules()
+    for rule, changes in told.items():
+        rules = with_changes(rules, rule, changes)
     return rules
 
 

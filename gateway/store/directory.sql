@@ -1,5 +1,5 @@
 -- name: version
--- The directory's version; rises with every change of devices, assignments, zones and consents.
+-- The directory's version; rises with every change of devices, assignments, zones, consents and rules.
 select version from directory_version;
 
 -- name: devices

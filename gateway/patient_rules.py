@@ -1,0 +1,161 @@
+"""The rules that watch patients, with their settings over time, as the store has them."""
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import class_row
+
+from gateway.store.queries import load_queries
+from streaming.doses_calendar import Pause
+from streaming.episodes import JSON, Rule
+from streaming.rules import PatientGroup, RuleChange, RulesHistory, SettingError, build_history, preset
+
+SQL = load_queries("gateway.store", "rules.sql")
+log = logging.getLogger(__name__)
+
+Connection = psycopg.AsyncConnection[Any]
+
+SINCE_EVER: Final = -(2**62)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChange:
+    """A row of `rule_setting`: what was set for one rule from `since_ms` on; without a patient, by the clinic."""
+
+    id: int
+    patient_id: int | None
+    rule: str
+    changes: Mapping[str, JSON]
+    since_ms: int
+
+    def parsed(self) -> RuleChange:
+        """Return the change; raise `SettingError` for a rule that there is not."""
+        if self.rule not in set(Rule):
+            raise SettingError(f"there is no rule {self.rule!r}")
+        return RuleChange(self.since_ms, Rule(self.rule), self.changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """All that the rules of one patient come from. Changes are in the order in which they were made."""
+
+    groups: tuple[tuple[int, PatientGroup], ...]
+    clinic: tuple[StoredChange, ...] = ()
+    own: tuple[StoredChange, ...] = ()
+    pauses: tuple[Pause, ...] = ()
+
+    def history(self) -> RulesHistory:
+        """Return the rules that they come to; raise `SettingError` for a change that means nothing."""
+        clinic, own = ([change.parsed() for change in layer] for layer in (self.clinic, self.own))
+        return build_history(self.groups, clinic, own, self.pauses)
+
+    def sound(self) -> "tuple[Layers, list[tuple[StoredChange, SettingError]]]":
+        """Return the layers without the changes that mean nothing on those before them, and these with the reason."""
+        found, refused = replace(self, clinic=(), own=()), list[tuple[StoredChange, SettingError]]()
+        for change in (*self.clinic, *self.own):
+            more = (
+                replace(found, clinic=(*found.clinic, change))
+                if change.patient_id is None
+                else replace(found, own=(*found.own, change))
+            )
+            try:
+                more.history()
+            except SettingError as error:
+                refused.append((change, error))
+            else:
+                found = more
+        return found, refused
+
+
+async def rules_of(connection: Connection, patient_id: int) -> RulesHistory:
+    """Return the rules that watch one patient. What no longer means anything is left out, and logged."""
+    return _history(await layers_of(connection, patient_id), set())
+
+
+async def pauses_of(connection: Connection, patient_id: int) -> list[Pause]:
+    """Return when a patient rests, oldest first."""
+    return list((await _pauses(connection, patient_id)).get(patient_id, ()))
+
+
+async def layers_of(connection: Connection, patient_id: int) -> Layers:
+    """Return all that is stored of the rules of one patient."""
+    clinic, own = await _changes(connection, patient_id)
+    groups = await _groups(connection, patient_id)
+    pauses = await _pauses(connection, patient_id)
+    known = groups.get(patient_id, ((SINCE_EVER, PatientGroup.STABLE),))
+    return Layers(known, clinic, own.get(patient_id, ()), pauses.get(patient_id, ()))
+
+
+async def all_rules(connection: Connection) -> dict[int, RulesHistory]:
+    """Return the rules of every patient who is watched by others than those of the stable group, or was, or rests.
+
+    Equal histories are one object. What no longer means anything is left out, and logged.
+    """
+    clinic, own = await _changes(connection, None)
+    groups = await _groups(connection, None)
+    pauses = await _pauses(connection, None)
+    plain = preset(PatientGroup.STABLE)
+    built: dict[tuple[object, ...], RulesHistory] = {}
+    shared: dict[RulesHistory, RulesHistory] = {}
+    reported: set[int] = set()
+    found: dict[int, RulesHistory] = {}
+    for patient_id, known in groups.items():
+        changes, rests = own.get(patient_id, ()), pauses.get(patient_id, ())
+        key = (known, rests, *((one.rule, one.since_ms, json.dumps(one.changes, sort_keys=True)) for one in changes))
+        if key not in built:
+            history = _history(Layers(known, clinic, changes, rests), reported)
+            built[key] = shared.setdefault(history, history)
+        if len(built[key].spans) > 1 or built[key].spans[0][1] != plain:
+            found[patient_id] = built[key]
+    return found
+
+
+def _history(layers: Layers, reported: set[int]) -> RulesHistory:
+    """Return the rules that the layers come to; one bad change must stop neither the others nor the gateway."""
+    try:
+        return layers.history()
+    except SettingError:
+        sound, refused = layers.sound()
+    for change, error in refused:
+        if change.id not in reported:
+            reported.add(change.id)
+            told = {"setting": change.id, "patient": change.patient_id, "rule": change.rule, "error": str(error)}
+            log.error("a stored setting is left out", extra=told)
+    return sound.history()
+
+
+async def _groups(connection: Connection, patient: int | None) -> dict[int, tuple[tuple[int, PatientGroup], ...]]:
+    rows = await (await connection.execute(SQL.groups, {"patient": patient})).fetchall()
+    found: defaultdict[int, list[tuple[int, PatientGroup]]] = defaultdict(list)
+    for patient_id, since_ms, group in rows:
+        found[patient_id].append((SINCE_EVER if since_ms is None else since_ms, PatientGroup(group)))
+    return {patient_id: tuple(spans) for patient_id, spans in found.items()}
+
+
+async def _changes(
+    connection: Connection, patient: int | None
+) -> tuple[tuple[StoredChange, ...], dict[int, tuple[StoredChange, ...]]]:
+    """Return the clinic's changes, and patients' own."""
+    async with connection.cursor(row_factory=class_row(StoredChange)) as cursor:
+        rows = await (await cursor.execute(SQL.changes, {"patient": patient})).fetchall()
+    return tuple(row for row in rows if row.patient_id is None), _by_patient(row for row in rows if row.patient_id)
+
+
+def _by_patient(rows: Iterable[StoredChange]) -> dict[int, tuple[StoredChange, ...]]:
+    ordered: Sequence[StoredChange] = sorted(rows, key=attrgetter("patient_id"))
+    return {patient_id: tuple(changes) for patient_id, changes in groupby(ordered, key=attrgetter("patient_id"))}
+
+
+async def _pauses(connection: Connection, patient: int | None) -> dict[int, tuple[Pause, ...]]:
+    rows = await (await connection.execute(SQL.pauses, {"patient": patient})).fetchall()
+    found: defaultdict[int, list[Pause]] = defaultdict(list)
+    for patient_id, start, end in rows:
+        found[patient_id].append(Pause(start, end))
+    return {patient_id: tuple(pauses) for patient_id, pauses in found.items()}
