@@ -57,7 +57,7 @@ def test_the_lead_is_that_of_the_first_alarm_and_negative_when_late() -> None:
     alarms = [alarm(10.5, 11), alarm(9.75, 10), alarm(21, 22)]
     found = score(LOW, events, alarms, every_five(), UTC)
     assert (found.events, found.detected, found.alarms, found.false_alarms) == (3, 2, 3, 0)
-    assert found.leads == (30, -45)
+    assert list(found.leads) == [30, -45]
     assert (found.sensitivity, found.lead_minutes) == (pytest.approx(2 / 3), -7.5)
 
 
