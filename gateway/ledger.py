@@ -12,11 +12,11 @@ import psycopg
 from devices.vocabulary import Code
 from gateway.directory import Directory
 from gateway.dosing import DoseKeeper
-from gateway.glucose_watch import GlucoseWatch
 from gateway.intake import Intake, Refused, Rows
 from gateway.lanes import Lanes, split
 from gateway.marks import Marks
 from gateway.receipts import Heads, ReceiptBook
+from gateway.rule_watch import RuleWatch
 from gateway.source import Delivered
 from gateway.store import batch as store
 from gateway.store.alerts import AlertWriter
@@ -54,7 +54,7 @@ class Ledger:
         self._book = book
         self._retrospective_after_ms = retrospective_after_ms
         self._marks = Marks()
-        self._glucose = GlucoseWatch()
+        self._watch = RuleWatch()
         self._doses = DoseKeeper(contact_grace_ms)
         self.journalled = 0
         """The newest journal entry whose messages are in the book."""
@@ -62,11 +62,11 @@ class Ledger:
     async def hydrate(self, connection: Connection) -> None:
         """Forget everything and begin from what the store says."""
         self._marks.forget()
-        await self._glucose.hydrate(connection)
+        await self._watch.hydrate(connection)
 
     def roll_back(self) -> None:
         """Drop what a failed transaction touched."""
-        self._glucose.roll_back()
+        self._watch.roll_back()
         self._marks.forget()
 
     async def write(self, connection: Connection, messages: Sequence[Delivered], intake: Intake) -> Outcome:
@@ -76,9 +76,10 @@ class Ledger:
         """
         rows, directory, now_ms, marks = intake.rows, intake.directory, intake.now_ms, self._marks
         marks.grow(directory.size)
+        await self._watch.adopt(connection, directory)
         if len(rows):
             await marks.hydrate(connection, rows.device, rows.code)
-            await self._glucose.prepare(connection, rows, directory)
+            await self._watch.prepare(connection, rows, directory)
         await marks.hydrate_rr(connection, {worn.device for worn in intake.runs})
         lanes = split(rows, marks.newest[rows.device, rows.code])
         if self._is_plain(intake, lanes, rows):
@@ -91,7 +92,7 @@ class Ledger:
         writer = AlertWriter(connection, now_ms, self._retrospective_after_ms)
         news = set(np.unique(stored.message).tolist())
         last_beats = await self._store_beats_and_events(connection, intake, results, news, writer)
-        await self._glucose.step(stored, directory, writer)
+        await self._watch.step(stored, directory, writer)
         if intake.statuses:
             without_gap = {device: not self._book.has_gap(device) for device in intake.statuses}
             await store.store_statuses(connection, intake.statuses, without_gap, now_ms)
@@ -108,7 +109,7 @@ class Ledger:
             0 < len(lanes.fast) <= EXPRESS_ROWS
             and not (len(lanes.slow) or len(lanes.repeats))
             and not (intake.runs or intake.events or intake.statuses or intake.refused)
-            and not self._glucose.matters(rows)
+            and not self._watch.matters(rows)
         )
 
     async def _express(self, connection: Connection, intake: Intake, fast: Rows) -> Outcome:
@@ -197,7 +198,7 @@ class Ledger:
 
     def apply(self, outcome: Outcome) -> None:
         """Make true in memory what the commit made true in the store."""
-        self._glucose.commit()
+        self._watch.commit()
         if len(outcome.stored):
             self._marks.advance(outcome.stored.device, outcome.stored.code, outcome.stored.at)
         for device, beat in outcome.last_beats.items():

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from psycopg.rows import class_row
+from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
 
 from alerts.reconcile import Action, AlertState, Change, Decision, Raise, Standing, Withdraw, reconcile, state_of
 from alerts.words import TECHNICAL, summary
 from gateway.store.queries import load_queries
 from streaming.episodes import JSON, Episode, Rule, Severity
+from streaming.rules import RulesHistory, settings_json
 from streaming.zones import ZoneHistory
 
 SQL = load_queries("gateway.store", "alerts.sql")
@@ -27,7 +28,13 @@ class RuleContext:
     rule: Rule
     zone: ZoneHistory
     version: int = 1
-    settings: Mapping[str, JSON] = field(default_factory=dict)
+    settings: Mapping[str, JSON] | RulesHistory = field(default_factory=dict)
+
+    def settings_at(self, at_ms: int) -> Mapping[str, JSON]:
+        """Return the rule's settings for an episode that opened at `at_ms`."""
+        if isinstance(self.settings, RulesHistory):
+            return settings_json(self.settings.at(at_ms).of(self.rule))
+        return self.settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,15 @@ class AlertWriter:
             SQL.standing_subjects,
             {"patient": context.patient_id, "rule": context.rule, "subjects": list(subjects)},
         )
+
+    async def standing_rules(
+        self, patient: int, rules: Sequence[Rule], since_ms: int
+    ) -> list[tuple[tuple[Rule, str], Standing]]:
+        """Return (and lock) the alerts of several rules that reach beyond an instant, each with rule and subject."""
+        parameters = {"patient": patient, "rules": list(rules), "since": since_ms}
+        async with self.connection.cursor(row_factory=tuple_row) as cursor:
+            rows = await (await cursor.execute(SQL.standing_rules, parameters)).fetchall()
+        return [((Rule(rule), row[1]), _StandingRow(*row).standing()) for rule, *row in rows]
 
     async def apply(
         self,
@@ -139,7 +155,7 @@ class AlertWriter:
                 "summary": summary(context.rule, episode, context.zone),
                 "evidence": Jsonb({"finding": episode.evidence}),
                 "rule_version": context.version,
-                "settings": Jsonb(context.settings),
+                "settings": Jsonb(context.settings_at(episode.opened_at)),
             },
         )
         row = await cursor.fetchone()

@@ -9,6 +9,16 @@ where patient_id = %(patient)s and rule = %(rule)s and state <> 'withdrawn'
 order by opened_at, id
 for update;
 
+-- name: standing_rules
+-- The alerts of a patient and several rules that reach beyond an instant, locked for the rest of the transaction.
+select rule, id, subject, severity, state, to_ms(opened_at) as opened_at, to_ms(resolved_at) as resolved_at, running,
+       acknowledged_by, to_ms(acknowledged_at) as acknowledged_at, evidence -> 'finding' as finding
+from alert
+where patient_id = %(patient)s and rule = any(%(rules)s) and state <> 'withdrawn'
+  and (running or resolved_at >= from_ms(%(since)s))
+order by opened_at, id
+for update;
+
 -- name: standing_subjects
 -- The alerts of a patient and rule about certain subjects (doses, devices), locked for the rest of the transaction.
 select id, subject, severity, state, to_ms(opened_at) as opened_at, to_ms(resolved_at) as resolved_at, running,
@@ -19,15 +29,15 @@ order by opened_at, id
 for update;
 
 -- name: running
--- Patients for whom a rule has an episode that goes on in the data, with its beginning.
-select patient_id, to_ms(opened_at) as opened_at from alert
-where rule = %(rule)s and running and state <> 'withdrawn';
+-- Patients for whom one of several rules has an episode that goes on in the data, with rule, subject and beginning.
+select patient_id, rule, subject, to_ms(opened_at) as opened_at from alert
+where rule = any(%(rules)s) and running and state <> 'withdrawn';
 
 -- name: covered
--- Which of many instants lie in an episode of a rule, by their position.
+-- Which of many instants lie in an episode of one of several rules, by their position.
 select distinct i.n - 1
 from unnest(%(patient)s::int[], %(at)s::bigint[]) with ordinality as i (patient, at, n)
-join alert a on a.patient_id = i.patient and a.rule = %(rule)s and a.state <> 'withdrawn'
+join alert a on a.patient_id = i.patient and a.rule = any(%(rules)s) and a.state <> 'withdrawn'
     and a.opened_at <= from_ms(i.at) and (a.running or a.resolved_at >= from_ms(i.at));
 
 -- name: insert

@@ -73,14 +73,19 @@ class Clinic:
     async def stored(self) -> int:
         return int(await self.value("select count(*) from observation"))
 
-    async def alerts(self, patient: int | None = None, *, withdrawn: bool = False) -> list[AlertRow]:
+    async def alerts(
+        self, patient: int | None = None, *, withdrawn: bool = False, rule: str = "nocturnal_hypoglycaemia"
+    ) -> list[AlertRow]:
+        """The alerts of one rule, by patient and beginning."""
         rows = await self.rows(
             "select id, patient_id, to_ms(opened_at), to_ms(resolved_at), severity, state, running, retrospective,"
             " superseded_by from alert where (state = 'withdrawn') = %s and (%s::int is null or patient_id = %s)"
+            " and rule = %s"
             " order by patient_id, opened_at",
             withdrawn,
             patient,
             patient,
+            rule,
         )
         return [AlertRow(*row) for row in rows]
 

@@ -1,14 +1,7 @@
--- name: readings
--- Glucose of one patient from a time on, over all devices the patient ever had, in order of time; a page of it.
-select to_ms(at), coalesce(value, 'NaN'), unit, flags from observation
-where device_key = any(%(devices)s) and code = 1 and patient_id = %(patient)s and at >= from_ms(%(since)s)
-order by at
-limit %(limit)s;
-
 -- name: evidence_readings
--- Glucose around an episode's beginning, for the doctor: time, value, unit, as sent.
+-- One code's readings before an episode's beginning, for the doctor: time, value, unit, as sent.
 select to_ms(o.at), o.value, u.ucum, flag_names(o.flags) from observation o join vocabulary_unit u on u.unit = o.unit
-where o.device_key = any(%(devices)s) and o.code = 1 and o.patient_id = %(patient)s
+where o.device_key = any(%(devices)s) and o.code = %(code)s and o.patient_id = %(patient)s
   and o.at between from_ms(%(since)s) and from_ms(%(until)s)
 order by o.at desc
 limit 200;

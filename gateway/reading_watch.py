@@ -1,0 +1,218 @@
+"""Folds fresh readings of one code into the rules about it and brings the alerts in line, inside the batch's transaction.
+
+In-order readings are folded into the state in memory. A late one drops the state: the patient is folded again from the
+newest settled point before it, out of the store, until the new fold and the standing alerts agree again.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from alerts.reconcile import Standing
+from devices.vocabulary import Code
+from gateway.directory import Directory
+from gateway.evidence import evidence_of
+from gateway.intake import Rows
+from gateway.refolding import Ward, fold_again, is_about, rules_about
+from gateway.store.alerts import SQL as ALERTS
+from gateway.store.alerts import AlertWriter, RuleContext
+from gateway.store.queries import load_queries
+from gateway.watch_table import WatchTable
+from streaming.calm import calmed
+from streaming.episodes import Rule
+from streaming.glucose import GlucoseSeries, counts
+from streaming.patient_fold import Finding, Key, PatientState
+
+BATCH = load_queries("gateway.store", "batch.sql")
+
+Connection = psycopg.AsyncConnection[Any]
+Transition = tuple[Ward, PatientState | None, bool]
+
+
+class ReadingWatch:
+    """The rules about one code over all patients. What rules remember lives in memory; everything else is in the store."""
+
+    def __init__(self, code: Code) -> None:
+        """Watch readings of this code; nobody yet."""
+        self.code = code
+        self.table = WatchTable(code)
+        self._states: dict[int, PatientState] = {}
+        self._forget_transaction()
+
+    def _forget_transaction(self) -> None:
+        self._touched: dict[int, Transition | None] = {}
+        self._seen: tuple[NDArray[np.int32], NDArray[np.int64]] | None = None
+        self._eased: tuple[NDArray[np.int32], NDArray[np.int64]] | None = None
+
+    async def hydrate(self, connection: Connection) -> None:
+        """Forget everything; ask the store who has an open episode. States are folded when the next reading comes."""
+        self._states.clear()
+        self._forget_transaction()
+        self.table.forget()
+        cursor = await connection.execute(ALERTS.running, {"rules": list(rules_about(self.code))})
+        for patient, rule, subject, _ in await cursor.fetchall():
+            if is_about(self.code, (Rule(rule), subject)):
+                self.table.doubt([patient])
+
+    def adopt(self, directory: Directory) -> None:
+        """Take the patients' rules as they are now; whose rules changed is folded from the store when needed."""
+        for patient in self.table.adopt(directory):
+            self._states.pop(patient, None)
+
+    async def prepare(self, connection: Connection, rows: Rows, directory: Directory) -> None:
+        """Ask the store for the newest reading of patients not seen before. To be called before the rows are stored."""
+        rows = self._about(rows)
+        if not len(rows):
+            return
+        table = self.table
+        table.grow(int(rows.patient.max()))
+        unknown = table.unknown(rows.patient)
+        if not unknown:
+            return
+        pairs = [(patient, device) for patient in unknown for device in directory.devices_of[patient]]
+        parameters = {"device": [device for _, device in pairs], "code": [int(self.code)] * len(pairs)}
+        cursor = await connection.execute(BATCH.newest, parameters)
+        newest = dict.fromkeys(unknown, -1)
+        for (patient, _), (at,) in zip(pairs, await cursor.fetchall(), strict=True):
+            newest[patient] = max(newest[patient], at)
+        table.newest[list(newest)] = list(newest.values())
+
+    def matters(self, rows: Rows) -> bool:
+        """Whether anything follows from fresh rows; if not they are only noted, and `step` need not be called."""
+        self._forget_transaction()
+        rows = self._about(rows)
+        if not len(rows):
+            return False
+        self._seen = (rows.patient, rows.at)
+        if (rows.at <= self.table.newest[rows.patient]).any():
+            return True
+        return bool(self._to_fold(rows, self.table.candidates(rows)))
+
+    async def step(self, rows: Rows, directory: Directory, writer: AlertWriter) -> None:
+        """Fold the fresh readings among `rows`, which are stored in this transaction, and write what follows."""
+        self._forget_transaction()
+        rows = self._about(rows)
+        if not len(rows):
+            return
+        self._seen = (rows.patient, rows.at)
+        candidates = self.table.candidates(rows)
+        late = (rows.at <= self.table.newest[rows.patient]) & ~candidates
+        if late.any():
+            candidates[late] = await self._covered(writer.connection, rows.take(late))
+        for patient, series in self._to_fold(rows, candidates):
+            await self._fold(Ward.of(self.code, patient, directory), series, writer)
+
+    def _about(self, rows: Rows) -> Rows:
+        mine = rows.code == self.code
+        if not self.table.watches_all:
+            mine &= self.table.watched(rows.patient)
+        return rows if mine.all() else rows.take(mine)
+
+    def _to_fold(self, rows: Rows, candidates: NDArray[np.bool_]) -> list[tuple[int, GlucoseSeries]]:
+        """Return the patients that candidates belong to with all their rows in order of time.
+
+        Left out, and noted for the commit, are those whose readings only go on with a recovery.
+        """
+        if not candidates.any():
+            return []
+        patients = np.unique(rows.patient[candidates])
+        rows = rows.take(np.isin(rows.patient, patients))
+        rows = rows.take(np.lexsort((rows.at, rows.patient)))
+        starts = np.searchsorted(rows.patient, patients)
+        ends = np.append(starts[1:], len(rows))
+        calm = counts(rows.value, rows.flags) & ~self.table.beyond(rows)
+        first, last = rows.at[starts], rows.at[ends - 1]
+        eased, since = self.table.eased(patients, first, last, np.logical_and.reduceat(calm, starts))
+        self._eased = (patients[eased], since[eased])
+        series = GlucoseSeries(rows.at, rows.value, rows.unit, rows.flags)
+        return [(int(patients[i]), series.take(slice(starts[i], ends[i]))) for i in np.flatnonzero(~eased)]
+
+    def commit(self) -> None:
+        """Keep the states of the transaction, which is committed."""
+        for patient, transition in self._touched.items():
+            if transition is None:
+                continue
+            ward, state, complete = transition
+            if complete and state is not None:
+                self._states[patient] = state
+            else:
+                self._states.pop(patient, None)
+            self.table.settle(patient, state, ward.rules, complete=complete)
+        if self._eased is not None:
+            self.table.ease(*self._eased)
+        if self._seen is not None:
+            np.maximum.at(self.table.newest, *self._seen)
+        self._forget_transaction()
+
+    def roll_back(self) -> None:
+        """Drop the states that the failed transaction touched; they are folded from the store when needed."""
+        for patient in self._touched:
+            self._states.pop(patient, None)
+        self.table.doubt(list(self._touched))
+        self._forget_transaction()
+
+    async def _covered(self, connection: Connection, rows: Rows) -> NDArray[np.bool_]:
+        """Return which late rows fall into an episode that is known already."""
+        covered = np.zeros(len(rows), np.bool_)
+        parameters = {"rules": list(rules_about(self.code)), "patient": rows.patient, "at": rows.at}
+        cursor = await connection.execute(ALERTS.covered, parameters)
+        for (position,) in await cursor.fetchall():
+            covered[position] = True
+        return covered
+
+    async def _fold(self, ward: Ward, series: GlucoseSeries, writer: AlertWriter) -> None:
+        patient = ward.patient
+        state = self._states.get(patient)
+        if state is not None and (since := self.table.calm_since(patient)) is not None:
+            state = calmed(state, since)
+        self._touched[patient] = None
+        first, last = int(series.at[0]), int(series.at[-1])
+        known = state is not None or not self.table.doubtful[patient]
+        if known and first > self.table.newest[patient]:
+            state, findings = ward.fold(state, series)
+            self._touched[patient] = (ward, state, True)
+            standing = await self._standing(ward, findings, last, writer)
+        else:
+            again = await fold_again(ward, first, last, writer)
+            self._touched[patient] = (ward, again.state, again.complete)
+            findings, standing = again.findings, again.standing
+        await self._write(ward, findings, standing, writer)
+
+    @staticmethod
+    async def _standing(
+        ward: Ward, findings: Sequence[Finding], last: int, writer: AlertWriter
+    ) -> list[tuple[Key, Standing]]:
+        """Return the alerts that in-order findings may be about: those that touch them."""
+        if not findings:
+            return []
+        first = min(one.episode.opened_at for one in findings)
+        keys = {one.key for one in findings}
+        rows = await writer.standing_rules(ward.patient, list({rule for rule, _ in keys}), first)
+        return [(key, alert) for key, alert in rows if key in keys and alert.opened_at <= last]
+
+    async def _write(
+        self,
+        ward: Ward,
+        findings: Iterable[Finding],
+        standing: Iterable[tuple[Key, Standing]],
+        writer: AlertWriter,
+    ) -> None:
+        """Bring the alerts of each rule and subject in line with what was found, and gather evidence for new ones."""
+        found: defaultdict[Key, list[Finding]] = defaultdict(list)
+        stand: defaultdict[Key, list[Standing]] = defaultdict(list)
+        for finding in findings:
+            found[finding.key].append(finding)
+        for key, alert in standing:
+            stand[key].append(alert)
+        raised_before = len(writer.raised)
+        for key in sorted({*found, *stand}):
+            version = max((one.detector.version for one in found[key]), default=1)
+            context = RuleContext(ward.patient, key[0], ward.zone, version, ward.rules)
+            await writer.apply(context, stand[key], [one.episode for one in found[key]])
+        for alert_id, opened_at in writer.raised[raised_before:]:
+            evidence = await evidence_of(writer.connection, self.code, ward.patient, ward.devices, opened_at)
+            await writer.add_evidence(alert_id, evidence)

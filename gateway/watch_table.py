@@ -1,0 +1,159 @@
+"""What is known of every patient's readings of one code, as arrays: rules, newest reading, doubts, recoveries under way."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.vocabulary import Code
+from gateway.directory import UNSET, Directory
+from gateway.intake import Rows
+from gateway.marks import UNKNOWN
+from streaming.calm import NEVER_MS, NOT_CALM, calm_of
+from streaming.detectors import AnyDetector, detectors_ever
+from streaming.patient_fold import PatientState
+from streaming.rules import RulesHistory
+
+FIRST_SIZE: Final = 1024
+
+Profile = tuple[AnyDetector, ...]
+"""All detectors that ever watched a patient. Few differ, so rows are judged profile by profile, all patients at once."""
+
+
+class WatchTable:
+    """Arrays indexed by patient.
+
+    `doubtful`: may have a state; it is known, or must be folded from the store. `newest`: the newest reading over all
+    devices (ms, UNKNOWN: not asked the store yet); what is not later is late. While the readings of a patient with open
+    episodes only go on with the recovery, they are followed here for all patients at once (`streaming.calm`).
+    """
+
+    def __init__(self, code: Code) -> None:
+        """Know nobody."""
+        self._code = code
+        self._rules: dict[int, RulesHistory] = {}
+        self._profiles: list[Profile] = [detectors_ever(code, UNSET)]
+        self.doubtful: NDArray[np.bool_] = np.zeros(FIRST_SIZE, np.bool_)
+        self.newest: NDArray[np.int64] = np.full(FIRST_SIZE, UNKNOWN, np.int64)
+        self._profile: NDArray[np.int32] = np.zeros(FIRST_SIZE, np.int32)
+        self._remembers: NDArray[np.bool_] = np.zeros(FIRST_SIZE, np.bool_)
+        self._calm_since: NDArray[np.int64] = np.full(FIRST_SIZE, NEVER_MS, np.int64)
+        self._ends_at: NDArray[np.int64] = np.full(FIRST_SIZE, NOT_CALM.ends_at, np.int64)
+        self._recovery: NDArray[np.int64] = np.zeros(FIRST_SIZE, np.int64)
+
+    def grow(self, patient: int) -> None:
+        """Make room for a patient."""
+        size = len(self.newest)
+        if patient < size:
+            return
+        more = max(patient + 1, 2 * size) - size
+        self.doubtful = np.append(self.doubtful, np.zeros(more, np.bool_))
+        self.newest = np.append(self.newest, np.full(more, UNKNOWN, np.int64))
+        self._profile = np.append(self._profile, np.zeros(more, np.int32))
+        self._remembers = np.append(self._remembers, np.zeros(more, np.bool_))
+        self._calm_since = np.append(self._calm_since, np.full(more, NEVER_MS, np.int64))
+        self._ends_at = np.append(self._ends_at, np.full(more, NOT_CALM.ends_at, np.int64))
+        self._recovery = np.append(self._recovery, np.zeros(more, np.int64))
+
+    def forget(self) -> None:
+        """Know nothing of anybody's readings; rules stay."""
+        self.doubtful[:] = self._remembers
+        self.newest.fill(UNKNOWN)
+        self._calm_since.fill(NEVER_MS)
+        self._ends_at.fill(NOT_CALM.ends_at)
+
+    def adopt(self, directory: Directory) -> list[int]:
+        """Take the patients' rules; return, and doubt, those whose rules are not what they were."""
+        before, self._rules = self._rules, dict(directory.rules)
+        changed = [
+            patient
+            for patient in before.keys() | self._rules.keys()
+            if before.get(patient, UNSET) != self._rules.get(patient, UNSET)
+        ]
+        if not changed:
+            return []
+        self.grow(max(changed))
+        places = {_settings_of(profile): place for place, profile in enumerate(self._profiles)}
+        for patient in changed:
+            profile = detectors_ever(self._code, self._rules.get(patient, UNSET))
+            place = places.setdefault(_settings_of(profile), len(places))
+            if place == len(self._profiles):
+                self._profiles.append(profile)
+            self._profile[patient] = place
+            self._remembers[patient] = any(one.memory_ms for one in profile)
+        self.doubt(changed)
+        return changed
+
+    @property
+    def watches_all(self) -> bool:
+        """Whether there is a rule for patients for whom nobody has set anything."""
+        return bool(self._profiles[0])
+
+    def watched(self, patient: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which rows belong to patients whom a rule has ever watched."""
+        if len(patient):
+            self.grow(int(patient.max()))
+        empty = np.array([not profile for profile in self._profiles])
+        return np.asarray(~empty[self._profile[patient]])
+
+    def unknown(self, patient: NDArray[np.int32]) -> list[int]:
+        """Return the patients among rows whose newest reading is not known."""
+        found: list[int] = np.unique(patient[self.newest[patient] == UNKNOWN]).tolist()
+        return found
+
+    def beyond(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which rows could change what the rules remember of a patient of whom they remember nothing."""
+        of = self._profile[rows.patient]
+        found = np.zeros(len(rows), np.bool_)
+        for place in np.unique(of).tolist():
+            here = np.flatnonzero(of == place)
+            value, unit, flags = rows.value[here], rows.unit[here], rows.flags[here]
+            for detector in self._profiles[place]:
+                found[here] |= detector.candidates(value, unit, flags)
+        return found
+
+    def candidates(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which rows have to be looked at patient by patient; late rows where rules remember readings are all of those."""
+        found = self.beyond(rows) | self.doubtful[rows.patient]
+        if self._remembers.any():
+            found |= self._remembers[rows.patient] & (rows.at <= self.newest[rows.patient])
+        return found
+
+    def doubt(self, patients: Sequence[int]) -> None:
+        """Trust nothing in memory about these patients."""
+        if patients:
+            self.grow(max(patients))
+            self.doubtful[patients] = True
+            self._calm_since[patients] = NEVER_MS
+            self._ends_at[patients] = NOT_CALM.ends_at
+
+    def settle(self, patient: int, state: PatientState | None, rules: RulesHistory, *, complete: bool) -> None:
+        """Note a patient's state after a fold; not `complete`: there is a later one, only the store knows which."""
+        calm = calm_of(state, rules) if state is not None and complete else NOT_CALM
+        self.doubtful[patient] = state is not None or not complete
+        self._calm_since[patient] = NEVER_MS
+        self._ends_at[patient] = calm.ends_at
+        self._recovery[patient] = calm.recovery
+
+    def eased(
+        self, patients: NDArray[np.int32], first: NDArray[np.int64], last: NDArray[np.int64], calm: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Which patients' readings, from `first` to `last` and all calm or not, only go on with a recovery; since when."""
+        since = np.minimum(self._calm_since[patients], first)
+        ends_at = np.minimum(self._ends_at[patients], since + np.minimum(self._recovery[patients], NEVER_MS // 2))
+        return calm & (first > self.newest[patients]) & (last < ends_at), since
+
+    def ease(self, patients: NDArray[np.int32], since: NDArray[np.int64]) -> None:
+        """Note calm readings that were not folded."""
+        self._calm_since[patients] = since
+
+    def calm_since(self, patient: int) -> int | None:
+        """Return the first of the calm readings since the last fold; None: there was none."""
+        since = int(self._calm_since[patient])
+        return None if since == NEVER_MS else since
+
+
+def _settings_of(profile: Profile) -> frozenset[tuple[object, ...]]:
+    """Return what tells profiles apart."""
+    return frozenset((one.rule, one.subject, one.settings) for one in profile)
