@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from devices.vocabulary import Modality
 from streaming.hrv_windows import HrvWindow
 from streaming.zones import ZoneHistory
 
@@ -29,7 +30,7 @@ WINSORISED_TO_SD: Final = 1.042
 
 @dataclass(frozen=True, slots=True)
 class NightValue:
-    """One night of one patient: medians over its valid windows (their number is `windows`).
+    """One night of one patient: medians over its valid windows of one modality (their number is `windows`).
 
     `night` is the local date on which it ends. The measures are `None` with fewer than 12 valid windows (an hour).
     """
@@ -42,6 +43,7 @@ class NightValue:
     sdnn: float | None
     mean_heart_rate: float | None
     ln_rmssd: float | None
+    modality: Modality = Modality.PPG
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,17 @@ def night_bounds(zone: ZoneHistory, night: date) -> tuple[int, int]:
 
 
 def night_value(night: date, bounds: tuple[int, int], windows: Iterable[HrvWindow]) -> NightValue:
-    """Return the night's value from the windows that lie wholly within its bounds."""
+    """Return the night's value from the windows that lie wholly within its bounds.
+
+    Light and electrodes do not measure the same, so a night is of the modality that most of its valid windows are of
+    (as many: of electrodes), and no other windows count.
+    """
     starts_at, ends_at = bounds
-    valid = [one for one in windows if one.valid and starts_at <= one.start_ms and one.end_ms <= ends_at]
+    inside = [one for one in windows if starts_at <= one.start_ms and one.end_ms <= ends_at]
+    modality = max(Modality, key=lambda of: _evidence(inside, of)) if inside else Modality.PPG
+    valid = [one for one in inside if one.valid and one.modality == modality]
     if len(valid) < LEAST_WINDOWS:
-        return NightValue(night, starts_at, ends_at, len(valid), None, None, None, None)
+        return NightValue(night, starts_at, ends_at, len(valid), None, None, None, None, modality)
     rmssd = np.array([one.rmssd for one in valid], dtype=np.float64)
     return NightValue(
         night=night,
@@ -75,7 +83,14 @@ def night_value(night: date, bounds: tuple[int, int], windows: Iterable[HrvWindo
         sdnn=float(np.median([one.sdnn for one in valid if one.sdnn is not None])),
         mean_heart_rate=float(np.median([one.mean_heart_rate for one in valid if one.mean_heart_rate is not None])),
         ln_rmssd=float(np.median(np.log(rmssd))),
+        modality=modality,
     )
+
+
+def _evidence(windows: Sequence[HrvWindow], modality: Modality) -> tuple[int, int, bool]:
+    """Return what speaks for a modality: valid windows of it; at as many any windows, and then the electrodes."""
+    of = [one for one in windows if one.modality == modality]
+    return sum(one.valid for one in of), len(of), modality is Modality.ECG
 
 
 def baseline(values: Sequence[float]) -> Baseline:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from devices.vocabulary import Modality
 from streaming.rr_cleaning import Beats, RRRun, beats_of, correct
 from streaming.zones import MINUTE_MS
 
@@ -30,7 +31,10 @@ class HrvStatistics:
 
 @dataclass(frozen=True, slots=True)
 class HrvWindow:
-    """One window of one device; `coverage` (of the window) and `corrected` (of the beats) are 0 to 1."""
+    """One window of one device; `coverage` (of the window) and `corrected` (of the beats) are 0 to 1.
+
+    `modality`: what the device measured its beats with.
+    """
 
     start_ms: int
     device: int
@@ -41,6 +45,7 @@ class HrvWindow:
     rmssd: float | None
     sdnn: float | None
     mean_heart_rate: float | None
+    modality: Modality = Modality.PPG
 
     @property
     def end_ms(self) -> int:
@@ -63,10 +68,14 @@ def window_starts(start_ms: int, end_ms: int) -> range:
     return range(start_ms // WINDOW_MS * WINDOW_MS, end_ms, WINDOW_MS)
 
 
-def windows_of(runs: Mapping[int, Sequence[RRRun]], start_ms: int, end_ms: int) -> list[HrvWindow]:
+def windows_of(
+    runs: Mapping[int, Sequence[RRRun]], start_ms: int, end_ms: int, electrodes: Collection[int] = ()
+) -> list[HrvWindow]:
     """Return the windows of one patient that overlap [start, end) and have beats, from the runs of each device.
 
-    Of several devices the one with the best coverage speaks for a window. A beat belongs to the window that its end
+    `electrodes` are the devices that measure with electrodes; the others do with light. Of several devices one with
+    electrodes whose window is valid speaks for it, so that a chest strap beside a wristband is not heard by turns with
+    it; else the one with the best coverage. A beat belongs to the window that its end
     falls in, (start, end]: one exactly on a mark to the window before it. Each window is corrected within its own
     surroundings of `CONTEXT_MS` to each side, so it comes out the same whatever range it is asked for in, provided
     that the runs reach that far.
@@ -74,23 +83,28 @@ def windows_of(runs: Mapping[int, Sequence[RRRun]], start_ms: int, end_ms: int) 
     best: dict[int, HrvWindow] = {}
     for device in sorted(runs):
         beats = beats_of(runs[device])
-        for window in _windows(device, beats, window_starts(start_ms, end_ms)):
+        modality = Modality.ECG if device in electrodes else Modality.PPG
+        for window in _windows(device, modality, beats, window_starts(start_ms, end_ms)):
             rival = best.get(window.start_ms)
-            if rival is None or window.coverage > rival.coverage:
+            if rival is None or _weight(window) > _weight(rival):
                 best[window.start_ms] = window
     return [best[start] for start in sorted(best)]
 
 
-def _windows(device: int, beats: Beats, starts: range) -> Iterator[HrvWindow]:
+def _weight(window: HrvWindow) -> tuple[bool, float]:
+    return window.valid and window.modality is Modality.ECG, window.coverage
+
+
+def _windows(device: int, modality: Modality, beats: Beats, starts: range) -> Iterator[HrvWindow]:
     for start in starts:
         around = beats.between(start - CONTEXT_MS, start + WINDOW_MS + CONTEXT_MS)
         measured = around.between(start, start + WINDOW_MS)
         if len(measured):
             cleaned = correct(around).between(start, start + WINDOW_MS)
-            yield _window(device, start, measured, cleaned)
+            yield _window(device, modality, start, measured, cleaned)
 
 
-def _window(device: int, start: int, measured: Beats, cleaned: Beats) -> HrvWindow:
+def _window(device: int, modality: Modality, start: int, measured: Beats, cleaned: Beats) -> HrvWindow:
     inside = np.minimum(measured.interval, measured.end - start)
     coverage = min(float(inside.sum()) / WINDOW_MS, 1.0)
     corrected = float(cleaned.corrected.mean()) if len(cleaned) else 1.0
@@ -107,4 +121,5 @@ def _window(device: int, start: int, measured: Beats, cleaned: Beats) -> HrvWind
         rmssd=statistics.rmssd,
         sdnn=statistics.sdnn,
         mean_heart_rate=statistics.mean_heart_rate,
+        modality=modality,
     )

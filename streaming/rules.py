@@ -15,9 +15,9 @@ from streaming.doses import MissedDoseSettings
 from streaming.doses_calendar import Pause
 from streaming.episodes import JSON, Rule
 from streaming.highs import HyperglycaemiaSettings
-from streaming.hrv_drift import DriftSettings
 from streaming.low_adherence import LowAdherenceSettings
 from streaming.lows import HypoglycaemiaSettings, NocturnalSettings, UrgentLowSettings
+from streaming.page_hinkley import DriftSettings
 from streaming.prediction import PredictedLowSettings
 from streaming.silence import DataSilenceSettings, DeviceOfflineSettings
 from streaming.thresholds import ThresholdSettings, VitalLimit

@@ -13,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from streaming.hrv_drift import RULE
 from streaming.hrv_nights import NightValue
 from streaming.hrv_windows import MOST_CORRECTED, hrv_statistics, windows_of
+from streaming.page_hinkley import DriftSettings
 from streaming.rr_cleaning import RRRun, beats_of, correct
+from streaming.rules import PatientRules, RulesHistory
 from streaming.zones import DAY_MS, HOUR_MS
 from tests.recordings import RECORDINGS
 
@@ -112,6 +115,11 @@ def as_nights(ln_rmssd: Float64, days: list[date] | None = None) -> list[NightVa
         NightValue(day, starts := day.toordinal() * DAY_MS, starts + 6 * HOUR_MS, 12, 1.0, 1.0, 60.0, float(value))
         for day, value in zip(on, ln_rmssd, strict=True)
     ]
+
+
+def always(settings: DriftSettings) -> RulesHistory:
+    """Return rules that are drift alone, for all time."""
+    return RulesHistory.of(PatientRules(((RULE, settings),)))
 
 
 def here() -> bool:

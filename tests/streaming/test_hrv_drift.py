@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming.episodes import Episode, Severity
-from streaming.hrv_drift import DriftSettings, fold_nights
+from streaming.hrv_drift import fold_nights
 from streaming.hrv_nights import LEAST_SPREAD, NightValue, baseline, night_bounds, night_value, rolling_mean
 from streaming.hrv_windows import WINDOW_MS, HrvWindow
+from streaming.page_hinkley import DriftSettings
 from streaming.zones import DAY_MS, HOUR_MS, ZoneHistory
+from tests.streaming.hrv_recorded import always
 
 FIRST = date(2026, 1, 1)
 USUAL, SPREAD = 3.7, 0.15
@@ -202,5 +204,5 @@ def median_delay(rng: np.random.Generator, patients: int, step: float) -> float:
 
 def test_settings_can_be_stricter() -> None:
     z = [0.3, -0.3, 1, -1, 0.5, -0.5, 0.0] * 3 + [-2.0] * 3
-    assert fold_nights(nights_of(z), DriftSettings(threshold=9))[1] == []
-    assert fold_nights(nights_of(z), DriftSettings(threshold=2))[1] != []
+    assert fold_nights(nights_of(z), always(DriftSettings(threshold=9)))[1] == []
+    assert fold_nights(nights_of(z), always(DriftSettings(threshold=2)))[1] != []

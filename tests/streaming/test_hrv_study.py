@@ -11,14 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from streaming.hrv_drift import DriftSettings, fold_nights
+from streaming.hrv_drift import fold_nights
 from streaming.hrv_nights import MAD_TO_SD, Baseline
+from streaming.page_hinkley import DriftSettings
 from streaming.zones import DAY_MS
 from tests.streaming.hrv_recorded import (
     FIRST,
     LEAST_DAYS,
     Float64,
     Person,
+    always,
     as_nights,
     here,
     holter_windows,
@@ -32,8 +34,9 @@ pytestmark = pytest.mark.skipif(not here(), reason="the recordings are not here"
 BASELINE, STATIONARY, AFTER = 30, 180, 60
 WEIGHTS = np.array([1.0, 0.5, -0.5])
 """Of lnRMSSD, lnSDNN and heart rate in the combined score: the vagal measure leads, what goes with it counts half."""
-QUIET = DriftSettings(threshold=1e9)
-VERSION_1 = DriftSettings(delta=0.5, threshold=5.0, most_z=1e9, anchor_nights=14)
+SHIPPED = DriftSettings()
+QUIET = DriftSettings(threshold=1000)
+VERSION_1 = DriftSettings(delta=0.5, threshold=5.0, most_z=100, anchor_nights=14)
 
 Alarms = Callable[[Float64], list[int]]
 Draw = Callable[[np.random.Generator, int], Float64]
@@ -54,11 +57,11 @@ def mad_baseline(values: list[float]) -> Baseline:
     return Baseline(center, max(spread, 0.05), len(values))
 
 
-def page_hinkley(settings: DriftSettings | None = None) -> Alarms:
+def page_hinkley(settings: DriftSettings = SHIPPED) -> Alarms:
     """Return the rule as it ships: the nights on which episodes open."""
 
     def alarms(values: Float64) -> list[int]:
-        _, episodes = fold_nights(as_nights(values), settings)
+        _, episodes = fold_nights(as_nights(values), always(settings))
         return [episode.opened_at // DAY_MS - FIRST.toordinal() for episode in episodes]
 
     return alarms
@@ -69,7 +72,7 @@ def cusum(k: float, h: float) -> Alarms:
 
     def alarms(values: Float64) -> list[int]:
         found, reached = [], 0.0
-        for night, one in enumerate(fold_nights(as_nights(values), QUIET)[0]):
+        for night, one in enumerate(fold_nights(as_nights(values), always(QUIET))[0]):
             if one.z is not None and one.statistic is not None:
                 reached = max(0.0, reached - one.z - k)
                 if reached > h:
@@ -153,7 +156,7 @@ def test_drift_on_recorded_hearts(kind: str, monkeypatch: pytest.MonkeyPatch) ->
         "shipped": page_hinkley(),
         "δ 0.75, threshold 3": page_hinkley(DriftSettings(delta=0.75, threshold=3.0)),
         "δ 0.4, threshold 5.5": page_hinkley(DriftSettings(delta=0.4, threshold=5.5)),
-        "nights not drawn in, threshold 4.5": page_hinkley(DriftSettings(threshold=4.5, most_z=1e9)),
+        "nights not drawn in, threshold 4.5": page_hinkley(DriftSettings(threshold=4.5, most_z=100)),
         "plain CUSUM k 0.5, h 5": cusum(0.5, 5.0),
     }
     rows = {name: figures(hearts, alarms, ONLY_RMSSD) for name, alarms in settings.items()}
@@ -179,10 +182,10 @@ class Outcome:
     watched_near: int
 
 
-def outcome(person: Person, settings: DriftSettings | None = None) -> Outcome:
+def outcome(person: Person) -> Outcome:
     """Fold a person's days as nights; days are counted from the onset of symptoms."""
     assert person.onset is not None
-    assessments, episodes = fold_nights(as_nights(person.values[:, 0], person.days), settings)
+    assessments, episodes = fold_nights(as_nights(person.values[:, 0], person.days))
     ready = [one.night.night for one in assessments if one.drift or one.statistic is not None]
     near = [day for day in ready if abs((day - person.onset).days) <= 7]
     opened = [episode.opened_at // DAY_MS - person.onset.toordinal() for episode in episodes]
