@@ -74,12 +74,17 @@ class HrvNight(BaseModel):
     night: date = Field(description="Local date on which the night ends.")
     starts_at: datetime
     ends_at: datetime
-    windows: int = Field(description="Valid 5-min windows; a night counts with 12.")
+    modality: Literal["ecg", "ppg"] = Field(
+        description="What most of the night was measured with: electrodes, or light (pulse-rate variability)."
+    )
+    windows: int = Field(description="Valid 5-min windows of that modality; a night counts with 12.")
     rmssd: float | None = Field(description="ms")
     sdnn: float | None = Field(description="ms")
     mean_heart_rate: float | None = Field(description="/min")
     ln_rmssd: float | None = Field(description="Natural logarithm of RMSSD in ms; the scale of what follows.")
-    baseline: float | None = Field(description="Centre of the last 60 days of nights; null below 7 nights.")
+    baseline: float | None = Field(
+        description="Centre of the nights of its modality in the 60 days before; null below 7."
+    )
     band_low: float | None = Field(description="Baseline − 0.5 SD, the smallest worthwhile change.")
     band_high: float | None = Field(description="Baseline + 0.5 SD.")
     rolling_mean: float | None = Field(description="7-day mean, to be seen against the band; null below 3 nights.")

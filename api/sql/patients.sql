@@ -36,7 +36,7 @@ select exists (select from patient where id = %(patient)s)
 
 -- name: hrv_nights
 -- The nights of the last days, oldest first; a night bears the local date on which it ends.
-select n.night, n.starts_at, n.ends_at, n.windows, n.rmssd, n.sdnn, n.mean_heart_rate, n.ln_rmssd, n.baseline,
+select n.night, n.starts_at, n.ends_at, n.modality, n.windows, n.rmssd, n.sdnn, n.mean_heart_rate, n.ln_rmssd, n.baseline,
        n.baseline - 0.5 * n.baseline_sd as band_low, n.baseline + 0.5 * n.baseline_sd as band_high,
        n.rolling_mean, n.z, n.drift
 from hrv_night n

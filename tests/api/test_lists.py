@@ -153,12 +153,14 @@ async def test_nights_of_the_last_days_by_the_patients_calendar(dora: httpx.Asyn
             starts_at=START,
             ends_at=START,
             windows=20,
+            modality="ppg" if back else "ecg",
             ln_rmssd=3.5,
             baseline=3.6 if back < 3 else None,
             baseline_sd=0.2 if back < 3 else None,
         )
     nights = (await get(dora, f"/patients/{ada}/hrv/nights", days=4))["items"]
     assert [night["night"] for night in nights] == ["2026-11-19", "2026-11-20", "2026-11-21", "2026-11-22"]
+    assert [night["modality"] for night in nights] == ["ppg", "ppg", "ppg", "ecg"]
     assert (nights[0]["band_low"], nights[0]["band_high"]) == (None, None)
     assert (nights[3]["band_low"], nights[3]["band_high"]) == (pytest.approx(3.5), pytest.approx(3.7))
     is_problem(await dora.get(f"/api/v1/patients/{ada}/hrv/nights", params={"days": 367}), 422)
