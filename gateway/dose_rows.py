@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from datetime import date, time
 from typing import Any
 
-from streaming.doses_calendar import DoseSchedule, DueDose
+from streaming.doses_calendar import DoseSchedule, DueDose, Pause
 from streaming.doses_matching import DoseOutcome, DoseState
+from streaming.rules import RulesHistory
 from streaming.zones import DAY_MS
+
+EVER = 2**62
 
 # A dose whose window closed within the last day before the patient got the box is asked of it, as it alerts within the
 # last day before its schedule was written down: both come with somebody setting things up.
@@ -107,6 +110,12 @@ class BoxRow:
     def was_heard_after(self, dose: DueDose) -> bool:
         """Whether the box told everything up to the end of the dose's window."""
         return not self.missing and self.stamp is not None and self.stamp >= dose.window_end
+
+
+def rests(rules: RulesHistory) -> list[Pause]:
+    """Return when a patient rests; the rules know it, and say so of both, rules and doses."""
+    ends = [start for start, _ in rules.spans[1:]]
+    return [Pause(start, end) for (start, then), end in zip(rules.spans, [*ends, EVER], strict=True) if then.resting]
 
 
 def first_contact(dose: DueDose, row: DoseRow | None, boxes: Iterable[BoxRow], now_ms: int) -> int | None:

@@ -11,12 +11,14 @@ from psycopg.types.json import Jsonb
 from alerts.reconcile import Raise
 from devices.vocabulary import EventType
 from gateway.directory import EVER, Directory, known_zone
-from gateway.dose_rows import OPEN, BoxRow, DoseRow, ScheduleRow, columns, first_contact
+from gateway.dose_rows import OPEN, BoxRow, DoseRow, ScheduleRow, columns, first_contact, rests
 from gateway.intake import WornEvent
+from gateway.low_adherence import BEGINNING, DosesOf, follow_adherence
+from gateway.patient_rules import rules_of
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
-from streaming.doses import missed_episode, settle
-from streaming.doses_calendar import due_doses
+from streaming.doses import VERSION, missed_episode, settle
+from streaming.doses_calendar import due_doses, with_pauses
 from streaming.doses_matching import DoseOutcome, DoseSettings, DoseState, Opening, reach_ms
 from streaming.episodes import Episode, Rule
 from streaming.zones import DAY_MS, HOUR_MS, ZoneHistory
@@ -25,7 +27,6 @@ SQL = load_queries("gateway.store", "doses.sql")
 
 Connection = psycopg.AsyncConnection[Any]
 
-BEGINNING = 0
 AHEAD_MS = 36 * HOUR_MS
 RECOMPUTE_AHEAD_MS = 13 * HOUR_MS
 REMINDER_LASTS_MS = HOUR_MS
@@ -34,20 +35,33 @@ GO_BACK_MS = DAY_MS
 DOSE_EVENTS = frozenset({EventType.COMPARTMENT_OPENED, EventType.DOSE_TAKEN, EventType.DOSE_SKIPPED})
 DELIVERED_LATE = "the box delivered late what settles this dose"
 TAKEN_AWAY = "late data: what had settled this dose was for another one"
+NOT_ASKED_FOR = "this dose is not asked for any more: a schedule, a zone, a pause or a rule changed"
 
 
 @dataclass(frozen=True, slots=True)
 class _Chart:
-    """What is to be settled of one patient. Doses and rows begin at `doses_since`; `since` None: from the beginning."""
+    """What is to be settled of one patient. Doses and rows begin at `doses_since`; `since` None: from the beginning.
 
-    patient: int
-    zone: ZoneHistory
-    schedules: Sequence[ScheduleRow]
+    `reach`: how far from when it is due a dose may be settled.
+    """
+
+    whose: DosesOf
+    reach: int
     since: int | None
     doses_since: int
     rows: Mapping[tuple[int, int], DoseRow]
     boxes: Sequence[BoxRow]
     openings: Sequence[Opening]
+
+    def is_news(self, outcome: DoseOutcome) -> bool:
+        """Whether the store says something else of a dose, or nothing."""
+        row = self.rows.get(outcome.dose.key)
+        return row is None or not row.says(outcome)
+
+    def was_open(self, outcome: DoseOutcome) -> bool:
+        """Whether nothing was known of a dose yet."""
+        row = self.rows.get(outcome.dose.key)
+        return row is None or row.is_open
 
 
 class DoseKeeper:
@@ -76,8 +90,8 @@ class DoseKeeper:
             await writer.connection.execute(SQL.lock_patient, {"patient": patient})
             schedules = await self._schedules(writer.connection, patient)
             if not any(row.stale for row in schedules):
-                zone = directory.zone(patient)
-                await self._settle(patient, schedules, zone, oldest[patient], writer, now_ms)
+                whose = DosesOf(patient, directory.zone(patient), directory.rules_of(patient), schedules)
+                await self._settle(whose, oldest[patient], writer, now_ms)
 
     async def patients_due(self, connection: Connection, now_ms: int, limit: int) -> list[tuple[int, int | None]]:
         """Return patients with something to settle now, each with the oldest dose (its `due_at`) that it is about."""
@@ -95,8 +109,9 @@ class DoseKeeper:
         if await (await connection.execute(SQL.try_lock_patient, {"patient": patient})).fetchone() is None:
             return False
         schedules = await self._schedules(connection, patient)
-        zone = await self.zone(connection, patient)
-        await self._settle(patient, schedules, zone, now_ms if touched_ms is None else touched_ms, writer, now_ms)
+        zone, rules = await self.zone(connection, patient), await rules_of(connection, patient)
+        whose = DosesOf(patient, zone, rules, schedules)
+        await self._settle(whose, now_ms if touched_ms is None else touched_ms, writer, now_ms)
         return True
 
     @staticmethod
@@ -106,26 +121,21 @@ class DoseKeeper:
         spans = [(-EVER if since is None else since, known_zone(name)) for since, name in rows]
         return ZoneHistory.from_spans(spans) if spans else ZoneHistory.of("UTC")
 
-    async def _settle(
-        self,
-        patient: int,
-        schedules: Sequence[ScheduleRow],
-        zone: ZoneHistory,
-        touched_ms: int,
-        writer: AlertWriter,
-        now_ms: int,
-    ) -> None:
-        if not schedules:
+    async def _settle(self, whose: DosesOf, touched_ms: int, writer: AlertWriter, now_ms: int) -> None:
+        if not whose.schedules:
             return
-        chart = await self._chart(writer.connection, patient, schedules, zone, touched_ms, now_ms)
+        chart = await self._chart(writer.connection, whose, touched_ms, now_ms)
         outcomes = self._outcomes(chart, now_ms)
         removed = await self._write(writer.connection, chart, outcomes, now_ms)
         await self._alert(chart, outcomes, removed, writer, now_ms)
+        changed_ms = _changed_since(chart, outcomes, now_ms)
+        if changed_ms is not None:
+            await follow_adherence(whose, changed_ms, chart.reach, writer)
         await writer.connection.execute(
             SQL.computed,
             {
-                "id": [row.id for row in schedules],
-                "version": [row.version for row in schedules],
+                "id": [row.id for row in whose.schedules],
+                "version": [row.version for row in whose.schedules],
                 "until": now_ms + AHEAD_MS,
             },
         )
@@ -135,22 +145,15 @@ class DoseKeeper:
         async with connection.cursor(row_factory=class_row(ScheduleRow)) as cursor:
             return await (await cursor.execute(SQL.schedules, {"patient": patient})).fetchall()
 
-    async def _chart(
-        self,
-        connection: Connection,
-        patient: int,
-        schedules: Sequence[ScheduleRow],
-        zone: ZoneHistory,
-        touched_ms: int,
-        now_ms: int,
-    ) -> _Chart:
+    async def _chart(self, connection: Connection, whose: DosesOf, touched_ms: int, now_ms: int) -> _Chart:
         """Read what is needed to settle everything that something at `touched_ms` may change."""
-        same_act = self._settings.same_act_ms
+        same_act, patient = self._settings.same_act_ms, whose.patient
+        reach = reach_ms((row.schedule() for row in whose.schedules), self._settings)
         since: int | None = None
         doses_since = openings_since = BEGINNING
-        if not any(row.stale for row in schedules):
+        if not any(row.stale for row in whose.schedules):
             since = min(touched_ms, now_ms - GO_BACK_MS) - same_act
-            doses_since = max(BEGINNING, since - reach_ms((row.schedule() for row in schedules), self._settings))
+            doses_since = max(BEGINNING, since - reach)
             openings_since = max(BEGINNING, since - same_act)
         async with connection.cursor(row_factory=class_row(DoseRow)) as cursor:
             await cursor.execute(SQL.known_doses, {"patient": patient, "since": doses_since})
@@ -160,14 +163,16 @@ class DoseKeeper:
             boxes = await cursor.fetchall()
         events = await connection.execute(SQL.events, {"patient": patient, "since": openings_since})
         openings = [Opening(at, EventType(kind), place, count) for at, kind, place, count in await events.fetchall()]
-        return _Chart(patient, zone, schedules, since, doses_since, rows, boxes, openings)
+        return _Chart(whose, reach, since, doses_since, rows, boxes, openings)
 
     def _outcomes(self, chart: _Chart, now_ms: int) -> list[DoseOutcome]:
+        whose = chart.whose
         doses = [
             replace(dose, contact_seen_at=first_contact(dose, chart.rows.get(dose.key), chart.boxes, now_ms))
-            for row in chart.schedules
-            for dose in due_doses(row.schedule(), chart.zone, chart.doses_since, now_ms + AHEAD_MS)
+            for row in whose.schedules
+            for dose in due_doses(row.schedule(), whose.zone, chart.doses_since, now_ms + AHEAD_MS)
         ]
+        doses = with_pauses(doses, rests(whose.rules))
         known = [chart.rows[dose.key].outcome(dose) for dose in doses if dose.key in chart.rows]
         if chart.since is None:
             known = []
@@ -179,7 +184,7 @@ class DoseKeeper:
     ) -> list[str]:
         """Write what changed; return the subjects of doses that are not due any more."""
         values = columns(outcomes, chart.boxes, self._settings.contact_grace_ms, now_ms)
-        about = {"patient": chart.patient, "since": chart.doses_since, "now": now_ms}
+        about = {"patient": chart.whose.patient, "since": chart.doses_since, "now": now_ms}
         removed: list[str] = []
         if chart.rows.keys() - {outcome.dose.key for outcome in outcomes}:
             gone = await (await connection.execute(SQL.forget, {**about, **values})).fetchall()
@@ -190,33 +195,39 @@ class DoseKeeper:
     async def _alert(
         self, chart: _Chart, outcomes: Sequence[DoseOutcome], removed: list[str], writer: AlertWriter, now_ms: int
     ) -> None:
-        """Bring the alerts in line with doses that are news, or gone."""
+        """Bring the alerts in line with doses that are news, or gone; from the beginning: with all of them.
+
+        The rules in force at the end of a dose's window say whether a miss of it is an alert, and how severe.
+        """
+        whose = chart.whose
         news = {
             outcome.dose.subject: outcome
             for outcome in outcomes
-            if outcome.dose.window_end <= now_ms
-            and ((row := chart.rows.get(outcome.dose.key)) is None or not row.says(outcome))
+            if outcome.dose.window_end <= now_ms and (chart.since is None or chart.is_news(outcome))
         }
         if not news and not removed:
             return
-        context = RuleContext(chart.patient, Rule.MISSED_DOSE, chart.zone)
+        context = RuleContext(whose.patient, Rule.MISSED_DOSE, whose.zone, VERSION, whose.rules)
         standing = await writer.standing_subjects(context, [*news, *removed])
         missed_before = {alert.subject for alert in standing}
-        medications = {row.id: row.medication for row in chart.schedules}
         episodes: dict[str, Episode] = {}
         for subject, outcome in news.items():
-            episode = missed_episode(outcome, was_missed=subject in missed_before)
+            settings = whose.rules.at(outcome.dose.window_end).of(Rule.MISSED_DOSE)
+            if settings is None:
+                continue
+            episode = missed_episode(outcome, settings, was_missed=subject in missed_before)
             if episode is not None:
-                medication = medications[outcome.dose.schedule_id]
+                medication = whose.medications[outcome.dose.schedule_id]
                 episodes[subject] = replace(episode, evidence={**episode.evidence, "medication": medication})
         missed = [episode for episode in episodes.values() if episode.resolved_at is None]
-        again = {episode.subject for episode in missed}
         settled = [episode for episode in episodes.values() if episode.resolved_at is not None]
-        others = [alert for alert in standing if alert.subject not in again]
-        await writer.apply(context, others, settled, note=DELIVERED_LATE)
-        reopened = [alert for alert in standing if alert.subject in again]
-        decisions = await writer.apply(context, reopened, missed, note=TAKEN_AWAY)
-        await self._remind(chart.patient, [d.episode for d in decisions if isinstance(d, Raise)], writer, now_ms)
+        gone = [alert for alert in standing if alert.subject not in episodes]
+        await writer.apply(context, gone, [], note=NOT_ASKED_FOR)
+        late = [alert for alert in standing if alert.subject in {episode.subject for episode in settled}]
+        await writer.apply(context, late, settled, note=DELIVERED_LATE)
+        again = [alert for alert in standing if alert.subject in {episode.subject for episode in missed}]
+        decisions = await writer.apply(context, again, missed, note=TAKEN_AWAY)
+        await self._remind(whose.patient, [d.episode for d in decisions if isinstance(d, Raise)], writer, now_ms)
 
     @staticmethod
     async def _remind(patient: int, missed: Sequence[Episode], writer: AlertWriter, now_ms: int) -> None:
@@ -237,3 +248,21 @@ def _with_relevant_contact(outcome: DoseOutcome, row: DoseRow | None) -> DoseOut
     if outcome.state in OPEN or outcome.state is DoseState.MISSED:
         return outcome
     return replace(outcome, contact_seen_at=row.contact_seen_at if row is not None else None)
+
+
+def _changed_since(chart: _Chart, outcomes: Sequence[DoseOutcome], now_ms: int) -> int | None:
+    """Return an instant before which no dose stands for anything else than it did; None: no verdict changed.
+
+    It is now where the rule is off, so that what it had opened ends.
+    """
+    if chart.since is None:
+        return BEGINNING
+    changed = [
+        outcome.dose.due_at
+        for outcome in outcomes
+        if chart.is_news(outcome) and not (outcome.state in OPEN and chart.was_open(outcome))
+    ]
+    changed += [due_at for _, due_at in chart.rows.keys() - {outcome.dose.key for outcome in outcomes}]
+    if changed:
+        return min(changed) - chart.reach
+    return now_ms if chart.whose.rules.at(now_ms).of(Rule.LOW_ADHERENCE) is None else None

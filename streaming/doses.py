@@ -10,6 +10,8 @@ from streaming.doses_calendar import DueDose
 from streaming.doses_matching import DoseOutcome, DoseSettings, DoseState, Matcher, Opening, acts_of
 from streaming.episodes import Episode, Severity
 
+VERSION: Final = 1
+
 _BEGINNING: Final = -(2**62)
 
 
@@ -24,6 +26,13 @@ class MissedDoseSettings:
         """Raise `ValueError` for what is no severity of this rule."""
         if not {self.severity, self.critical_severity} <= {Severity.HIGH, Severity.MEDIUM, Severity.LOW}:
             raise ValueError("the severities must be high, medium or low")
+
+    def severity_of(self, dose: DueDose) -> Severity:
+        """Return how much a miss of this dose matters."""
+        return Severity(self.critical_severity if dose.critical else self.severity)
+
+
+_DEFAULT: Final = MissedDoseSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +93,9 @@ def settle(
     return [_judged(outcome, contact, now_ms, settings) for outcome in matcher.outcomes]
 
 
-def missed_episode(outcome: DoseOutcome, *, was_missed: bool = False) -> Episode | None:
+def missed_episode(
+    outcome: DoseOutcome, settings: MissedDoseSettings = _DEFAULT, *, was_missed: bool = False
+) -> Episode | None:
     """Return the missed-dose episode of a dose: open while missed; resolved once a dose known as missed is settled.
 
     Opened at the end of the window. Resolved at the time of the opening, or at the end of the window for an opening
@@ -106,7 +117,7 @@ def missed_episode(outcome: DoseOutcome, *, was_missed: bool = False) -> Episode
         "state": outcome.state.value,
         "taken_at": outcome.taken_at,
     }
-    return Episode(dose.window_end, resolved_at, outcome.severity, evidence, dose.subject)
+    return Episode(dose.window_end, resolved_at, settings.severity_of(dose), evidence, dose.subject)
 
 
 def _judged(outcome: DoseOutcome, contact: Contact | None, now_ms: int, settings: DoseSettings) -> DoseOutcome:

@@ -10,7 +10,6 @@ from typing import Final
 
 from devices.vocabulary import EventType
 from streaming.doses_calendar import DoseSchedule, DueDose
-from streaming.episodes import Severity
 from streaming.zones import HOUR_MS, MINUTE_MS
 
 
@@ -95,11 +94,6 @@ class DoseOutcome:
         if self.skipped_at is not None and self.skipped_at < at_ms:
             return DoseOutcome(dose, DoseState.SKIPPED, self.skipped_at, skipped_at=self.skipped_at)
         return DoseOutcome(dose, DoseState.DUE)
-
-    @property
-    def severity(self) -> Severity:
-        """How much a miss of this dose matters."""
-        return Severity.HIGH if self.dose.critical else Severity.MEDIUM
 
 
 def _state_when_taken(dose: DueDose, at_ms: int) -> DoseState:

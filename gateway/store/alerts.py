@@ -100,7 +100,7 @@ class AlertWriter:
                 case Change():
                     await self._change(context, decision, note)
                 case Withdraw(alert, survivor):
-                    await self._withdraw(alert, survivor)
+                    await self._withdraw(alert, survivor, note)
         return decisions
 
     async def add_evidence(self, alert_id: int, evidence: Mapping[str, JSON]) -> None:
@@ -192,9 +192,10 @@ class AlertWriter:
         for action in change.actions:
             self._tell(after.id, action, note=note, detail=moved)
 
-    async def _withdraw(self, alert: Standing, survivor: int | None) -> None:
+    async def _withdraw(self, alert: Standing, survivor: int | None, note: str | None) -> None:
         await self.connection.execute(SQL.withdraw, {"id": alert.id, "survivor": survivor, "now": self.now_ms})
-        note = "late data: merged into another episode" if survivor else "late data: the episode is gone"
+        if note is None:
+            note = "late data: merged into another episode" if survivor else "late data: the episode is gone"
         self._tell(alert.id, Action.WITHDRAWN, note=note)
 
     def _tell(

@@ -8,8 +8,8 @@ select id from patient where id = %(patient)s for no key update skip locked;
 
 -- name: patients_due
 -- Patients with something to settle, and the oldest dose that it is about (null: none in particular): schedules that
--- changed or whose doses are not computed far enough, deadlines, boxes that came back. Each branch reads only what is
--- due, by its index; of every box that is awaited, only the oldest dose.
+-- changed or whose doses are not computed far enough, deadlines, boxes that came back, pauses that began while adherence
+-- was low. Each branch reads only what is due, by its index; of every box that is awaited, only the oldest dose.
 with recursive awaited as (
     (select awaits, window_end, patient_id, due_at from dose where awaits is not null
      order by awaits, window_end limit 1)
@@ -28,6 +28,11 @@ with recursive awaited as (
     from awaited a
     cross join lateral pillbox_contact(a.awaits, a.window_end) box
     where box.stamp >= a.window_end and not box.missing
+    union all
+    select low.patient_id, null
+    from alert low join pause p on p.patient_id = low.patient_id and p.valid @> from_ms(%(now)s)
+    where low.rule = 'low_adherence' and low.running and low.state <> 'withdrawn'
+      and exists (select from dose_schedule s where s.patient_id = low.patient_id)
 )
 select patient_id, to_ms(min(due_at)) from due group by patient_id order by patient_id limit %(limit)s;
 
@@ -57,6 +62,14 @@ select schedule_id, to_ms(due_at) as due_at, state, to_ms(taken_at) as taken_at,
        to_ms(doubled_at) as doubled_at, to_ms(contact_seen_at) as contact_seen_at
 from dose
 where patient_id = %(patient)s and due_at >= from_ms(%(since)s);
+
+-- name: judged_doses
+-- A patient's doses due after a time of which something is known, and that are not too old to alert on.
+select d.schedule_id, to_ms(d.due_at) as due_at, to_ms(d.window_start) as window_start,
+       to_ms(d.window_end) as window_end, d.state, to_ms(d.taken_at) as taken_at, s.critical
+from dose d join dose_schedule s on s.id = d.schedule_id
+where d.patient_id = %(patient)s and d.due_at > from_ms(%(since)s) and d.state not in ('due', 'unknown')
+  and d.window_end >= s.created_at - interval '1 day';
 
 -- name: boxes
 -- The pill boxes a patient has or had since a time, from when to when, and how far each told everything.

@@ -197,11 +197,11 @@ def test_doses_too_old_to_alert_on_do_not_count() -> None:
 
 
 def test_settings() -> None:
-    strict = LowAdherenceSettings(misses_in_row=1, least_doses=1, least_taking=1)
-    assert low_adherence_episodes(course("t"), strict) == []
-    assert [one.opened_at for one in low_adherence_episodes(course("tm"), strict)] == [due(1) + HOUR_MS]
+    strict = LowAdherenceSettings(misses_in_row=1, least_doses=1, least_taking=1, recovered_taking=1)
+    assert low_adherence_episodes(course("t"), [(0, strict)]) == []
+    assert [one.opened_at for one in low_adherence_episodes(course("tm"), [(0, strict)])] == [due(1) + HOUR_MS]
     lax = LowAdherenceSettings(misses_in_row=3, least_taking=0.5)
-    assert low_adherence_episodes(course("ttttmm"), lax) == []
+    assert low_adherence_episodes(course("ttttmm"), [(0, lax)]) == []
 
 
 def test_what_was_taken_before_the_week_does_not_count() -> None:
