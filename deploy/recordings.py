@@ -6,7 +6,7 @@ import csv
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import nan
@@ -80,21 +80,46 @@ def read_recording(path: Path, zone: ZoneHistory, *, patient: str | None = None,
         RecordingError: the file cannot be read, lacks a column, or a line has no time, code, unit or flag that is known.
     """
     reader = _Reader(zone, patient or path.stem, max_rows)
+    for row, where in csv_lines(path, NEEDED):
+        reader.take(row, where)
+    return reader.finish()
+
+
+def csv_lines(path: Path, needed: Sequence[str]) -> Iterator[tuple[Mapping[str, str | None], str]]:
+    """Yield each row of a CSV with a header, and where it stands, for errors.
+
+    Raises:
+        RecordingError: the file cannot be read, is no CSV in UTF-8, or lacks one of the `needed` columns.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, skipinitialspace=True)
-            missing = [name for name in NEEDED if name not in (rows.fieldnames or ())]
+            missing = [name for name in needed if name not in (rows.fieldnames or ())]
             if missing:
-                raise RecordingError(f"{path}: the header lacks {', '.join(missing)}; it must be {','.join(NEEDED)}")
+                raise RecordingError(f"{path}: the header lacks {', '.join(missing)}; it must be {','.join(needed)}")
             for row in rows:
-                reader.take(row, f"{path}, line {rows.line_num}")
+                yield row, f"{path}, line {rows.line_num}"
     except UnicodeDecodeError as error:
         raise RecordingError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     except csv.Error as error:
         raise RecordingError(f"{path}: not CSV ({error})") from error
     except OSError as error:
         raise RecordingError(f"{path}: {error.strerror or error}") from error
-    return reader.finish()
+
+
+def instant(text: str, zone: ZoneHistory, where: str) -> int:
+    """Return the ms of a time; one without offset is the wall clock of `zone`, of a repeated hour the first.
+
+    Raises:
+        RecordingError: it is no time, or none at which anything was recorded.
+    """
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise RecordingError(f"{where}: {text!r} is not a time such as 2026-11-22T03:10:00+01:00") from error
+    if time.year not in YEARS:
+        raise RecordingError(f"{where}: nothing was recorded in the year {time.year}")
+    return zone.instant(time) if time.tzinfo is None else round(time.timestamp() * 1000)
 
 
 class _Reader:
@@ -122,7 +147,7 @@ class _Reader:
             accepted = ", ".join(one.ucum for one in CODES[code].units)
             raise RecordingError(f"{where}: {code.wire} is not measured in {cell['unit']!r} but in {accepted}")
         flags = _flags(cell["flags"], where)
-        at_ms = self._instant(cell["time"], where)
+        at_ms = instant(cell["time"], self._zone, where)
         value = self._value(cell["value"], code, unit, flags)
         if value is not None:
             self._store(cell["patient"] or self._patient, code, (at_ms, value, unit, flags), where)
@@ -142,15 +167,6 @@ class _Reader:
             return nan
         self._skipped[SKIP_IMPLAUSIBLE if text else SKIP_EMPTY] += 1
         return None
-
-    def _instant(self, text: str, where: str) -> int:
-        try:
-            time = datetime.fromisoformat(text)
-        except ValueError as error:
-            raise RecordingError(f"{where}: {text!r} is not a time such as 2026-11-22T03:10:00+01:00") from error
-        if time.year not in YEARS:
-            raise RecordingError(f"{where}: nothing was recorded in the year {time.year}")
-        return self._zone.instant(time) if time.tzinfo is None else round(time.timestamp() * 1000)
 
     def _store(self, patient: str, code: Code, reading: tuple[int, float, Unit, Flag], where: str) -> None:
         columns = self._columns.get((patient, code))

@@ -32,6 +32,8 @@ LEVEL_OF: Final[Mapping[Rule, Level]] = MappingProxyType(
         Rule.HYPERGLYCAEMIA: Level.HIGH_2,
     }
 )
+REFERRED: Final = frozenset({*LEVEL_OF, Rule.PREDICTED_LOW})
+"""The rules for which glucose itself says what they ought to tell of."""
 SPEAK_FOR: Final[Mapping[Rule, tuple[Rule, ...]]] = MappingProxyType(
     {
         Rule.URGENT_LOW: (Rule.NOCTURNAL_HYPOGLYCAEMIA,),

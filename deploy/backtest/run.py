@@ -1,0 +1,170 @@
+"""Runs one trial over patients: the alarms it makes, what they cost those who answer them, and how they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from deploy.backtest.cases import DOSE_RULES, NEVER, Case
+from deploy.backtest.trials import TESTABLE, Trial
+from streaming.doses import missed_episode
+from streaming.doses_matching import DoseOutcome, DoseSettings
+from streaming.episodes import Episode, Rule
+from streaming.hrv_drift import fold_nights
+from streaming.low_adherence import low_adherence_episodes
+from streaming.patient_fold import Finding, fold_patient
+from streaming.rules import RulesHistory
+from streaming.scoring import (
+    REFERRED,
+    SPEAK_FOR,
+    Event,
+    Observed,
+    Score,
+    observed,
+    opened_at_night,
+    reference_events,
+    score,
+)
+
+Events = Mapping[tuple[str, Rule], Sequence[Event]]
+"""What really happened, by patient and rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One episode of one rule, as it stands at the end of the readings."""
+
+    rule: Rule
+    episode: Episode
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A patient, the rules under trial, and every alarm they made, in order of time."""
+
+    case: Case
+    history: RulesHistory
+    alarms: Sequence[Alarm]
+
+    def of(self, *rules: Rule) -> list[Episode]:
+        """Return the episodes of some rules."""
+        return [alarm.episode for alarm in self.alarms if alarm.rule in rules]
+
+
+@dataclass(frozen=True, slots=True)
+class Burden:
+    """What a rule costs those who answer it. Days and nights are local ones on which the patient has readings."""
+
+    alarms: int
+    patients: int
+    patient_days: int
+    patient_nights: int
+    alarms_per_patient_day: float | None
+    alarms_per_patient_night: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a trial; `rules` are those that are reported."""
+
+    trial: Trial
+    rules: Sequence[Rule]
+    watched: Sequence[Watched]
+
+    def burden(self, rule: Rule) -> Burden:
+        """Return what a rule's alarms come to; per patient-night those that opened at 00:00-06:00 local."""
+        spans = [observed(one.case.instants(rule), one.case.zone) for one in self.watched]
+        spans = [one for one in spans if one.days]
+        total = sum(spans, Observed())
+        alarms = [(one.case, episode) for one in self.watched for episode in one.of(rule)]
+        at_night = sum(opened_at_night(rule, episode, case.zone) for case, episode in alarms)
+        return Burden(
+            alarms=len(alarms),
+            patients=len(spans),
+            patient_days=total.days,
+            patient_nights=total.nights,
+            alarms_per_patient_day=_rate(len(alarms), total.days),
+            alarms_per_patient_night=_rate(at_night, total.nights),
+        )
+
+    def score(self, rule: Rule, events: Events | None = None) -> Scored:
+        """Return how a rule did against `events`, if they are about it, else against the consensus."""
+        if events is not None and any(about is rule for _, about in events):
+            given = [_scored(one, rule, events.get((one.case.patient, rule), ())) for one in self.watched]
+            return Scored("events", sum(given, Score()))
+        reference = "consensus" if rule in REFERRED else None
+        return Scored(reference, sum((_scored(one, rule, None) for one in self.watched), Score()))
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A score and what it is against; with `None` nothing says what should have been told."""
+
+    reference: str | None
+    score: Score
+
+
+def run_trial(trial: Trial, cases: Sequence[Case]) -> Result:
+    """Run a trial over patients. Raises `SettingError` for settings that mean nothing, `TrialError` without effect."""
+    histories = [trial.history(case.rules) for case in cases]
+    trial.check(histories)
+    watched = [Watched(case, history, alarms_of(case, history)) for case, history in zip(cases, histories, strict=True)]
+    return Result(trial, trial.rules or _on(watched), watched)
+
+
+def alarms_of(case: Case, history: RulesHistory) -> list[Alarm]:
+    """Return every alarm that opens in the time that counts, in order; equal times in the order of `Rule`."""
+    found = [Alarm(one.detector.rule, one.episode) for one in _of_readings(case, history)]
+    found += [Alarm(Rule.HRV_DRIFT, one) for one in fold_nights(case.nights, history)[1]]
+    found += [Alarm(rule, one) for rule, one in _of_doses(case.doses, history)]
+    counted = [one for one in found if case.since <= one.episode.opened_at < case.until]
+    order = list(Rule)
+    return sorted(counted, key=lambda one: (one.episode.opened_at, order.index(one.rule), one.episode.subject))
+
+
+def _of_readings(case: Case, history: RulesHistory) -> Iterable[Finding]:
+    for code, series in case.readings.items():
+        state, found = fold_patient(code, None, series, case.zone, history)
+        standing = {(one.key, one.episode.opened_at): one for one in found}
+        for one in state.open_episodes() if state is not None else ():
+            standing[one.key, one.episode.opened_at] = one
+        yield from standing.values()
+
+
+def _of_doses(doses: Sequence[DoseOutcome], history: RulesHistory) -> Iterable[tuple[Rule, Episode]]:
+    grace_ms = DoseSettings().contact_grace_ms
+    for one in doses:
+        if history.at(one.dose.window_end).of(Rule.MISSED_DOSE) is not None:
+            was_missed = one.taken_at is not None and one.taken_at >= one.dose.window_end + grace_ms
+            if (missed := missed_episode(one, was_missed=was_missed)) is not None:
+                yield Rule.MISSED_DOSE, missed
+    if doses and (settings := history.at(doses[-1].dose.window_end).of(Rule.LOW_ADHERENCE)) is not None:
+        for low in low_adherence_episodes(doses, settings):
+            yield Rule.LOW_ADHERENCE, low
+
+
+def _on(watched: Sequence[Watched]) -> list[Rule]:
+    """Return the rules that are on for some patient at some time who has something that they are about."""
+    return [
+        rule
+        for rule in TESTABLE
+        if any(
+            one.case.instants(rule).size and any(rules.of(rule) is not None for _, rules in one.history.spans)
+            for one in watched
+        )
+    ]
+
+
+def _scored(one: Watched, rule: Rule, known: Sequence[Event] | None) -> Score:
+    case, alarms, events = one.case, one.of(rule), known
+    if events is None:
+        found = reference_events(rule, case.glucose, case.zone) or ()
+        events = [event for event in found if case.since <= event.start < case.until]
+        if rule is Rule.HYPERGLYCAEMIA:  # a high fasting glucose is no level 2 high
+            alarms = [alarm for alarm in alarms if not alarm.subject]
+    at = NEVER if rule in {*DOSE_RULES, Rule.HRV_DRIFT} else case.instants(rule)
+    return score(rule, events, alarms, at, case.zone, one.of(*SPEAK_FOR.get(rule, ())))
+
+
+def _rate(number: int, spans: int) -> float | None:
+    return round(number / spans, 4) if spans else None

@@ -1,0 +1,133 @@
+"""A trial: which rules, with which settings, a back-test runs; told by options, on the command line or in one string."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from streaming.episodes import JSON, Rule
+from streaming.rules import ENABLED, PatientGroup, PatientRules, RulesHistory, SettingError, preset, with_changes
+
+OPTIONS: Final = ("--rule", "--group", "--set", "--on", "--off")
+TESTABLE: Final = tuple(rule for rule in Rule if rule not in {Rule.DATA_SILENCE, Rule.DEVICE_OFFLINE})
+"""The rules about what was measured or taken. Whether a device was heard is in no recording."""
+
+
+class TrialError(ValueError):
+    """Options that mean nothing; says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What differs from the rules that a patient has anyway.
+
+    `group` takes the place of the patient's group and of all that was ever set; `changes` go on top of either; `rules`
+    are switched on and the only ones reported, without any all that are on are reported. Pauses stay as they are.
+    """
+
+    label: str
+    group: PatientGroup | None
+    changes: Mapping[Rule, Mapping[str, JSON]]
+    rules: tuple[Rule, ...]
+
+    def history(self, own: RulesHistory) -> RulesHistory:
+        """Return the rules under trial for a patient with rules of their own. Raises `SettingError`."""
+        return RulesHistory(tuple((start, self._of(rules)) for start, rules in own.spans))
+
+    def check(self, histories: Iterable[RulesHistory]) -> None:
+        """Raise `TrialError` for a setting of a rule that is on for nobody: it would change nothing."""
+        on = {rule for history in histories for _, rules in history.spans for rule, _ in rules.settings}
+        for rule, changes in self.changes.items():
+            if rule not in on and ENABLED not in changes:
+                raise TrialError(f"{rule} is off: --on {rule} switches it on")
+
+    def _of(self, rules: PatientRules) -> PatientRules:
+        if rules.resting:
+            return rules
+        if self.group is not None:
+            rules = preset(self.group)
+        for rule, changes in self.changes.items():
+            if rules.of(rule) is not None or ENABLED in changes:
+                rules = with_changes(rules, rule, changes)
+        return rules
+
+
+def trial_of(
+    rules: Sequence[str] = (),
+    group: str | None = None,
+    settings: Sequence[str] = (),
+    on: Sequence[str] = (),
+    off: Sequence[str] = (),
+) -> Trial:
+    """Return the trial that options tell of. Raises `TrialError`, for values of the wrong type `SettingError`."""
+    if group is not None and group not in set(PatientGroup):
+        raise TrialError(f"--group must be one of {', '.join(PatientGroup)}, not {group!r}")
+    changes: dict[Rule, dict[str, JSON]] = {}
+    for told in settings:
+        rule, name, value = _setting(told)
+        changes.setdefault(rule, {})[name] = value
+    chosen = tuple(dict.fromkeys(map(_rule, rules)))
+    switched_on, switched_off = {*chosen, *map(_rule, on)}, set(map(_rule, off))
+    if both := switched_on & switched_off:
+        raise TrialError(f"{min(both)} cannot be on and off at once")
+    for rule in Rule:
+        if rule in switched_on | switched_off:
+            changes.setdefault(rule, {})[ENABLED] = rule in switched_on
+    label = shlex.join(_words(rules, group, settings, on, off))
+    return Trial(label or "as they are", PatientGroup(group) if group else None, changes, chosen)
+
+
+def parse_trial(text: str) -> Trial:
+    """Return the trial of a string such as `--group new --set urgent_low.limit_mmol=3.0`; an empty one changes nothing.
+
+    Raises `TrialError` or `SettingError`.
+    """
+    try:
+        words = iter(shlex.split(text))
+    except ValueError as error:
+        raise TrialError(f"{text!r} cannot be split into options: {error}") from error
+    told: dict[str, list[str]] = {name: [] for name in OPTIONS}
+    for word in words:
+        name, given, value = word.partition("=")
+        if name not in told:
+            raise TrialError(f"{word!r} is none of {', '.join(OPTIONS)}")
+        following = value if given else next(words, None)
+        if following is None:
+            raise TrialError(f"{name} needs a value")
+        told[name].append(following)
+    group = told["--group"][-1] if told["--group"] else None
+    found = trial_of(told["--rule"], group, told["--set"], told["--on"], told["--off"])
+    return replace(found, label=text.strip() or found.label)
+
+
+def _words(
+    rules: Sequence[str], group: str | None, settings: Sequence[str], on: Sequence[str], off: Sequence[str]
+) -> Iterator[str]:
+    given = {"--rule": rules, "--group": [group] if group else [], "--set": settings, "--on": on, "--off": off}
+    for name, values in given.items():
+        for value in values:
+            yield from (name, value)
+
+
+def _rule(name: str) -> Rule:
+    if name not in TESTABLE:
+        raise TrialError(f"{name!r} is none of the rules {', '.join(TESTABLE)}")
+    return Rule(name)
+
+
+def _setting(told: str) -> tuple[Rule, str, JSON]:
+    """Split `RULE.FIELD=VALUE`; the value is JSON, or else plain text."""
+    place, given, text = told.partition("=")
+    rule, dot, name = place.partition(".")
+    if not given or not dot or not name:
+        raise TrialError(f"{told!r} is not of the form RULE.FIELD=VALUE")
+    if name == ENABLED:
+        raise SettingError(f"{rule}: --on and --off switch a rule")
+    try:
+        value: JSON = json.loads(text)
+    except ValueError:
+        value = text
+    return _rule(rule), name, value
