@@ -21,6 +21,7 @@ from gateway.refolding import Ward, fold_again, is_about, rules_about
 from gateway.store.alerts import SQL as ALERTS
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
+from gateway.warming import warm
 from gateway.watch_table import WatchTable
 from streaming.calm import calmed
 from streaming.episodes import Rule
@@ -62,6 +63,23 @@ class ReadingWatch:
         """Take the patients' rules as they are now; whose rules changed is folded from the store when needed."""
         for patient in self.table.adopt(directory):
             self._states.pop(patient, None)
+
+    async def warm(self, connection: Connection, directory: Directory) -> int:
+        """Fold what may be open, or is remembered, out of the store in one go; return how many readings that were.
+
+        Not needed for the right result: who is left out is folded with the next reading.
+        """
+        doubtful = [patient for patient in self.table.doubted() if patient in directory.devices_of]
+        wards = [Ward.of(self.code, patient, directory) for patient in doubtful]
+        warmed, readings = await warm(connection, wards)
+        for ward in wards:
+            found = warmed[ward.patient]
+            self.table.newest[ward.patient] = found.newest
+            if not found.cold:
+                self.table.settle(ward.patient, found.state, ward.rules, complete=True)
+                if found.state is not None:
+                    self._states[ward.patient] = found.state
+        return readings
 
     async def prepare(self, connection: Connection, rows: Rows, directory: Directory) -> None:
         """Ask the store for the newest reading of patients not seen before. To be called before the rows are stored."""

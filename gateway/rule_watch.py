@@ -28,6 +28,7 @@ class RuleWatch:
         """Forget everything and begin from what the store says."""
         for watch in self._watches.values():
             await watch.hydrate(connection)
+        self._directory = None
 
     async def adopt(self, connection: Connection, directory: Directory) -> None:
         """Take the patients' rules as a directory has them. To be called before the batch's transaction."""
@@ -39,8 +40,11 @@ class RuleWatch:
                 watch = ReadingWatch(code)
                 await watch.hydrate(connection)
                 self._watches[code] = watch
+        began = self._directory is None
         for watch in self._watches.values():
             watch.adopt(directory)
+            if began:
+                await watch.warm(connection, directory)
         self._directory = directory
 
     async def prepare(self, connection: Connection, rows: Rows, directory: Directory) -> None:

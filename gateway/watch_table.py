@@ -120,6 +120,11 @@ class WatchTable:
             found |= self._remembers[rows.patient] & (rows.at <= self.newest[rows.patient])
         return found
 
+    def doubted(self) -> list[int]:
+        """Return the patients of whom nothing is known, or not yet."""
+        found: list[int] = np.flatnonzero(self.doubtful).tolist()
+        return found
+
     def doubt(self, patients: Sequence[int]) -> None:
         """Trust nothing in memory about these patients."""
         if patients:

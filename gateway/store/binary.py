@@ -1,6 +1,7 @@
 """Whole numpy columns as PostgreSQL's binary COPY rows and binary array parameters."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,15 @@ _RR_HEAD = np.dtype([
 _RR_ELEMENT = np.dtype([("length", ">i4"), ("value", ">f8")])
 _RR_ARRAY_HEADER = 20
 _FLOAT8_OID = 701
+
+_READING = np.dtype([
+    ("fields", ">i2"),
+    ("patient_len", ">i4"), ("patient", ">i4"),
+    ("at_len", ">i4"), ("at", ">i8"),
+    ("value_len", ">i4"), ("value", ">f8"),
+    ("unit_len", ">i4"), ("unit", ">i2"),
+    ("flags_len", ">i4"), ("flags", ">i2"),
+])  # fmt: skip
 
 Integers = NDArray[np.signedinteger[Any]]
 
@@ -126,6 +136,37 @@ def rr_rows(runs: Iterable[tuple[float, float, int, int, int, int, NDArray[np.fl
         parts += [head.tobytes(), elements.tobytes()]
     parts.append(TRAILER)
     return b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadingRows:
+    """Readings of one code of many patients as columns of one length: ms since the epoch, values as sent (NaN: none)."""
+
+    patient: NDArray[np.int32]
+    at: NDArray[np.int64]
+    value: NDArray[np.float64]
+    unit: NDArray[np.int16]
+    flags: NDArray[np.int16]
+
+
+def parse_readings(stream: bytes) -> ReadingRows:
+    """Return the rows (patient, at, value, unit, flags; none of them null) of a whole COPY stream.
+
+    Raises `ValueError` for a stream that is cut off or has other columns.
+    """
+    body = stream[len(HEADER) : -len(TRAILER)]
+    if stream[: len(HEADER)] != HEADER or stream[-len(TRAILER) :] != TRAILER or len(body) % _READING.itemsize:
+        raise ValueError("not a whole COPY stream of readings")
+    table = np.frombuffer(body, _READING)
+    if not bool((table["fields"] == 5).all() and (table["value_len"] == 8).all()):
+        raise ValueError("not a COPY stream of readings")
+    return ReadingRows(
+        patient=table["patient"].astype(np.int32),
+        at=table["at"].astype(np.int64) // 1000 + POSTGRES_EPOCH_MS,
+        value=table["value"].astype(np.float64),
+        unit=table["unit"].astype(np.int16),
+        flags=table["flags"].astype(np.int16),
+    )
 
 
 class ArrayDumper(Dumper):

@@ -1,0 +1,130 @@
+"""What the rules remember of many patients at once, folded out of the store: how the gateway begins where it left off."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from devices.vocabulary import Code
+from gateway.refolding import PAGE, Ward, is_about, rules_about
+from gateway.store.binary import ReadingRows, parse_readings
+from gateway.store.queries import load_queries
+from streaming.episodes import Episode, Rule, Severity, settled_before
+from streaming.glucose import GlucoseSeries
+from streaming.patient_fold import PatientState, quiet_ms
+from streaming.zones import DAY_MS
+
+SQL = load_queries("gateway.store", "readings.sql")
+
+Connection = psycopg.AsyncConnection[Any]
+
+# An alert that is looked at to find a settled point ended at most so long before the newest reading, or still runs.
+LOOK_BACK_MS = 2 * DAY_MS
+# Patients folded between two looks at what else there is to do.
+FOLDED_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Warmed:
+    """A patient's newest reading (ms, -1: none) and the state after it; `cold`: it must be folded when needed."""
+
+    newest: int
+    state: PatientState | None
+    cold: bool = False
+
+
+async def warm(connection: Connection, wards: Sequence[Ward]) -> tuple[dict[int, Warmed], int]:
+    """Return what is remembered of patients (all of one code), in three questions; and how many readings were folded."""
+    if not wards:
+        return {}, 0
+    code = wards[0].code
+    async with connection.transaction():
+        await connection.execute("set transaction isolation level repeatable read, read only")
+        newest = await _newest(connection, wards)
+        starts = await _starts(connection, wards, newest)
+        rows = await _readings(
+            connection, code, [(ward, starts[ward.patient]) for ward in wards if ward.patient in starts]
+        )
+    warmed = {
+        ward.patient: Warmed(newest[ward.patient], None, cold=ward.patient not in starts and newest[ward.patient] >= 0)
+        for ward in wards
+    }
+    by_patient = dict(_by_patient(rows))
+    for count, ward in enumerate(wards):
+        series = by_patient.get(ward.patient)
+        if count % FOLDED_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        if series is None:
+            continue
+        if len(series) > PAGE:
+            warmed[ward.patient] = Warmed(newest[ward.patient], None, cold=True)
+        else:
+            warmed[ward.patient] = Warmed(newest[ward.patient], ward.fold(None, series)[0])
+    return warmed, len(rows.at)
+
+
+async def _newest(connection: Connection, wards: Sequence[Ward]) -> dict[int, int]:
+    """Return each patient's newest reading over all devices, ms; -1 where there is none."""
+    pairs = [(ward.patient, device) for ward in wards for device in ward.devices]
+    parameters = {
+        "patient": np.array([patient for patient, _ in pairs], np.int32),
+        "device": np.array([device for _, device in pairs], np.int32),
+        "code": int(wards[0].code),
+    }
+    newest = dict.fromkeys((ward.patient for ward in wards), -1)
+    for patient, at in await (await connection.execute(SQL.newest_of, parameters)).fetchall():
+        newest[patient] = max(newest[patient], at)
+    return newest
+
+
+async def _starts(connection: Connection, wards: Sequence[Ward], newest: dict[int, int]) -> dict[int, int]:
+    """Return from where each patient's readings must be folded, ms; not for one where that is too far back."""
+    code = wards[0].code
+    quiet = {ward.patient: quiet_ms(code, ward.rules) for ward in wards}
+    asked = [ward.patient for ward in wards if newest[ward.patient] >= 0]
+    parameters = {
+        "rules": list(rules_about(code)),
+        "patient": np.array(asked, np.int32),
+        "since": np.array([newest[patient] - quiet[patient] - LOOK_BACK_MS for patient in asked], np.int64),
+    }
+    episodes: defaultdict[int, list[Episode]] = defaultdict(list)
+    for patient, rule, subject, opened_at, resolved_at in await (
+        await connection.execute(SQL.alerts_since, parameters)
+    ).fetchall():
+        if is_about(code, (Rule(rule), subject)):
+            episodes[patient].append(Episode(opened_at, resolved_at, Severity.LOW))
+    starts = {}
+    for patient in asked:
+        settled = settled_before(episodes[patient], newest[patient] + 1, quiet[patient])
+        if settled >= newest[patient] - LOOK_BACK_MS:  # what ended before that was not asked for
+            starts[patient] = settled - quiet[patient]
+    return starts
+
+
+async def _readings(connection: Connection, code: Code, wards: Sequence[tuple[Ward, int]]) -> ReadingRows:
+    """Return the readings of all these patients from their starts on, in any order; of each device at most PAGE + 1."""
+    pairs = [(ward.patient, device, since) for ward, since in wards for device in ward.devices]
+    parameters = {
+        "patient": [patient for patient, _, _ in pairs],
+        "device": [device for _, device, _ in pairs],
+        "since": [since for _, _, since in pairs],
+        "code": int(code),
+        "limit": PAGE + 1,
+    }
+    async with connection.cursor() as cursor, cursor.copy(SQL.copy_readings, parameters) as copy:
+        return parse_readings(b"".join([bytes(block) async for block in copy]))
+
+
+def _by_patient(rows: ReadingRows) -> Iterator[tuple[int, GlucoseSeries]]:
+    """Yield each patient's readings in order of time."""
+    order = np.lexsort((rows.at, rows.patient))
+    patient: NDArray[np.int32] = rows.patient[order]
+    series = GlucoseSeries(rows.at, rows.value, rows.unit, rows.flags).take(order)
+    edges = np.flatnonzero(np.diff(patient, prepend=-1, append=-1))
+    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        yield int(patient[start]), series.take(slice(start, end))
