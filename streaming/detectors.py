@@ -9,8 +9,11 @@ from typing import Any, Protocol, TypeVar
 from devices.vocabulary import Code
 from streaming.episodes import Episode, Rule
 from streaming.glucose import Bool, Float64, GlucoseSeries, Int16
+from streaming.highs import FastingHyperglycaemia, Hyperglycaemia
 from streaming.lows import Graver, Hypoglycaemia, NocturnalHypoglycaemia, UrgentLow
+from streaming.prediction import PredictedLow
 from streaming.rules import PatientRules, RulesHistory
+from streaming.thresholds import thresholds_of
 from streaming.zones import ZoneHistory
 
 
@@ -32,7 +35,7 @@ class Detector(Protocol[State]):
     its arguments, survives missing and flagged values, and any batching of the same readings gives the same episodes.
 
     A closed patient's state depends on no reading older than `memory_ms`; where that is 0 there is none (`None`). So
-    folding from `memory_ms` before `settled_before` is folding all. Rules are folded in the order of `DETECTORS`, and
+    folding from `memory_ms` before `settled_before` is folding all. Rules are folded in the order of `detectors_of`, and
     hear of the episodes that the ones before found in the same readings (`graver`): theirs count as well for what is
     settled.
     """
@@ -71,7 +74,10 @@ class Detector(Protocol[State]):
     def fold(
         self, state: State | None, series: GlucoseSeries, zone: ZoneHistory, graver: Graver
     ) -> tuple[State | None, list[Episode]]:
-        """Fold merged readings later than all before; return the state and the last version of what episodes changed."""
+        """Fold readings later than all before; return the state and the last version of what episodes changed.
+
+        Readings that count, in order of time: of glucose one per instant (`merge`), of others all (`judged_readings`).
+        """
 
 
 AnyDetector = Detector[Any]
@@ -81,7 +87,8 @@ AnyDetector = Detector[Any]
 def detectors_of(code: Code, rules: PatientRules) -> tuple[AnyDetector, ...]:
     """Return the detectors that these rules come to for the readings of one code, the gravest first."""
     if code is not Code.GLUCOSE:
-        return ()
+        limits = rules.of(Rule.THRESHOLD)
+        return thresholds_of(code, limits) if limits is not None else ()
     found: list[AnyDetector] = []
     if (nocturnal := rules.of(Rule.NOCTURNAL_HYPOGLYCAEMIA)) is not None:
         found.append(NocturnalHypoglycaemia(nocturnal))
@@ -89,6 +96,10 @@ def detectors_of(code: Code, rules: PatientRules) -> tuple[AnyDetector, ...]:
         found.append(UrgentLow(urgent))
     if (low := rules.of(Rule.HYPOGLYCAEMIA)) is not None:
         found.append(Hypoglycaemia(low))
+    if (predicted := rules.of(Rule.PREDICTED_LOW)) is not None:
+        found.append(PredictedLow(predicted))
+    if (high := rules.of(Rule.HYPERGLYCAEMIA)) is not None:
+        found += [Hyperglycaemia(high), FastingHyperglycaemia(high)]
     return tuple(found)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
@@ -19,15 +19,22 @@ SPLITTING_GAP_MS: Final = 45 * MINUTE_MS
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How long readings must be beyond the limit to open an episode, and on this side of it to end one (ms)."""
+    """How long readings must be beyond the limit to open an episode, and on this side of it to end one (ms).
+
+    `recovery_ms` `None`: no recovery ends it, only a reading that `ends`.
+    """
 
     duration_ms: int = 0
-    recovery_ms: int = 0
+    recovery_ms: int | None = 0
 
     @property
     def memory_ms(self) -> int:
         """How far back a closed patient's readings still matter: to the beginning of a run that has not opened yet."""
         return self.duration_ms + SPLITTING_GAP_MS if self.duration_ms else 0
+
+
+def _nothing(_row: int) -> Mapping[str, JSON]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +44,7 @@ class Judged:
     `beyond`: beyond the limit. `opens`: beyond it, and an alert here and now would be this rule's. `ends`: an open
     episode is over here whatever the reading says, with `ended_as` as evidence. `badness` is higher the worse the
     reading is; the worst one is told as `{worst}_value`, `{worst}_unit`, `{worst}_at` and their number as `{count}`.
+    `told` has what else an episode that opens with a given row tells.
     """
 
     at: Int64
@@ -52,6 +60,7 @@ class Judged:
     subject: str = ""
     ends: Bool | None = None
     ended_as: Mapping[str, JSON] = field(default_factory=dict)
+    told: Callable[[int], Mapping[str, JSON]] = _nothing
 
     def severity_of(self, row: int) -> Severity:
         """Return the severity of an episode whose gravest reading this is."""
@@ -143,7 +152,8 @@ def _await(
 
 def _opened(rows: Judged, row: int) -> Open:
     at_ms = int(rows.at[row])
-    episode = Episode(at_ms, None, rows.severity_of(row), {**rows.evidence(row), rows.count: 1}, rows.subject)
+    evidence = {**rows.told(row), **rows.evidence(row), rows.count: 1}
+    episode = Episode(at_ms, None, rows.severity_of(row), evidence, rows.subject)
     return Open(episode, 1, float(rows.badness[row]), None, at_ms)
 
 
@@ -158,7 +168,7 @@ def _follow(state: Open, rows: Judged, row: int, course: Course) -> tuple[Open, 
         else:
             since = at_ms if state.recovering_since_ms is None else state.recovering_since_ms
             state = replace(state, recovering_since_ms=since, last_at_ms=at_ms)
-            if at_ms - since >= course.recovery_ms:
+            if course.recovery_ms is not None and at_ms - since >= course.recovery_ms:
                 return _resolved(state, at_ms, {}), row + 1
         row += 1
     return state, row

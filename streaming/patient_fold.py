@@ -11,6 +11,7 @@ from streaming.detectors import AnyDetector, detectors_ever, detectors_of
 from streaming.episodes import JSON, Episode, Rule
 from streaming.glucose import GlucoseSeries, merge
 from streaming.rules import RulesHistory
+from streaming.thresholds import judged_readings
 from streaming.zones import ZoneHistory
 
 Key = tuple[Rule, str]
@@ -61,7 +62,9 @@ def fold_patient(
     found: dict[tuple[Key, int], Finding] = {}
     for rows, then in rules.parts(series.at):
         detectors = detectors_of(code, then)
-        part = merge(series.take(rows), _limits(detectors))
+        if state is None and not detectors:
+            continue
+        part = _merged(code, series.take(rows), detectors)
         if len(part) == 0:
             continue
         if state is not None:
@@ -77,8 +80,11 @@ def quiet_ms(code: Code, rules: RulesHistory) -> int:
     return max((one.memory_ms for one in detectors_ever(code, rules)), default=0)
 
 
-def _limits(detectors: tuple[AnyDetector, ...]) -> tuple[float, ...]:
-    return tuple(sorted({limit for one in detectors for limit in one.limits}))
+def _merged(code: Code, series: GlucoseSeries, detectors: tuple[AnyDetector, ...]) -> GlucoseSeries:
+    """Return the readings that count: of glucose one per instant; of others each limit takes what is worst for it."""
+    if code is Code.GLUCOSE:
+        return merge(series, sorted({limit for one in detectors for limit in one.limits}))
+    return judged_readings(series)
 
 
 def _fold_part(

@@ -6,27 +6,15 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
-from devices.vocabulary import Unit
-from streaming.episodes import JSON, Episode, Severity
-from streaming.glucose import (
-    HI,
-    LO,
-    MG_DL_PER_MMOL_L,
-    Bool,
-    Float64,
-    GlucoseSeries,
-    Int16,
-    counts,
-    low_mask,
-    merge,
-)
-from streaming.lows import MOST_LOW_MMOL
+from devices.vocabulary import Code, Unit
+from streaming import lows
+from streaming.episodes import JSON, Episode, Rule, Severity
+from streaming.glucose import Bool, Float64, GlucoseSeries, Int16, counts, low_mask, mmol_per_l
+from streaming.lows import MOST_LOW_MMOL, Graver, spoken_for
 from streaming.zones import HOUR_MS, MINUTE_MS, MINUTES_PER_DAY, Int64, ZoneHistory
 
-DAY_LIMIT_MMOL: Final = 3.1
-NIGHT_LIMIT_MMOL: Final = 4.0
-NIGHT_END_MINUTE: Final = 6 * 60
 HORIZON_MS: Final = 20 * MINUTE_MS
 LAGS_MIN: Final = (5, 15, 30)
 
@@ -48,9 +36,12 @@ class PredictedLowSettings:
             raise ValueError("the night must begin and end within a day")
 
 
+DEFAULTS: Final = PredictedLowSettings()
 # A straight line across more says nothing about what lies between; with the longest lag it makes the hour of memory.
 MAX_GAP_MS: Final = 30 * MINUTE_MS
-MEMORY_MS: Final = HOUR_MS
+PAST_MS: Final = HOUR_MS
+# Of each half minute only the first reading takes part in forecasts, so that no stream of readings can buy memory.
+EVERY_MS: Final = MINUTE_MS // 2
 # The regression has seen nothing above (mmol/L): from there nobody is low in 20 min.
 MODEL_TOP_MMOL: Final = 10.0
 # 30 min hold at least 5 readings at cadences up to 5 min, also with one lost, and at most 3 at 15 min.
@@ -104,52 +95,79 @@ def forecast(at: Int64, mmol: Float64) -> Float64:
     return np.asarray(np.exp(log_glucose + change))
 
 
-def at_night(at: Int64, zone: ZoneHistory) -> Bool:
-    """Which instants lie between 00:00 and 06:00 of the patient's clock."""
-    return np.asarray(zone.minute_of_day(at) < NIGHT_END_MINUTE)
+def at_night(at: Int64, zone: ZoneHistory, settings: PredictedLowSettings = DEFAULTS) -> Bool:
+    """Which instants lie in the night of the patient's clock."""
+    return lows.at_night(at, zone, settings.night_start_minute, settings.night_end_minute)
 
 
-def limit_ahead(at: Int64, zone: ZoneHistory) -> Float64:
-    """Return the highest limit (mmol/L) in force from each instant until 20 min later."""
-    night = at_night(at, zone) | at_night(at + HORIZON_MS, zone)
-    return np.where(night, NIGHT_LIMIT_MMOL, DAY_LIMIT_MMOL)
+def limit_at(at: Int64, zone: ZoneHistory, settings: PredictedLowSettings = DEFAULTS) -> Float64:
+    """Return the limit (mmol/L) in force at each instant."""
+    return np.where(at_night(at, zone, settings), settings.night_limit_mmol, settings.day_limit_mmol)
 
 
-def low_now(series: GlucoseSeries, zone: ZoneHistory) -> Bool:
+def limit_ahead(at: Int64, zone: ZoneHistory, settings: PredictedLowSettings = DEFAULTS) -> Float64:
+    """Return the higher of the limits (mmol/L) in force at each instant and 20 min later."""
+    return np.maximum(limit_at(at, zone, settings), limit_at(at + HORIZON_MS, zone, settings))
+
+
+def low_now(series: GlucoseSeries, zone: ZoneHistory, settings: PredictedLowSettings = DEFAULTS) -> Bool:
     """Which readings are low by the limit in force when they were measured, in the unit the sensor sent."""
-    night, day = (
-        low_mask(series.value, series.unit, series.flags, limit) for limit in (NIGHT_LIMIT_MMOL, DAY_LIMIT_MMOL)
-    )
-    return np.where(at_night(series.at, zone), night, day)
+    low = low_mask(series.value, series.unit, series.flags, max(settings.night_limit_mmol, settings.day_limit_mmol))
+    if low.any():
+        night, day = (
+            low_mask(series.value, series.unit, series.flags, limit)
+            for limit in (settings.night_limit_mmol, settings.day_limit_mmol)
+        )
+        low = np.where(at_night(series.at, zone, settings), night, day)
+    return low
 
 
-def _numbers(series: GlucoseSeries) -> tuple[Bool, Float64]:
-    """Which readings hold a number to calculate with (LO and HI do not, nor does 0), and all values in mmol/L."""
-    mmol = np.where(series.unit == Unit.MG_DL, series.value / MG_DL_PER_MMOL_L, series.value)
-    return (mmol > 0) & np.isfinite(mmol) & ((series.flags & (LO | HI)) == 0), mmol
+def after_low(at: Int64, low: Bool, low_at_ms: int | None = None) -> Bool:
+    """Which readings are low or have a low one in the 30 min before them; `low_at_ms` is the last one before them all."""
+    lows_at = at[low] if low_at_ms is None else np.concatenate(([low_at_ms], at[low]))
+    if lows_at.size == 0:
+        return np.zeros(at.size, dtype=np.bool_)
+    latest = np.searchsorted(lows_at, at, side="right") - 1
+    return np.asarray((latest >= 0) & (at - lows_at[np.maximum(latest, 0)] <= QUIET_AFTER_LOW_MS))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Past:
+    """What the next forecast needs of the hour up to `last_at_ms`, the last reading.
+
+    The readings that take part, ascending: `age_ms` (int32, how long before `last_at_ms`) and `mmol` (float64).
+    `low_at_ms` is the last low reading, if there was one.
+    """
+
+    last_at_ms: int
+    low_at_ms: int | None
+    age_ms: npt.NDArray[np.int32]
+    mmol: Float64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PredictedState:
-    """What is remembered of a patient: the last hour of readings and, while one is open, the episode.
+    """What is remembered of a patient: the last hour and, while one is open, the episode.
 
     `predicted_at_ms` is the last reading that foresaw the low of the open episode.
     """
 
-    memory: GlucoseSeries
+    past: Past
     episode: Episode | None = None
     predicted_at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Judged:
-    """Merged readings, and what is thought of each."""
+    """Merged readings, and what is thought of each; `part`: takes part in forecasts."""
 
     series: GlucoseSeries
     foreseen: Float64
     limit: Float64
     low: Bool
+    part: Bool
     predicted: Bool
+    opens: Bool
 
     def opened(self, row: int) -> Episode:
         at_ms = int(self.series.at[row])
@@ -167,81 +185,98 @@ class PredictedLow:
     """A low foreseen within 20 min opens an episode, `medium`; the low itself or 15 min of better forecasts end it.
 
     The limit is 4.0 mmol/L where any of the 20 min is night and 3.1 elsewhere. A reading opens when its forecast is
-    below the limit by the margin, it is not low itself and nothing was low in the 30 min before. Open: a low reading
-    ends the episode (outcome `low`: the rules for lows speak now); so does one that foresees no low, or cannot tell,
-    15 min or more after the last that did (`withdrawn`). Silence ends nothing. Never more severe than `medium`: no
-    forecast may be the only reason for an urgent alert.
+    below the limit by the margin, it is not low itself, nothing was low in the 30 min before and no alert speaks of a
+    low already. Open: a low reading ends the episode (outcome `low`: the rules for lows speak now); so does one that
+    foresees no low, or cannot tell, 15 min or more after the last that did (`withdrawn`). Silence ends nothing. Never
+    more severe than `medium`: no forecast may be the only reason for an urgent alert.
 
-    Not one of `DETECTORS`: their closed state has no memory, this one remembers an hour. What was concluded from a
-    settled point on (`settled_before`) comes out again when folded from an hour before it.
+    Of each half minute (UTC) the first reading takes part in forecasts; of the others it only matters whether they
+    are low. So the hour of memory has 30 s more, to know which ones were first.
     """
 
+    rule: Final = Rule.PREDICTED_LOW
     version: Final = 1
+    code: Final = Code.GLUCOSE
+    subject: Final = ""
+    memory_ms: Final = PAST_MS + EVERY_MS
+
+    def __init__(self, settings: PredictedLowSettings | None = None) -> None:
+        """Foresee lows by the given limits, by default the clinic's."""
+        self.settings = settings or DEFAULTS
+        self.limits = (self.settings.night_limit_mmol, self.settings.day_limit_mmol)
 
     def candidates(self, value: Float64, unit: Int16, flags: Int16) -> Bool:
-        """Which rows of any patients could open an episode: numbers below 10 mmol/L and not below the day's limit."""
-        below_top = low_mask(value, unit, flags, MODEL_TOP_MMOL) & ((flags & LO) == 0)
-        not_low = ~low_mask(value, unit, flags, DAY_LIMIT_MMOL)
-        return np.asarray(below_top & counts(value, flags) & not_low)
+        """Which rows of any patients are remembered: all that say something about glucose."""
+        del unit
+        return counts(value, flags)
 
-    def advance(
-        self, state: PredictedState | None, series: GlucoseSeries, zone: ZoneHistory
+    def fold(
+        self, state: PredictedState | None, series: GlucoseSeries, zone: ZoneHistory, graver: Graver
     ) -> tuple[PredictedState | None, list[Episode]]:
-        """Fold one patient's readings, later than all folded before, into the state; any split gives the same.
-
-        Returns the new state and the episodes that opened or ended, each as it stands, in order. Raises `ValueError`
-        for readings not later than the state's.
-        """
-        series = merge(series, (NIGHT_LIMIT_MMOL, DAY_LIMIT_MMOL))
+        """Fold merged readings into the state; see `streaming.detectors.Detector`."""
         if len(series) == 0:
             return state, []
-        memory = state.memory if state else series.take(slice(0, 0))
-        if len(memory) and series.at[0] <= memory.at[-1]:
+        past = state.past if state is not None else _nothing_before(int(series.at[0]))
+        if series.at[0] <= past.last_at_ms:
             raise ValueError("late readings: fold the patient again from an hour before a settled point")
-        known = _joined(memory, series)
-        judged = self._judge(known, zone)
+        judged, past = self._judge(past, series, zone, graver)
         episode, predicted_at = (state.episode, state.predicted_at_ms) if state else (None, 0)
         found: dict[int, Episode] = {}
-        for row in range(len(memory), len(known)):
-            at_ms = int(known.at[row])
-            if judged.predicted[row]:
-                predicted_at = at_ms
-                if episode is None:
-                    episode = judged.opened(row)
-                    found[at_ms] = episode
-            elif episode is not None and (judged.low[row] or at_ms - predicted_at >= WITHDRAWN_AFTER_MS):
-                outcome = "low" if judged.low[row] else "withdrawn"
-                evidence = {**episode.evidence, "outcome": outcome}
-                found[episode.opened_at] = replace(episode, resolved_at=at_ms, evidence=evidence)
-                episode = None
-        last_hour = known.take(known.at >= known.at[-1] - MEMORY_MS)
-        return PredictedState(last_hour, episode, predicted_at if episode else 0), list(found.values())
+        row = 0
+        while row < len(series):
+            if episode is None:
+                row += int(np.argmax(judged.opens[row:]))
+                if not judged.opens[row]:
+                    break
+                episode, predicted_at = judged.opened(row), int(series.at[row])
+                found[episode.opened_at] = episode
+            else:
+                episode, predicted_at = _followed(episode, predicted_at, judged, row)
+                if episode.resolved_at is not None:
+                    found[episode.opened_at] = episode
+                    episode = None
+            row += 1
+        return PredictedState(past, episode, predicted_at if episode else 0), list(found.values())
 
-    def _judge(self, series: GlucoseSeries, zone: ZoneHistory) -> _Judged:
-        usable, mmol = _numbers(series)
-        foreseen = np.full(len(series), np.nan)
-        foreseen[usable] = forecast(series.at[usable], mmol[usable])
-        margin = np.full(len(series), np.nan)
-        margin[usable] = np.where(dense(series.at[usable]), DENSE_MARGIN, SPARSE_MARGIN)
-        low, limit = low_now(series, zone), limit_ahead(series.at, zone)
-        below = foreseen <= limit * np.exp(-margin)
-        may_open = self.candidates(series.value, series.unit, series.flags) & ~after_low(series.at, low)
-        return _Judged(series, foreseen, limit, low, below & may_open)
+    def _judge(self, past: Past, series: GlucoseSeries, zone: ZoneHistory, graver: Graver) -> tuple[_Judged, Past]:
+        """Judge readings by what came before; also return what the next ones need."""
+        half_minute = np.concatenate(([past.last_at_ms], series.at)) // EVERY_MS
+        part = half_minute[1:] > half_minute[:-1]
+        mmol = mmol_per_l(series)
+        usable = part & (mmol > 0) & np.isfinite(mmol)
+        known_at = np.concatenate((past.last_at_ms - past.age_ms.astype(np.int64), series.at[usable]))
+        known_mmol = np.concatenate((past.mmol, mmol[usable]))
+        foreseen, margin = (np.full(len(series), np.nan) for _ in range(2))
+        below_top = usable & low_mask(series.value, series.unit, series.flags, MODEL_TOP_MMOL)
+        low = low_now(series, zone, self.settings)
+        limit = np.zeros(0)
+        predicted = below_top & ~after_low(series.at, low, past.low_at_ms)
+        if predicted.any():
+            foreseen[usable] = forecast(known_at, known_mmol)[past.age_ms.size :]
+            margin[usable] = np.where(dense(known_at)[past.age_ms.size :], DENSE_MARGIN, SPARSE_MARGIN)
+            limit = limit_ahead(series.at, zone, self.settings)
+            predicted &= foreseen <= limit * np.exp(-margin)
+        told = spoken_for(series.at, graver, Rule.NOCTURNAL_HYPOGLYCAEMIA, Rule.URGENT_LOW, Rule.HYPOGLYCAEMIA)
+        judged = _Judged(series, foreseen, limit, low, part, predicted, predicted & ~told)
+        last_at = int(series.at[-1])
+        kept = known_at > last_at - PAST_MS
+        low_at = int(series.at[low][-1]) if low.any() else past.low_at_ms
+        return judged, Past(last_at, low_at, (last_at - known_at[kept]).astype(np.int32), known_mmol[kept])
 
 
-def after_low(at: Int64, low: Bool) -> Bool:
-    """Which readings are low or have a low one in the 30 min before them."""
-    lows = at[low]
-    latest = np.searchsorted(lows, at, side="right") - 1
-    if lows.size == 0:
-        return np.zeros(at.size, dtype=np.bool_)
-    return np.asarray((latest >= 0) & (at - lows[np.maximum(latest, 0)] <= QUIET_AFTER_LOW_MS))
+def _nothing_before(at_ms: int) -> Past:
+    return Past(at_ms - EVERY_MS, None, np.empty(0, dtype=np.int32), np.empty(0))
 
 
-def _joined(first: GlucoseSeries, second: GlucoseSeries) -> GlucoseSeries:
-    return GlucoseSeries(
-        np.concatenate((first.at, second.at)),
-        np.concatenate((first.value, second.value)),
-        np.concatenate((first.unit, second.unit)),
-        np.concatenate((first.flags, second.flags)),
-    )
+def _followed(episode: Episode, predicted_at: int, judged: _Judged, row: int) -> tuple[Episode, int]:
+    """Follow an open episode by one reading; also return the last reading that foresaw the low."""
+    at_ms = int(judged.series.at[row])
+    if judged.predicted[row]:
+        return episode, at_ms
+    if judged.low[row]:
+        outcome = "low"
+    elif judged.part[row] and at_ms - predicted_at >= WITHDRAWN_AFTER_MS:
+        outcome = "withdrawn"
+    else:
+        return episode, predicted_at
+    return replace(episode, resolved_at=at_ms, evidence={**episode.evidence, "outcome": outcome}), predicted_at
