@@ -155,7 +155,7 @@ async def test_what_one_may_not_see_is_not_found(dora: httpx.AsyncClient, clinic
     cleo = clinic.patients["Cleo"]
     alert = clinic.value("select id from alert where patient_id = %s", cleo)
     span = {"code": "glucose", "start": START.isoformat(), "end": (START + timedelta(hours=1)).isoformat()}
-    for path in ("", "/hrv/nights", "/doses", "/trends"):
+    for path in ("", "/hrv/nights", "/doses", "/adherence", "/trends"):
         assert (await dora.get(f"/api/v1/patients/{cleo}{path}", params=span)).status_code == 404
     assert (await dora.get(f"/api/v1/alerts/{alert}")).status_code == 404
     assert (await dora.get("/api/v1/devices/cgm-cleo/assignments")).status_code == 404
