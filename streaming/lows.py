@@ -135,6 +135,8 @@ class NocturnalHypoglycaemia:
         del graver  # there is none
         settings = self.settings
         low = low_mask(series.value, series.unit, series.flags, settings.limit_mmol)
+        if state is None and not low.any():
+            return None, []
         opens = low.copy()
         opens[low] = at_night(series.at[low], zone, settings.night_start_minute, settings.night_end_minute)
         grave = low_mask(series.value, series.unit, series.flags, settings.urgent_limit_mmol)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -11,9 +13,10 @@ from hypothesis import strategies as st
 
 from devices.vocabulary import Flag, Unit
 from streaming import prediction
-from streaming.episodes import Episode, Severity, settled_before
-from streaming.glucose import Float64, GlucoseSeries
-from streaming.prediction import PredictedLow, PredictedState, forecast
+from streaming.episodes import Episode, Rule, Severity, settled_before
+from streaming.glucose import Float64, GlucoseSeries, merge
+from streaming.lows import Graver
+from streaming.prediction import PredictedLow, PredictedLowSettings, PredictedState, forecast
 from streaming.zones import HOUR_MS, MINUTE_MS, ZoneHistory
 from tests.recordings import RECORDINGS
 from tests.streaming import prediction_study as study
@@ -32,12 +35,18 @@ def plain(values: Sequence[float], cadence: int = 5, start: int = NOON, unit: Un
     )
 
 
+def fold(
+    state: PredictedState | None, part: GlucoseSeries, zone: ZoneHistory = UTC, graver: Graver = MappingProxyType({})
+) -> tuple[PredictedState | None, list[Episode]]:
+    return RULE.fold(state, merge(part, RULE.limits), zone, graver)
+
+
 def standing(parts: Sequence[GlucoseSeries], zone: ZoneHistory = UTC) -> list[Episode]:
     """Fold part after part; return every episode as it stands at the end."""
     state: PredictedState | None = None
     found: dict[int, Episode] = {}
     for part in parts:
-        state, episodes = RULE.advance(state, part, zone)
+        state, episodes = fold(state, part, zone)
         found.update({episode.opened_at: episode for episode in episodes})
     if state is not None and state.episode is not None:
         assert found[state.episode.opened_at] == state.episode
@@ -97,10 +106,10 @@ def test_is_withdrawn_after_15_minutes_of_better_forecasts() -> None:
 
 def test_silence_ends_nothing_and_the_next_reading_that_cannot_tell_does() -> None:
     fall = plain(falling(5, until=85))
-    state, [opened] = RULE.advance(None, fall, UTC)
+    state, [opened] = fold(None, fall, UTC)
     assert opened.resolved_at is None
     late = plain([5.0], start=NOON + 5 * HOUR_MS)
-    state, [closed] = RULE.advance(state, late, UTC)
+    state, [closed] = fold(state, late, UTC)
     assert minutes(closed) == (minutes(opened)[0], 300)
     assert state is not None
     assert state.episode is None
@@ -156,37 +165,90 @@ def test_reading_by_reading_equals_all_at_once_and_hydrated_equals_replayed(cade
     assert len(whole) >= 3
     assert standing([glucose_series([one]) for one in readings]) == whole
     for middle in readings[:: len(readings) // 10]:
-        settled = settled_before(whole, middle.at)
-        hydrated = standing([glucose_series([one for one in readings if one.at >= settled - HOUR_MS])])
+        settled = settled_before(whole, middle.at, RULE.memory_ms)
+        hydrated = standing([glucose_series([one for one in readings if one.at >= settled - RULE.memory_ms])])
         assert [one for one in hydrated if one.opened_at >= settled] == [
             one for one in whole if one.opened_at >= settled
         ]
 
 
 @given(readings=readings_of_one_patient())
-def test_only_candidates_open_and_nothing_given_changes(readings: list[Reading]) -> None:
+def test_what_cannot_change_the_state_is_no_candidate_and_nothing_given_changes(readings: list[Reading]) -> None:
     series = glucose_series(readings)
     for column in (series.at, series.value, series.unit, series.flags):
         column.flags.writeable = False
     candidates = RULE.candidates(series.value, series.unit, series.flags)
-    assert standing([series.take(~candidates)]) == []
-    possible = set(series.at[candidates].tolist())
-    assert {one.opened_at for one in standing([series])} <= possible
+    assert fold(None, series.take(~candidates)) == (None, [])
+    assert standing([series.take(candidates)]) == standing([series])
 
 
 @pytest.mark.parametrize(
-    ("value", "unit", "flags", "expected"),
+    ("value", "flags", "expected"),
     [
-        (3.1, Unit.MMOL_L, 0, True), (3.09, Unit.MMOL_L, 0, False), (55.0, Unit.MG_DL, 0, True),
-        (54.0, Unit.MG_DL, 0, False), (9.99, Unit.MMOL_L, 0, True), (10.0, Unit.MMOL_L, 0, False),
-        (180.0, Unit.MG_DL, 0, False), (5.0, Unit.MMOL_L, Flag.BELOW_RANGE, False), (0.0, Unit.MMOL_L, 0, False),
-        (5.0, Unit.MMOL_L, Flag.ABOVE_RANGE, False), (5.0, Unit.MMOL_L, Flag.ARTIFACT, False),
-        (np.nan, Unit.MMOL_L, 0, False),
+        (3.1, 0, True), (15.0, 0, True), (np.nan, 0, False), (np.nan, Flag.BELOW_RANGE, True),
+        (5.0, Flag.ABOVE_RANGE, True), (5.0, Flag.ARTIFACT, False), (5.0, Flag.WARMUP, False),
     ],
 )  # fmt: skip
-def test_candidates(value: float, unit: Unit, flags: int, expected: bool) -> None:  # noqa: FBT001 a table's last column
-    row = np.array([value]), np.array([unit], dtype=np.int16), np.array([flags], dtype=np.int16)
+def test_candidates_are_all_that_are_remembered(value: float, flags: int, expected: bool) -> None:  # noqa: FBT001 a table's last column
+    row = np.array([value]), np.array([Unit.MMOL_L], dtype=np.int16), np.array([flags], dtype=np.int16)
     assert RULE.candidates(*row).tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("last", "opens"),
+    [
+        (Reading(0, 4.0, "mmol/L"), True), (Reading(0, 10.0, "mmol/L"), False), (Reading(0, 180.0, "mg/dL"), False),
+        (Reading(0, 3.05, "mmol/L"), False), (Reading(0, 54.0, "mg/dL"), False),
+        (Reading(0, 4.0, "mmol/L", ("below_range",)), False), (Reading(0, 4.0, "mmol/L", ("above_range",)), False),
+        (Reading(0, 0.0, "mmol/L"), False),
+    ],
+)  # fmt: skip
+def test_only_numbers_below_the_top_that_are_not_low_open(last: Reading, opens: bool) -> None:  # noqa: FBT001 a table's last column
+    steep = [5.0 + 0.2 * (60 - minute) for minute in range(0, 60, 5)]
+    [*before, _] = [Reading(NOON + row * 5 * MINUTE_MS, value, "mmol/L") for row, value in enumerate([*steep, 0.0])]
+    found = standing([glucose_series([*before, replace(last, at=NOON + HOUR_MS)])])
+    assert [one.opened_at for one in found] == ([NOON + HOUR_MS] if opens else [])
+
+
+@pytest.mark.parametrize("rule", [Rule.NOCTURNAL_HYPOGLYCAEMIA, Rule.URGENT_LOW, Rule.HYPOGLYCAEMIA])
+def test_does_not_open_while_an_alert_speaks_of_a_low(rule: Rule) -> None:
+    fall = plain(falling(5, until=85))
+    _, [alone] = fold(None, fall)
+    until_then = Episode(NOON, alone.opened_at, Severity.HIGH)
+    assert fold(None, fall, graver={rule: [until_then]})[1] == []
+    before = replace(until_then, resolved_at=alone.opened_at - 1)
+    assert fold(None, fall, graver={rule: [before]})[1] == [alone]
+
+
+def test_limits_and_night_are_settings() -> None:
+    values = falling(5)
+    by_day = PredictedLow(PredictedLowSettings(day_limit_mmol=3.9))
+    _, [early] = by_day.fold(None, plain(values), UTC, {})
+    [late] = standing([plain(values)])
+    assert early.opened_at < late.opened_at
+    assert early.resolved_at == NOON + 75 * MINUTE_MS  # 3.65, the first below 3.9
+    noon_is_night = PredictedLow(PredictedLowSettings(night_start_minute=22 * 60, night_end_minute=14 * 60))
+    _, [night] = noon_is_night.fold(None, plain(values), UTC, {})
+    assert night.evidence["limit_mmol_l"] == 4.0
+
+
+def test_of_each_half_minute_the_first_reading_takes_part() -> None:
+    good = [Reading(NOON + row * 5 * MINUTE_MS, value, "mmol/L") for row, value in enumerate(falling(5, until=85))]
+    crowd = [Reading(one.at + millisecond, 9.0, "mmol/L") for one in good for millisecond in (1, 500, 29_999)]
+    assert standing([glucose_series(sorted([*good, *crowd], key=lambda one: one.at))]) == standing(
+        [glucose_series(good)]
+    )
+    low = Reading(good[-1].at + 1, 3.0, "mmol/L")
+    [ended] = standing([glucose_series([*good, low])])
+    assert (ended.resolved_at, ended.evidence["outcome"]) == (low.at, "low")
+
+
+def test_a_stream_of_readings_buys_no_memory() -> None:
+    at = NOON + np.arange(40_000) * 250
+    plain_flags = np.zeros(at.size, dtype=np.int16)
+    state, _ = fold(None, GlucoseSeries(at, np.full(at.size, 6.0), plain_flags + np.int16(Unit.MMOL_L), plain_flags))
+    assert state is not None
+    assert state.past.mmol.size == 120
 
 
 def test_flagged_readings_and_numberless_ones_change_nothing() -> None:
@@ -203,10 +265,10 @@ def test_flagged_readings_and_numberless_ones_change_nothing() -> None:
 
 
 def test_late_readings_are_refused_and_none_are_nothing() -> None:
-    state, _ = RULE.advance(None, plain([5.0, 5.0]), UTC)
+    state, _ = fold(None, plain([5.0, 5.0]), UTC)
     with pytest.raises(ValueError, match="late readings"):
-        RULE.advance(state, plain([5.0]), UTC)
-    assert RULE.advance(None, plain([]), UTC) == (None, [])
+        fold(state, plain([5.0]), UTC)
+    assert fold(None, plain([]), UTC) == (None, [])
 
 
 def twin(cadence: int) -> tuple[study.Period, ...]:
