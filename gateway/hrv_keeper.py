@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import psycopg
-from psycopg.rows import class_row
+from psycopg.rows import kwargs_row
 
 from devices.units import to_canonical
-from devices.vocabulary import Code, Unit
+from devices.vocabulary import Code, DeviceModel, Modality, Unit, modality_of
 from gateway.directory import EVER
 from gateway.dosing import DoseKeeper
+from gateway.patient_rules import rules_of
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from streaming.hrv_drift import RULE, VERSION, NightAssessment, fold_nights
@@ -76,9 +77,10 @@ class HrvKeeper:
 
     async def _compute(self, connection: Connection, patient: int, starts: Sequence[int]) -> None:
         windows: list[HrvWindow] = []
+        electrodes = await self._electrodes(connection, patient)
         for span in _spans(starts):
             runs = await self._runs(connection, patient, span)
-            windows += windows_of(runs, span.since, span.until)
+            windows += windows_of(runs, span.since, span.until, electrodes)
         if not windows:
             return
         await connection.execute(
@@ -94,11 +96,18 @@ class HrvKeeper:
                 "rmssd": [w.rmssd for w in windows],
                 "sdnn": [w.sdnn for w in windows],
                 "mean_heart_rate": [w.mean_heart_rate for w in windows],
+                "modality": [w.modality for w in windows],
             },
         )
         zone = await DoseKeeper.zone(connection, patient)
         for night in _nights_of(zone, windows):
             await self._write_night(connection, patient, zone, night)
+
+    @staticmethod
+    async def _electrodes(connection: Connection, patient: int) -> set[int]:
+        rows = await (await connection.execute(SQL.devices, {"patient": patient})).fetchall()
+        told = {key: (DeviceModel(model), Modality(modality) if modality else None) for key, model, modality in rows}
+        return {key for key, device in told.items() if modality_of(*device) is Modality.ECG}
 
     @staticmethod
     async def _runs(connection: Connection, patient: int, span: _Span) -> dict[int, list[RRRun]]:
@@ -112,7 +121,7 @@ class HrvKeeper:
     @staticmethod
     async def _write_night(connection: Connection, patient: int, zone: ZoneHistory, night: date) -> None:
         bounds = night_bounds(zone, night)
-        async with connection.cursor(row_factory=class_row(HrvWindow)) as cursor:
+        async with connection.cursor(row_factory=kwargs_row(_window)) as cursor:
             await cursor.execute(SQL.windows, {"patient": patient, "since": bounds[0], "until": bounds[1]})
             value = night_value(night, bounds, await cursor.fetchall())
         await connection.execute(
@@ -127,20 +136,30 @@ class HrvKeeper:
                 "sdnn": value.sdnn,
                 "mean_heart_rate": value.mean_heart_rate,
                 "ln_rmssd": value.ln_rmssd,
+                "modality": value.modality,
             },
         )
 
     @staticmethod
     async def _assess(connection: Connection, patient: int, now_ms: int, retrospective_after_ms: int) -> None:
-        async with connection.cursor(row_factory=class_row(NightValue)) as cursor:
+        rules = await rules_of(connection, patient)
+        async with connection.cursor(row_factory=kwargs_row(_night)) as cursor:
             await cursor.execute(SQL.nights, {"patient": patient, "now": now_ms})
-            assessments, episodes = fold_nights(await cursor.fetchall())
+            assessments, episodes = fold_nights(await cursor.fetchall(), rules, now_ms)
         await connection.execute(SQL.write_assessments, {"patient": patient, **_columns(assessments)})
         zone = await DoseKeeper.zone(connection, patient)
-        context = RuleContext(patient, RULE, zone, VERSION)
+        context = RuleContext(patient, RULE, zone, VERSION, rules)
         writer = AlertWriter(connection, now_ms, retrospective_after_ms)
         await writer.apply(context, await writer.standing(context, -EVER // 1_000_000, None), episodes)
         await writer.finish()
+
+
+def _window(*, modality: str, **row: Any) -> HrvWindow:
+    return HrvWindow(**row, modality=Modality(modality))
+
+
+def _night(*, modality: str, **row: Any) -> NightValue:
+    return NightValue(**row, modality=Modality(modality))
 
 
 def _spans(starts: Sequence[int]) -> list[_Span]:

@@ -23,33 +23,42 @@ where device_key = any(select distinct device_key from assignment where patient_
   and at >= from_ms(%(since)s) - interval '1 day'
 order by device_key, at;
 
+-- name: devices
+-- What the devices of a patient, of any time, measure heart beats with: what was said of each (null: nothing), and its model.
+select key, model, modality from device
+where key = any(select distinct device_key from assignment where patient_id = %(patient)s);
+
 -- name: write_windows
 -- Writes windows as computed last.
-insert into hrv_window (patient_id, window_start, device_key, beats, coverage, corrected, valid, rmssd, sdnn, mean_heart_rate)
-select %(patient)s, from_ms(start), device, beats, coverage, corrected, valid, rmssd, sdnn, mean_heart_rate
+insert into hrv_window (patient_id, window_start, device_key, beats, coverage, corrected, valid, rmssd, sdnn,
+                        mean_heart_rate, modality)
+select %(patient)s, from_ms(start), device, beats, coverage, corrected, valid, rmssd, sdnn, mean_heart_rate, modality
 from unnest(%(start)s::bigint[], %(device)s::int[], %(beats)s::int[], %(coverage)s::float8[], %(corrected)s::float8[],
-            %(valid)s::bool[], %(rmssd)s::float8[], %(sdnn)s::float8[], %(mean_heart_rate)s::float8[])
-    as w (start, device, beats, coverage, corrected, valid, rmssd, sdnn, mean_heart_rate)
+            %(valid)s::bool[], %(rmssd)s::float8[], %(sdnn)s::float8[], %(mean_heart_rate)s::float8[], %(modality)s::text[])
+    as w (start, device, beats, coverage, corrected, valid, rmssd, sdnn, mean_heart_rate, modality)
 on conflict (patient_id, window_start) do update set
     device_key = excluded.device_key, beats = excluded.beats, coverage = excluded.coverage,
     corrected = excluded.corrected, valid = excluded.valid, rmssd = excluded.rmssd, sdnn = excluded.sdnn,
-    mean_heart_rate = excluded.mean_heart_rate;
+    mean_heart_rate = excluded.mean_heart_rate, modality = excluded.modality;
 
 -- name: windows
 -- A patient's windows within a night.
-select to_ms(window_start) as start_ms, device_key as device, beats, coverage, corrected, valid, rmssd, sdnn, mean_heart_rate
+select to_ms(window_start) as start_ms, device_key as device, beats, coverage, corrected, valid, rmssd, sdnn,
+       mean_heart_rate, modality
 from hrv_window
 where patient_id = %(patient)s and window_start >= from_ms(%(since)s) and window_start < from_ms(%(until)s)
 order by window_start;
 
 -- name: write_night
 -- Writes a night's value; it waits to be assessed.
-insert into hrv_night (patient_id, night, starts_at, ends_at, windows, rmssd, sdnn, mean_heart_rate, ln_rmssd, settled)
+insert into hrv_night (patient_id, night, starts_at, ends_at, windows, rmssd, sdnn, mean_heart_rate, ln_rmssd, modality,
+                       settled)
 values (%(patient)s, %(night)s, from_ms(%(starts_at)s), from_ms(%(ends_at)s), %(windows)s, %(rmssd)s, %(sdnn)s,
-        %(mean_heart_rate)s, %(ln_rmssd)s, false)
+        %(mean_heart_rate)s, %(ln_rmssd)s, %(modality)s, false)
 on conflict (patient_id, night) do update set
     starts_at = excluded.starts_at, ends_at = excluded.ends_at, windows = excluded.windows, rmssd = excluded.rmssd,
-    sdnn = excluded.sdnn, mean_heart_rate = excluded.mean_heart_rate, ln_rmssd = excluded.ln_rmssd, settled = false;
+    sdnn = excluded.sdnn, mean_heart_rate = excluded.mean_heart_rate, ln_rmssd = excluded.ln_rmssd,
+    modality = excluded.modality, settled = false;
 
 -- name: patients_unsettled
 -- Patients with nights that are over and not assessed yet.
@@ -62,7 +71,8 @@ select id from patient where id = %(patient)s for no key update skip locked;
 
 -- name: nights
 -- All nights of a patient that are over.
-select night, to_ms(starts_at) as starts_at, to_ms(ends_at) as ends_at, windows, rmssd, sdnn, mean_heart_rate, ln_rmssd
+select night, to_ms(starts_at) as starts_at, to_ms(ends_at) as ends_at, windows, rmssd, sdnn, mean_heart_rate, ln_rmssd,
+       modality
 from hrv_night where patient_id = %(patient)s and ends_at <= from_ms(%(now)s)
 order by night;
 

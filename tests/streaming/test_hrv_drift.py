@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from datetime import date, timedelta
 from statistics import NormalDist
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -13,11 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from devices.vocabulary import Modality
 from streaming.episodes import Episode, Severity
-from streaming.hrv_drift import fold_nights
+from streaming.hrv_drift import ALWAYS, NightAssessment, fold_nights
 from streaming.hrv_nights import LEAST_SPREAD, NightValue, baseline, night_bounds, night_value, rolling_mean
 from streaming.hrv_windows import WINDOW_MS, HrvWindow
 from streaming.page_hinkley import DriftSettings
+from streaming.rules import RESTING, PatientRules, RulesHistory
 from streaming.zones import DAY_MS, HOUR_MS, ZoneHistory
 from tests.streaming.hrv_recorded import always
 
@@ -25,16 +28,28 @@ FIRST = date(2026, 1, 1)
 USUAL, SPREAD = 3.7, 0.15
 
 
-def night_of(day: int, ln_rmssd: float | None) -> NightValue:
+QUIET = [0.3, -0.3, 1, -1, 0.5, -0.5, 0.0]
+ON, OFF = ALWAYS.at(0), PatientRules(())
+
+
+def night_of(day: int, ln_rmssd: float | None, modality: Modality = Modality.PPG) -> NightValue:
     bounds = night_bounds(ZoneHistory.of("UTC"), FIRST + timedelta(days=day))
     rmssd = None if ln_rmssd is None else float(np.exp(ln_rmssd))
     other = None if ln_rmssd is None else 60.0
-    return NightValue(FIRST + timedelta(days=day), *bounds, 72, rmssd, other, other, ln_rmssd)
+    return NightValue(FIRST + timedelta(days=day), *bounds, 72, rmssd, other, other, ln_rmssd, modality)
 
 
-def nights_of(z: Sequence[float | None]) -> list[NightValue]:
+def nights_of(
+    z: Sequence[float | None], first: int = 0, modality: Modality = Modality.PPG, usual: float = USUAL
+) -> list[NightValue]:
     """Return nights from values in standard deviations."""
-    return [night_of(day, None if one is None else USUAL + SPREAD * one) for day, one in enumerate(z)]
+    values = [None if one is None else usual + SPREAD * one for one in z]
+    return [night_of(first + day, one, modality) for day, one in enumerate(values)]
+
+
+def ends_at(day: int) -> int:
+    """Return the end of a night, counted from the first."""
+    return night_of(day, None).ends_at
 
 
 def stationary(rng: np.random.Generator, nights: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -45,8 +60,8 @@ def stationary(rng: np.random.Generator, nights: int) -> np.ndarray[tuple[int], 
     return z
 
 
-def window(start_ms: int, rmssd: float, *, valid: bool = True) -> HrvWindow:
-    return HrvWindow(start_ms, 1, 300, 1.0, 0.0, valid, rmssd, 2 * rmssd, 60.0)
+def window(start_ms: int, rmssd: float, *, valid: bool = True, modality: Modality = Modality.PPG) -> HrvWindow:
+    return HrvWindow(start_ms, 1, 300, 1.0, 0.0, valid, rmssd, 2 * rmssd, 60.0, modality)
 
 
 def opened_on(episode: Episode) -> int:
@@ -81,6 +96,21 @@ def test_a_night_is_the_median_of_an_hour_of_valid_windows_at_least() -> None:
     assert found.ln_rmssd == pytest.approx(np.median(np.log(np.arange(20, 32))))
     short = night_value(FIRST, bounds, windows[1:])
     assert (short.windows, short.rmssd, short.ln_rmssd) == (11, None, None)
+
+
+@pytest.mark.parametrize(
+    ("ecg", "ppg", "modality", "rmssd"),
+    [(12, 13, Modality.PPG, 20.0), (14, 13, Modality.ECG, 50.0), (13, 13, Modality.ECG, 50.0), (9, 10, Modality.PPG, None)],
+)  # fmt: skip
+def test_a_night_is_of_one_modality(ecg: int, ppg: int, modality: Modality, rmssd: float | None) -> None:
+    bounds = night_bounds(ZoneHistory.of("UTC"), FIRST)
+    kinds = [*[(Modality.ECG, 50.0)] * ecg, *[(Modality.PPG, 20.0)] * ppg]
+    windows = [window(bounds[0] + i * WINDOW_MS, value, modality=of) for i, (of, value) in enumerate(kinds)]
+    spoilt = [window(bounds[1] - i * WINDOW_MS, 9, valid=False, modality=Modality.ECG) for i in range(1, 20)]
+    found = night_value(FIRST, bounds, [*windows, *spoilt])
+    assert (found.modality, found.rmssd, found.windows) == (modality, rmssd, ecg if modality is Modality.ECG else ppg)
+    assert night_value(FIRST, bounds, spoilt).modality is Modality.ECG
+    assert night_value(FIRST, bounds, []).modality is Modality.PPG
 
 
 def test_the_baseline_is_robust_and_has_a_floor() -> None:
@@ -161,19 +191,151 @@ def test_after_a_long_silence_the_baseline_begins_anew() -> None:
 
 @settings(deadline=None)
 @given(
-    st.lists(st.one_of(st.none(), st.floats(-6, 3)), max_size=60),
+    st.lists(st.tuples(st.one_of(st.none(), st.floats(-6, 3)), st.sampled_from(Modality)), max_size=60),
     st.randoms(use_true_random=False),
     st.integers(0, 60),
+    st.tuples(st.integers(0, 60), st.integers(0, 9), st.sampled_from([ON, OFF, RESTING])),
 )
-def test_neither_order_nor_future_change_the_past(values: list[float | None], order: random.Random, known: int) -> None:
-    nights = nights_of(values)
-    assessments, episodes = fold_nights(nights)
+def test_neither_order_nor_future_change_the_past(
+    values: list[tuple[float | None, Modality]],
+    order: random.Random,
+    known: int,
+    change: tuple[int, int, PatientRules],
+) -> None:
+    nights = [night_of(day, None if z is None else USUAL + SPREAD * z, of) for day, (z, of) in enumerate(values)]
+    since, days, meanwhile = change
+    rules = RulesHistory(((0, ON), (ends_at(since) + HOUR_MS, meanwhile), (ends_at(since + days) + 2 * HOUR_MS, ON)))
+    assessments, episodes = fold_nights(nights, rules)
     shuffled = list(nights)
     order.shuffle(shuffled)
-    assert fold_nights(shuffled) == (assessments, episodes)
-    earlier, earlier_episodes = fold_nights(nights[:known])
+    assert fold_nights(shuffled, rules) == (assessments, episodes)
+    earlier, earlier_episodes = fold_nights(nights[:known], rules)
     assert earlier == assessments[:known]
     assert [one.opened_at for one in earlier_episodes] == [one.opened_at for one in episodes][: len(earlier_episodes)]
+    ended = [one for one in earlier_episodes if one.resolved_at is not None]
+    assert ended == episodes[: len(ended)]
+
+
+# Modality ------------------------------------------------------------------------------------------------------------
+
+
+def of_one(assessments: list[NightAssessment], modality: Modality) -> list[NightAssessment]:
+    return [one for one in assessments if one.night.modality is modality]
+
+
+def test_nights_of_two_modalities_are_two_courses() -> None:
+    rng = np.random.default_rng(3)
+    light = nights_of(stationary(rng, 60).tolist())
+    strap = nights_of(stationary(rng, 60).tolist(), modality=Modality.ECG, usual=USUAL + 1)
+    worn = [strap[day] if day % 3 == 0 or day > 50 else light[day] for day in range(60)]
+    never = always(DriftSettings(threshold=1000))
+    assessments, _ = fold_nights(worn, never)
+    for modality in Modality:
+        alone, _ = fold_nights([night for night in worn if night.modality is modality], never)
+        assert of_one(assessments, modality) == alone
+    assert [one.statistic is not None for one in of_one(assessments, Modality.ECG)].index(True) == 14
+
+
+def test_another_modality_says_that_it_is_over_only_by_a_baseline_of_its_own() -> None:
+    fallen = nights_of([*QUIET * 3, -3, -3, -3, -3])
+    strap = nights_of([*QUIET * 3], first=25, modality=Modality.ECG, usual=USUAL + 1)
+    assessments, (episode,) = fold_nights([*fallen, *strap])
+    assert episode.opened_at == ends_at(23)
+    assert episode.resolved_at == ends_at(25 + 14 + 2)
+    assert episode.evidence["ended_by"] == "new_baseline"
+    assert episode.evidence["modality"] == "ppg"
+    assert [one.drift for one in of_one(assessments, Modality.ECG)] == [True] * 17 + [False] * 4
+    assert assessments[-1].baseline is not None
+    assert assessments[-1].baseline.nights == 14 + 3  # those before it could alarm, and those after the episode
+    assert fold_nights([*fallen, *strap[:16]])[1][0].resolved_at is None
+
+
+def test_a_modality_with_a_baseline_ends_an_episode_of_the_other() -> None:
+    strap = nights_of(QUIET * 2, modality=Modality.ECG, usual=USUAL + 1)
+    fallen = nights_of([*QUIET * 3, -3, -3, -3, -3], first=14)
+    low, well = ([USUAL + 1 + SPREAD * z] * nights for z, nights in ((-3.0, 3), (0.0, 3)))
+    after = [night_of(39 + day, value, Modality.ECG) for day, value in enumerate([*low, *well])]
+    assessments, (episode,) = fold_nights([*strap, *fallen, *after])
+    assert episode.resolved_at == ends_at(44)
+    assert "ended_by" not in episode.evidence
+    assert {one.baseline.nights for one in assessments[-6:] if one.baseline} == {14}
+
+
+# Settings and rest ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"delta": -0.1}, {"delta": 2.0}, {"threshold": 0.0}, {"threshold": 1001.0}, {"most_z": 0.5}, {"most_z": 101.0},
+        {"anchor_nights": 0}, {"anchor_nights": 1001}, {"least_to_show": 1}, {"least_to_show": 15},
+        {"least_to_alarm": 6}, {"least_to_alarm": 61}, {"falling_nights": 0}, {"recovery_nights": 31},
+        {"recovery_band": -0.1}, {"recovery_band": 5.1}, {"delta": float("nan")},
+    ],
+)  # fmt: skip
+def test_settings_that_mean_nothing_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes)).split("_")[-1]):
+        DriftSettings(**changes)
+
+
+def test_each_night_is_judged_by_the_settings_at_its_end() -> None:
+    """The test knows under new settings what it saw under the old ones, and does not alarm on the past."""
+    nights = nights_of([*QUIET * 3, -2.0, -2.0, -2.0, -2.0])
+    deaf, keen = DriftSettings(threshold=100, delta=1.5), DriftSettings(threshold=2)
+    changed = RulesHistory(((0, always(deaf).at(0)), (ends_at(23), always(keen).at(0))))
+    assessments, (episode,) = fold_nights(nights, changed)
+    assert episode.opened_at == ends_at(23)
+    assert opened_on(fold_nights(nights, always(keen))[1][0]) == 22
+    assert assessments[23].statistic == fold_nights(nights[:24], always(DriftSettings()))[0][23].statistic
+    late = RulesHistory(((0, always(deaf).at(0)), (ends_at(24) + 1, always(keen).at(0))))
+    assert fold_nights(nights[:25], late)[1] == []
+
+
+@pytest.mark.parametrize("rest", [OFF, RESTING])
+def test_a_rest_ends_the_episode_where_it_begins(rest: PatientRules) -> None:
+    nights = nights_of([*QUIET * 3, -3, -3, -3, -3])
+    opened = ends_at(23)
+    begins = opened + 3 * HOUR_MS
+    rules = RulesHistory(((0, ON), (begins, rest), (begins + HOUR_MS, ON)))
+    assert [(one.opened_at, one.resolved_at, one.evidence.get("ended_by")) for one in fold_nights(nights, rules)[1]] == [
+        (opened, begins, "rest"),
+    ]  # fmt: skip
+    assert fold_nights(nights[:24], rules)[1][0].resolved_at is None
+    assert fold_nights(nights[:24], rules, begins - 1)[1][0].resolved_at is None
+    assert fold_nights(nights[:24], rules, begins)[1] == fold_nights(nights, rules)[1]
+
+
+def test_after_a_rest_the_test_starts_anew() -> None:
+    nights = nights_of([*QUIET * 3, -3, -3, 0.0, 0.0, -3, -3])
+    assert len(fold_nights(nights)[1]) == 1
+    for rest in (OFF, RESTING):
+        rules = RulesHistory(((0, ON), (ends_at(23), rest), (ends_at(25), ON)))
+        assessments, episodes = fold_nights(nights, rules)
+        assert episodes == []
+        assert [one.statistic is None for one in assessments[21:]] == [False, False, True, True, False, False]
+
+
+def test_no_baseline_learns_from_a_pause_but_from_nights_with_the_rule_off() -> None:
+    nights = nights_of([*QUIET * 2, *[-4.0] * 10, 0.0])
+    for rest, behind in ((RESTING, 14), (OFF, 24)):
+        rules = RulesHistory(((0, ON), (ends_at(14), rest), (ends_at(24), ON)))
+        assessments, episodes = fold_nights(nights, rules)
+        assert episodes == []
+        assert all(one.z is not None and one.rolling_mean is not None for one in assessments[14:])
+        assert not any(one.drift for one in assessments)
+        assert assessments[-1].baseline is not None
+        assert assessments[-1].baseline.nights == behind
+
+
+def test_nights_before_a_rest_do_not_make_a_fall_after_it_worse() -> None:
+    short = DriftSettings(threshold=1.4)
+    nights = nights_of([*QUIET * 3, 1.0, -0.2, -0.5, -3.0])
+    assert [one.severity for one in fold_nights(nights, always(short))[1]] == [Severity.HIGH]
+    paused = RulesHistory(((0, always(short).at(0)), (ends_at(21), RESTING), (ends_at(23), always(short).at(0))))
+    assert [one.severity for one in fold_nights(nights, paused)[1]] == [Severity.MEDIUM]
+
+
+# What it is worth ----------------------------------------------------------------------------------------------------
 
 
 def test_false_alerts_and_delay_are_what_the_clinic_can_live_with() -> None:

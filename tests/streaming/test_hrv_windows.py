@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from devices.vocabulary import Modality
 from streaming.hrv_windows import CONTEXT_MS, WINDOW_MS, HrvWindow, hrv_statistics, windows_of
 from streaming.rr_cleaning import RRRun, beats_of
 from tests.recordings import RECORDINGS
@@ -90,6 +91,13 @@ def test_the_device_with_the_best_coverage_speaks() -> None:
     windows = windows_of(runs, START, START + 20 * 60_000)
     assert [(window.start_ms - START) // WINDOW_MS for window in windows] == [0, 1, 2, 3]
     assert [window.device for window in windows] == [2, 2, 3, 3]
+
+
+def test_electrodes_speak_before_light_while_their_window_is_valid() -> None:
+    runs = {1: [resting_heart(1, 10)], 2: [resting_heart(2, 6.5)]}
+    windows = windows_of(runs, START, START + 10 * 60_000, electrodes={2})
+    assert [(window.device, window.modality) for window in windows] == [(2, Modality.ECG), (1, Modality.PPG)]
+    assert [window.device for window in windows_of(runs, START, START + 10 * 60_000)] == [1, 1]
 
 
 def test_a_beat_belongs_to_the_window_its_end_falls_in() -> None:
