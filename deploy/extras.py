@@ -3,8 +3,8 @@
 import sys
 
 _SERVER = (
-    *("argon2", "fastapi", "jwt", "mqtt5", "numpy", "psycopg", "psycopg_pool", "python_multipart", "river"),
-    *("starlette", "uvicorn", "uvloop"),
+    *("argon2", "fastapi", "jwt", "matplotlib", "mqtt5", "numpy", "psycopg", "psycopg_pool", "python_multipart"),
+    *("river", "starlette", "uvicorn", "uvloop"),
 )
 # By the name under which a package is imported.
 EXTRAS = {**dict.fromkeys(_SERVER, "server"), "bleak": "ble", "bleak_retry_connector": "ble", "bumble": "sim"}
