@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 Connection = psycopg.AsyncConnection[Any]
 
 SINCE_EVER: Final = -(2**62)
+NOBODY: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,22 @@ async def pauses_of(connection: Connection, patient_id: int) -> list[Pause]:
     return list((await _pauses(connection, patient_id)).get(patient_id, ()))
 
 
-async def layers_of(connection: Connection, patient_id: int) -> Layers:
-    """Return all that is stored of the rules of one patient."""
-    clinic, own = await _changes(connection, patient_id)
-    groups = await _groups(connection, patient_id)
-    pauses = await _pauses(connection, patient_id)
-    known = groups.get(patient_id, ((SINCE_EVER, PatientGroup.STABLE),))
-    return Layers(known, clinic, own.get(patient_id, ()), pauses.get(patient_id, ()))
+async def layers_of(connection: Connection, patient_id: int | None) -> Layers:
+    """Return all that is stored of the rules of one patient; without one, of somebody stable who has nothing of their own."""
+    one = NOBODY if patient_id is None else patient_id
+    clinic, own = await _changes(connection, one)
+    groups = await _groups(connection, one)
+    pauses = await _pauses(connection, one)
+    known = groups.get(one, ((SINCE_EVER, PatientGroup.STABLE),))
+    return Layers(known, clinic, own.get(one, ()), pauses.get(one, ()))
+
+
+async def all_layers(connection: Connection) -> dict[int, Layers]:
+    """Return all that is stored of the rules of every patient."""
+    clinic, own = await _changes(connection, None)
+    groups = await _groups(connection, None)
+    pauses = await _pauses(connection, None)
+    return {one: Layers(known, clinic, own.get(one, ()), pauses.get(one, ())) for one, known in groups.items()}
 
 
 async def all_rules(connection: Connection) -> dict[int, RulesHistory]:
@@ -98,19 +108,16 @@ async def all_rules(connection: Connection) -> dict[int, RulesHistory]:
 
     Equal histories are one object. What no longer means anything is left out, and logged.
     """
-    clinic, own = await _changes(connection, None)
-    groups = await _groups(connection, None)
-    pauses = await _pauses(connection, None)
     plain = preset(PatientGroup.STABLE)
     built: dict[tuple[object, ...], RulesHistory] = {}
     shared: dict[RulesHistory, RulesHistory] = {}
     reported: set[int] = set()
     found: dict[int, RulesHistory] = {}
-    for patient_id, known in groups.items():
-        changes, rests = own.get(patient_id, ()), pauses.get(patient_id, ())
-        key = (known, rests, *((one.rule, one.since_ms, json.dumps(one.changes, sort_keys=True)) for one in changes))
+    for patient_id, layers in (await all_layers(connection)).items():
+        own = ((one.rule, one.since_ms, json.dumps(one.changes, sort_keys=True)) for one in layers.own)
+        key = (layers.groups, layers.pauses, *own)
         if key not in built:
-            history = _history(Layers(known, clinic, changes, rests), reported)
+            history = _history(layers, reported)
             built[key] = shared.setdefault(history, history)
         if len(built[key].spans) > 1 or built[key].spans[0][1] != plain:
             found[patient_id] = built[key]
@@ -123,8 +130,10 @@ def _history(layers: Layers, reported: set[int]) -> RulesHistory:
         return layers.history()
     except SettingError:
         sound, refused = layers.sound()
+    newest = {(change.patient_id, change.rule): change.id for change in (*layers.clinic, *layers.own)}
     for change, error in refused:
-        if change.id not in reported:
+        # One that was set anew since is nobody's concern any more.
+        if change.id == newest[change.patient_id, change.rule] and change.id not in reported:
             reported.add(change.id)
             told = {"setting": change.id, "patient": change.patient_id, "rule": change.rule, "error": str(error)}
             log.error("a stored setting is left out", extra=told)

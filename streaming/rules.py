@@ -44,6 +44,10 @@ SETTINGS: Final[Mapping[Rule, type[Any]]] = MappingProxyType(
 OFF_UNTIL_SWITCHED_ON: Final = frozenset({Rule.HYPOGLYCAEMIA, Rule.PREDICTED_LOW, Rule.HYPERGLYCAEMIA, Rule.THRESHOLD})
 
 
+LARGEST: Final = 2**53
+"""No setting is larger; whole numbers above are not exact as a double either."""
+
+
 class PatientGroup(StrEnum):
     """Groups of patients that begin with different settings."""
 
@@ -234,7 +238,13 @@ def _scalar(name: str, standing: object, value: JSON) -> object:
     """Return a number as the type of the one it replaces; a whole number may stand for any."""
     if isinstance(standing, str) and isinstance(value, str):
         return value
-    number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+    if isinstance(standing, bool) or isinstance(value, bool):
+        if isinstance(standing, bool) and isinstance(value, bool):
+            return value
+        raise SettingError(
+            f"{name} must be {'true or false' if isinstance(standing, bool) else 'a number'}, not {value!r}"
+        )
+    number = isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
     if isinstance(standing, int) and number and float(value) == int(value):  # type: ignore[arg-type]
         return int(value)  # type: ignore[arg-type]
     if isinstance(standing, float) and number:
@@ -245,7 +255,9 @@ def _scalar(name: str, standing: object, value: JSON) -> object:
 
 def _limits(value: JSON) -> tuple[VitalLimit, ...]:
     names = {one.name for one in fields(VitalLimit)}
-    if not isinstance(value, list) or not all(isinstance(one, Mapping) and set(one) <= names for one in value):
+    if not isinstance(value, list) or not all(
+        isinstance(one, Mapping) and {"code"} <= set(one) <= names for one in value
+    ):
         raise SettingError(f"threshold.limits must be a list of objects with {', '.join(sorted(names))}")
     try:
         return tuple(VitalLimit(**one) for one in value)

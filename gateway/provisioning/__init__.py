@@ -12,17 +12,23 @@ from gateway.provisioning.errors import (
 from gateway.provisioning.people import People
 from gateway.provisioning.records import (
     AccountMismatch,
+    ChangeRow,
     DeviceRow,
     DoseRow,
     NewDevice,
     NewPatient,
     PatientRow,
+    PauseRow,
+    RuleRow,
+    RulesInForce,
     UserRow,
 )
+from gateway.provisioning.rules import Rules
 
 __all__ = [
     "AccountMismatch",
     "AlreadyExistsError",
+    "ChangeRow",
     "DeviceRow",
     "DoseRow",
     "InvalidValueError",
@@ -30,14 +36,18 @@ __all__ = [
     "NewPatient",
     "NotFoundError",
     "PatientRow",
+    "PauseRow",
     "Provisioning",
     "ProvisioningError",
+    "RuleRow",
+    "Rules",
+    "RulesInForce",
     "UserRow",
     "WornByAnotherError",
 ]
 
 
-class Provisioning(People, Devices, Doses):
+class Provisioning(People, Rules, Devices, Doses):
     """Changes to who is watched, by what and whom, on one connection at one moment.
 
     Every method is all or nothing and raises ProvisioningError with a sentence for the person who asked, or

@@ -11,6 +11,7 @@ from psycopg.rows import class_row
 from gateway.broker_accounts import BrokerAccounts
 from gateway.provisioning.errors import InvalidValueError, NotFoundError
 from gateway.store.queries import load_queries
+from streaming.rules import PatientGroup
 
 SQL = load_queries("gateway.store", "provisioning.sql")
 
@@ -56,6 +57,23 @@ def check_timezone(name: str) -> str:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise InvalidValueError(f"{name!r} is not an IANA time zone such as Asia/Shanghai") from None
     return name
+
+
+def check_group(name: str) -> PatientGroup:
+    """Return the group of patients; raise InvalidValueError for what is none."""
+    try:
+        return PatientGroup(name)
+    except ValueError:
+        raise InvalidValueError(f"{name!r} is not a group: {', '.join(PatientGroup)}", "group") from None
+
+
+def check_text(name: str, text: str | None, longest: int = 500) -> str | None:
+    """Return the text, None for one without words; raise InvalidValueError for what the store cannot hold."""
+    if text is None or not text.strip():
+        return None
+    if len(text) > longest or "\0" in text or text.encode("utf-8", "ignore").decode() != text:
+        raise InvalidValueError(f"the {name} has at most {longest} characters, and none that are not text", name)
+    return text
 
 
 def check_instant(name: str, at: datetime | None) -> datetime | None:

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from devices.vocabulary import DEVICE_ID, DeviceModel
 from gateway.broker_accounts import BrokerAccountError, BrokerAccounts
@@ -17,6 +18,8 @@ from gateway.provisioning.errors import (
     WornByAnotherError,
 )
 from gateway.provisioning.records import AccountMismatch, DeviceRow, NewDevice
+
+MODALITIES: Final = ("ecg", "ppg")
 
 
 class Devices(Bindings):
@@ -36,13 +39,16 @@ class Devices(Bindings):
         since: datetime | None = None,
         address: str | None = None,
         via: str | None = None,
+        modality: str | None = None,
+        expected_interval: timedelta | None = None,
     ) -> str:
         """Add a device and its account; return the secret, which is kept nowhere else. See `add_devices`."""
         try:
             known = DeviceModel(model)
         except ValueError:
             raise InvalidValueError(f"{model!r} is not a model: {', '.join(DeviceModel)}") from None
-        return (await self.add_devices([NewDevice(device_id, known, patient_id, since, address, via)]))[device_id]
+        device = NewDevice(device_id, known, patient_id, since, address, via, modality, expected_interval)
+        return (await self.add_devices([device]))[device_id]
 
     async def add_devices(
         self, devices: Sequence[NewDevice], on_progress: Callable[[int], None] | None = None
@@ -171,6 +177,7 @@ class Devices(Bindings):
                 raise InvalidValueError(f"device {device.id} stands in the list twice")
             if device.via == device.id:
                 raise InvalidValueError(f"device {device.id} cannot be read by itself")
+            _check_measuring(device)
             check_instant("the beginning", device.since)
             if device.since is not None and device.patient_id is None:
                 raise InvalidValueError(f"device {device.id} has a beginning but no patient")
@@ -195,6 +202,8 @@ class Devices(Bindings):
                     "ids": [device.id for device in devices],
                     "models": [device.model.value for device in devices],
                     "addresses": [device.address for device in devices],
+                    "modalities": [device.modality for device in devices],
+                    "intervals": [device.expected_interval for device in devices],
                     "now": self._now,
                 },
             )
@@ -221,6 +230,13 @@ class Devices(Bindings):
 
 def _with_checked_address(device: NewDevice) -> NewDevice:
     return device if device.address is None else replace(device, address=checked_address(device.address))
+
+
+def _check_measuring(device: NewDevice) -> None:
+    if device.modality is not None and device.modality not in MODALITIES:
+        raise InvalidValueError(f"{device.modality!r} is not a modality: {', '.join(MODALITIES)}")
+    if device.expected_interval is not None and device.expected_interval <= timedelta(0):
+        raise InvalidValueError("an expected interval is longer than nothing")
 
 
 async def _take_back(broker: BrokerAccounts, ids: Sequence[str], cause: BaseException) -> None:

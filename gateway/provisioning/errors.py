@@ -1,9 +1,9 @@
 """Why a provisioning was refused. Every text is a sentence for the person who asked.
 
 ProvisioningError
-├── InvalidValueError      a value cannot be used as it is
+├── InvalidValueError      a value cannot be used as it is: may carry which
 ├── NotFoundError          what it refers to does not exist
-├── AlreadyExistsError     the name is taken
+├── AlreadyExistsError     the name is taken, or the time
 └── WornByAnotherError     the device has a wearer at that time: carries who and when
 """
 
@@ -15,7 +15,11 @@ class ProvisioningError(Exception):
 
 
 class InvalidValueError(ProvisioningError):
-    """A value cannot be used as it is."""
+    """A value cannot be used as it is; `field`: which one, where the request has several."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class NotFoundError(ProvisioningError):
@@ -23,7 +27,7 @@ class NotFoundError(ProvisioningError):
 
 
 class AlreadyExistsError(ProvisioningError):
-    """The name is taken."""
+    """The name is taken, or the time."""
 
 
 class WornByAnotherError(ProvisioningError):

@@ -7,11 +7,10 @@ from datetime import datetime, timedelta
 
 from devices.vocabulary import Code
 from gateway.passwords import PasswordError, hash_password
-from gateway.provisioning.core import SQL, Core, check_instant, check_timezone
+from gateway.provisioning.core import SQL, Core, check_group, check_instant, check_timezone
 from gateway.provisioning.errors import AlreadyExistsError, InvalidValueError, NotFoundError
 from gateway.provisioning.records import NewPatient, PatientRow, UserRow
 
-GROUPS = ("new", "fluctuating", "stable")
 ROLES = ("admin", "doctor", "nurse", "patient", "integration")
 _EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,253}")
 
@@ -72,6 +71,19 @@ class People(Core):
             await self._lock_patient(patient_id)
             values = {"patient_id": patient_id, "timezone": timezone, "since": since}
             await self._connection.execute(SQL.set_timezone, values)
+
+    async def expect(self, patient_id: int, expected: Mapping[Code, timedelta]) -> None:
+        """Say what the patient should send and how often: these codes, and no others any more."""
+        _check_expected(expected)
+        async with self._connection.transaction():
+            await self._lock_patient(patient_id)
+            values = {
+                "patient_id": patient_id,
+                "codes": [int(code) for code in expected],
+                "intervals": list(expected.values()),
+            }
+            await self._connection.execute(SQL.expect_no_others, values)
+            await self._connection.execute(SQL.expect, values)
 
     async def withdraw_consent(self, patient_id: int, at: datetime) -> None:
         """Refuse the patient's data measured at `at` or later; refused when there is no consent to withdraw."""
@@ -148,7 +160,10 @@ def _check_patient(patient: NewPatient) -> None:
     check_timezone(patient.timezone)
     if not 1 <= len(patient.name) <= 200 or not patient.name.strip():
         raise InvalidValueError("a patient's name has 1 to 200 characters")
-    if patient.group not in GROUPS:
-        raise InvalidValueError(f"{patient.group!r} is not a group: {', '.join(GROUPS)}")
-    if any(every <= timedelta(0) for every in patient.expected.values()):
+    check_group(patient.group)
+    _check_expected(patient.expected)
+
+
+def _check_expected(expected: Mapping[Code, timedelta]) -> None:
+    if any(every <= timedelta(0) for every in expected.values()):
         raise InvalidValueError("an expected interval is longer than nothing")

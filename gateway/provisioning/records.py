@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 
 from devices.vocabulary import Code, DeviceModel
+from streaming.episodes import JSON, Rule
+from streaming.rules import PatientGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,8 @@ class NewPatient:
 class NewDevice:
     """A device to be added; with a patient it is worn by them from `since` (None: from now) on.
 
-    An edge box, `via`, reads it over Bluetooth if there is an `address` to find it by.
+    An edge box, `via`, reads it over Bluetooth if there is an `address` to find it by. `modality`: "ecg" or "ppg";
+    `expected_interval`: how often it is heard when all is well; None for either: as the model usually is.
     """
 
     id: str
@@ -32,6 +35,8 @@ class NewDevice:
     since: datetime | None = None
     address: str | None = None
     via: str | None = None
+    modality: str | None = None
+    expected_interval: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,8 @@ class DeviceRow:
     patient_id: int | None
     contact_at: datetime | None
     battery: float | None
+    modality: str | None
+    expected_interval: timedelta | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,60 @@ class UserRow:
     role: str
     disabled_at: datetime | None
     patient_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class PauseRow:
+    """A patient's rest from the rules, from `begin` on and before `until`; who wrote it down, who ended it early."""
+
+    id: int
+    begin: datetime
+    until: datetime
+    reason: str
+    recorded_at: datetime
+    changed_by: int | None
+    ended_at: datetime | None
+    ended_by: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRow:
+    """What somebody set, from when on: `layer` is clinic or patient, or group (then there is no rule).
+
+    `changes` is all that the layer said of the rule then; nothing in it: the layer was reset. No user: from the shell.
+    """
+
+    layer: str
+    rule: str | None
+    changes: dict[str, JSON]
+    valid_from: datetime
+    changed_by: int | None
+    changed_by_email: str | None
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRow:
+    """A rule as it is set now; `layer` is the topmost of default, group, clinic and patient that says something of it."""
+
+    rule: Rule
+    enabled: bool
+    settings: dict[str, JSON]
+    layer: str
+
+
+@dataclass(frozen=True, slots=True)
+class RulesInForce:
+    """A patient's (or the clinic's: then there are no group and no pauses) rules as they are set now.
+
+    `paused_until`: all of them rest until then. Pauses and history begin with the latest.
+    """
+
+    group: PatientGroup | None
+    paused_until: datetime | None
+    rules: list[RuleRow]
+    pauses: list[PauseRow]
+    history: list[ChangeRow]
 
 
 @dataclass(frozen=True, slots=True)

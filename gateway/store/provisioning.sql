@@ -34,9 +34,16 @@ insert into expected_code (patient_id, code, expected_interval)
 select id, code, expected_interval
 from unnest(%(ids)s::integer[], %(codes)s::smallint[], %(intervals)s::interval[]) as given (id, code, expected_interval);
 
--- name: patient_exists
--- Whether there is such a patient.
-select exists (select from patient where id = %(patient_id)s);
+-- name: expect_no_others
+-- The patient is expected to send none but these.
+delete from expected_code where patient_id = %(patient_id)s and code <> all(%(codes)s::smallint[]);
+
+-- name: expect
+-- What a patient is expected to send, and how often.
+insert into expected_code (patient_id, code, expected_interval)
+select %(patient_id)s, code, expected_interval
+from unnest(%(codes)s::smallint[], %(intervals)s::interval[]) as given (code, expected_interval)
+on conflict (patient_id, code) do update set expected_interval = excluded.expected_interval;
 
 -- name: lock_patient
 -- The patient, held so that two changes to one patient's consent or zone come one after the other.
@@ -101,9 +108,10 @@ select id from device where id = any(%(ids)s::text[]) and model = 'edge';
 
 -- name: add_devices
 -- New devices; the edge boxes they are read by must be there already, or come without one in the same statement.
-insert into device (id, model, address, created_at)
-select id, model, address, %(now)s
-from unnest(%(ids)s::text[], %(models)s::text[], %(addresses)s::text[]) as given (id, model, address);
+insert into device (id, model, address, modality, expected_interval, created_at)
+select id, model, address, modality, expected_interval, %(now)s
+from unnest(%(ids)s::text[], %(models)s::text[], %(addresses)s::text[], %(modalities)s::text[], %(intervals)s::interval[])
+    as given (id, model, address, modality, expected_interval);
 
 -- name: lock_edges
 -- Edge boxes, held so that two changes to what one of them reads come one after the other.
@@ -163,7 +171,8 @@ update device set disabled_at = %(disabled_at)s where key = %(device_key)s;
 
 -- name: list_devices
 -- Every device with its present wearer.
-select d.id, d.model, d.address, e.id as via, d.disabled_at, a.patient_id, s.contact_at, s.battery
+select d.id, d.model, d.address, e.id as via, d.disabled_at, a.patient_id, s.contact_at, s.battery, d.modality,
+       d.expected_interval
 from device d
 left join device e on e.key = d.via
 left join assignment a on a.device_key = d.key and a.valid @> %(now)s::timestamptz
