@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from deploy.backtest.cases import DOSE_RULES, NEVER, Case
 from deploy.backtest.trials import TESTABLE, Trial
 from streaming.doses import missed_episode
-from streaming.doses_matching import DoseOutcome, DoseSettings
+from streaming.doses_matching import DoseSettings
 from streaming.episodes import Episode, Rule
 from streaming.hrv_drift import fold_nights
 from streaming.low_adherence import low_adherence_episodes
@@ -116,7 +116,7 @@ def alarms_of(case: Case, history: RulesHistory) -> list[Alarm]:
     """Return every alarm that opens in the time that counts, in order; equal times in the order of `Rule`."""
     found = [Alarm(one.detector.rule, one.episode) for one in _of_readings(case, history)]
     found += [Alarm(Rule.HRV_DRIFT, one) for one in fold_nights(case.nights, history)[1]]
-    found += [Alarm(rule, one) for rule, one in _of_doses(case.doses, history)]
+    found += _of_doses(case, history)
     counted = [one for one in found if case.since <= one.episode.opened_at < case.until]
     order = list(Rule)
     return sorted(counted, key=lambda one: (one.episode.opened_at, order.index(one.rule), one.episode.subject))
@@ -131,16 +131,18 @@ def _of_readings(case: Case, history: RulesHistory) -> Iterable[Finding]:
         yield from standing.values()
 
 
-def _of_doses(doses: Sequence[DoseOutcome], history: RulesHistory) -> Iterable[tuple[Rule, Episode]]:
+def _of_doses(case: Case, history: RulesHistory) -> Iterable[Alarm]:
+    """Yield misses, also of doses that were taken after all once the alarm was out, and low adherence."""
     grace_ms = DoseSettings().contact_grace_ms
-    for one in doses:
-        if history.at(one.dose.window_end).of(Rule.MISSED_DOSE) is not None:
-            was_missed = one.taken_at is not None and one.taken_at >= one.dose.window_end + grace_ms
-            if (missed := missed_episode(one, was_missed=was_missed)) is not None:
-                yield Rule.MISSED_DOSE, missed
-    if doses and (settings := history.at(doses[-1].dose.window_end).of(Rule.LOW_ADHERENCE)) is not None:
-        for low in low_adherence_episodes(doses, settings):
-            yield Rule.LOW_ADHERENCE, low
+    for one in case.doses:
+        settings = history.at(one.dose.window_end).of(Rule.MISSED_DOSE)
+        was_missed = one.taken_at is not None and one.taken_at >= one.dose.window_end + grace_ms
+        episode = missed_episode(one, settings, was_missed=was_missed) if settings is not None else None
+        if episode is not None:
+            yield Alarm(Rule.MISSED_DOSE, episode)
+    spans = [(start, then.of(Rule.LOW_ADHERENCE)) for start, then in history.spans]
+    for episode in low_adherence_episodes(case.doses, spans, now_ms=case.until):
+        yield Alarm(Rule.LOW_ADHERENCE, episode)
 
 
 def _on(watched: Sequence[Watched]) -> list[Rule]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +15,17 @@ from deploy.backtest.cases import Case, recorded_cases
 from deploy.backtest.events import read_events
 from deploy.backtest.report import as_json, show
 from deploy.backtest.run import Result, run_trial
+from deploy.backtest.stored import NoPatientError, stored_cases
 from deploy.backtest.trials import TESTABLE, Trial, TrialError, parse_trial, trial_of
 from deploy.recordings import RecordingError, read_recording
+from deploy.settings import DatabaseSettings, load_settings
+from gateway.runtime import clock
 from streaming.rules import SettingError
 from streaming.zones import ZoneHistory
 
 _RULES = f"Repeatable: report this rule only, and switch it on. All that are on if not given. {', '.join(TESTABLE)}."
 _AGAINST = "The same options (--rule --group --set --on --off) in one string: run these beside the others. Repeatable."
+_FROM = "With --stored: from then on; without an offset each patient's local time."
 Texts = list[str] | None
 
 
@@ -40,18 +45,29 @@ def backtest(
         typer.Option(metavar="EVENTS.csv", exists=True, dir_okay=False, help="What happened: patient,rule,start,end."),
     ] = None,
     patient: Annotated[Texts, typer.Option(metavar="ID", help="These patients only. Repeatable.")] = None,
+    begin: Annotated[str | None, typer.Option("--from", metavar="TIME", help=_FROM)] = None,
+    end: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Up to then; now if not given.")] = None,
     *,
+    stored: Annotated[
+        bool,
+        typer.Option("--stored", help="What the database holds of --patient since --from, by the patients' rules."),
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run the rules over readings; print the alarms they make, what these cost, and how they do."""
     trials = _trials(rule, group, set_, on, off, against)
     try:
-        cases = _file_cases(file, timezone, patient)
+        if stored:
+            cases = _stored_cases(file, timezone, patient, begin, end, trials)
+        else:
+            if begin is not None or end is not None:
+                raise typer.BadParameter("--from and --until are for --stored")
+            cases = _file_cases(file, timezone, patient)
         known = None
         if events is not None:
             zones = {case.patient: case.zone for case in cases}
             known = read_events(events, zones.get)
-    except RecordingError as error:
+    except (RecordingError, NoPatientError) as error:
         typer.echo(f"vigil: {error}", err=True)
         raise typer.Exit(1) from error
     results = _results(trials, cases)
@@ -95,6 +111,26 @@ def _file_cases(file: Path | None, timezone: str | None, patients: Texts) -> lis
     if unknown := set(patients or ()) - {case.patient for case in cases}:
         raise typer.BadParameter(f"{min(unknown)!r} is not in {file}", param_hint="--patient")
     return [case for case in cases if patients is None or case.patient in patients]
+
+
+def _stored_cases(
+    file: Path | None,
+    timezone: str | None,
+    patients: Texts,
+    begin: str | None,
+    end: str | None,
+    trials: Sequence[Trial],
+) -> list[Case]:
+    if file is not None or timezone is not None:
+        raise typer.BadParameter("--stored takes no recording and no --timezone: patients have zones of their own")
+    if begin is None or not patients or not all(one.isascii() and one.isdecimal() for one in patients):
+        raise typer.BadParameter("--stored needs --patient ID and --from TIME")
+    url = load_settings(DatabaseSettings).database_url
+    chosen = [int(one) for one in dict.fromkeys(patients)]
+    try:
+        return asyncio.run(stored_cases(url, chosen, begin, end, trials, clock.now()))
+    except SettingError as error:
+        _refuse(error)
 
 
 def _refuse(error: ValueError) -> NoReturn:
