@@ -64,7 +64,8 @@ async def warm(connection: Connection, wards: Sequence[Ward]) -> tuple[dict[int,
         if len(series) > PAGE:
             warmed[ward.patient] = Warmed(newest[ward.patient], None, cold=True)
         else:
-            warmed[ward.patient] = Warmed(newest[ward.patient], ward.fold(None, series)[0])
+            settled = starts[ward.patient] + quiet_ms(code, ward.rules)
+            warmed[ward.patient] = Warmed(newest[ward.patient], ward.fold(None, series, settled)[0])
     return warmed, len(rows.at)
 
 

@@ -24,6 +24,9 @@ class Remembered(Protocol):
     def episode(self) -> Episode | None:
         """The open episode, up to date, if one is open."""
 
+    def closed(self) -> Remembered | None:
+        """Return what would be remembered had no episode opened."""
+
 
 State = TypeVar("State", bound=Remembered)
 
@@ -35,9 +38,9 @@ class Detector(Protocol[State]):
     its arguments, survives missing and flagged values, and any batching of the same readings gives the same episodes.
 
     A closed patient's state depends on no reading older than `memory_ms`; where that is 0 there is none (`None`). So
-    folding from `memory_ms` before `settled_before` is folding all. Rules are folded in the order of `detectors_of`, and
-    hear of the episodes that the ones before found in the same readings (`graver`): theirs count as well for what is
-    settled.
+    folding from `memory_ms` before `settled_before` is folding all, if nothing is let open before that point. Rules are
+    folded in the order of `detectors_of`, and hear of the episodes that the ones before found in the same readings
+    (`graver`): theirs count as well for what is settled.
     """
 
     @property

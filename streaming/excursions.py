@@ -88,6 +88,10 @@ class Pending:
         """Nothing is open."""
         return None
 
+    def closed(self) -> Pending:
+        """Return the run."""
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class Open:
@@ -98,6 +102,9 @@ class Open:
     badness: float
     recovering_since_ms: int | None
     last_at_ms: int
+
+    def closed(self) -> None:
+        """Nothing is remembered but the episode."""
 
 
 Excursion: TypeAlias = Pending | Open

@@ -153,6 +153,10 @@ class FastingState:
         """The open episode, if one is open."""
         return self.open.episode if self.open else None
 
+    def closed(self) -> FastingState:
+        """Return the hour."""
+        return replace(self, open=None)
+
 
 class FastingHyperglycaemia:
     """A reading at or above 7.0 mmol/L (126 mg/dL) on an empty stomach opens an episode, `low`: advice to the care team.

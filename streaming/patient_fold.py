@@ -47,18 +47,41 @@ class PatientState:
 
 
 def fold_patient(
-    code: Code, state: PatientState | None, series: GlucoseSeries, zone: ZoneHistory, rules: RulesHistory
+    code: Code,
+    state: PatientState | None,
+    series: GlucoseSeries,
+    zone: ZoneHistory,
+    rules: RulesHistory,
+    settled_ms: int | None = None,
 ) -> tuple[PatientState | None, list[Finding]]:
     """Fold one patient's readings, later than all folded before, into the state; any split gives the same.
 
     The readings of each of the patient's times are folded by the rules of that time. An episode whose rule was switched
     off, or whose patient began to rest, while it was open ends there and then (`ended_by`: `rest`).
 
+    `settled_ms`: the settled point of a fold from `quiet_ms` before it. Readings before it are only remembered: nothing
+    was open there, and a rule that knows but a part of its hour could think otherwise.
+
     Returns the last version of each episode that opened, changed or ended. Raises `ValueError` for readings not later
     than the state's.
     """
     if series.at.size > 1 and not bool((series.at[1:] >= series.at[:-1]).all()):
         series = series.take(series.at.argsort(kind="stable"))
+    if settled_ms is not None and series.at.size and series.at[0] < settled_ms:
+        remembered = series.at < settled_ms
+        state, _ = _fold_in_order(code, state, series.take(remembered), zone, rules)
+        state, series = _closed(state), series.take(~remembered)
+    return _fold_in_order(code, state, series, zone, rules)
+
+
+def quiet_ms(code: Code, rules: RulesHistory) -> int:
+    """Return how long nothing must have been open before an instant for what came earlier to be forgotten there."""
+    return max((one.memory_ms for one in detectors_ever(code, rules)), default=0)
+
+
+def _fold_in_order(
+    code: Code, state: PatientState | None, series: GlucoseSeries, zone: ZoneHistory, rules: RulesHistory
+) -> tuple[PatientState | None, list[Finding]]:
     found: dict[tuple[Key, int], Finding] = {}
     for rows, then in rules.parts(series.at):
         detectors = detectors_of(code, then)
@@ -75,9 +98,12 @@ def fold_patient(
     return state, list(found.values())
 
 
-def quiet_ms(code: Code, rules: RulesHistory) -> int:
-    """Return how long nothing must have been open before an instant for what came earlier to be forgotten there."""
-    return max((one.memory_ms for one in detectors_ever(code, rules)), default=0)
+def _closed(state: PatientState | None) -> PatientState | None:
+    """Return what is remembered of somebody for whom nothing is open."""
+    if state is None:
+        return None
+    of = {key: closed for key, one in state.of.items() if (closed := one.closed()) is not None}
+    return replace(state, of=of) if of else None
 
 
 def _merged(code: Code, series: GlucoseSeries, detectors: tuple[AnyDetector, ...]) -> GlucoseSeries:

@@ -156,6 +156,10 @@ class PredictedState:
     episode: Episode | None = None
     predicted_at_ms: int = 0
 
+    def closed(self) -> PredictedState:
+        """Return the hour."""
+        return PredictedState(self.past)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Judged:
