@@ -231,3 +231,149 @@ def test_recordings_from_file_to_episodes(
     )
     assert found == wanted
     assert told["burden"]["nocturnal_hypoglycaemia"]["alarms"] == alerts
+
+
+# Settings, scores, side by side --------------------------------------------------------------------------------------
+
+
+def night_of(patient: str, *values: float, start: str = "2026-06-02T02:00", minutes: int = 5) -> list[str]:
+    """Lines of readings every few minutes."""
+    since = datetime.fromisoformat(start)
+    return [
+        f"{(since + timedelta(minutes=minutes * row)).isoformat()},glucose,{value},mmol/L,,{patient}"
+        for row, value in enumerate(values)
+    ]
+
+
+LOW_NIGHT = [*[6.0] * 6, *[3.95] * 3, *[6.0] * 6, *[3.5] * 6, *[6.0] * 12]
+"""Two alarms of the nocturnal rule: at 02:30, which the consensus calls no low, and at 03:15."""
+
+
+def test_settings_are_those_of_options(
+    recording: Callable[..., Path], backtest: Callable[..., tuple[int, str, str]]
+) -> None:
+    path = recording(*night_of("a", *LOW_NIGHT), *night_of("b", 20, 20, 20, 20, 20, start="2026-06-02T12:00"))
+    zone = ("--timezone", "Asia/Shanghai", "--json")
+    rule = "nocturnal_hypoglycaemia"
+    plain = json.loads(backtest(path, *zone)[1])
+    assert [one["opened_at"][11:16] for one in plain["episodes"]] == ["02:30", "03:15"]
+    assert plain["settings"]["rules"][rule]["limit_mmol"] == 4.0
+    assert set(plain["burden"]) == {rule, "urgent_low"}
+    lower = json.loads(backtest(path, *zone, "--set", f"{rule}.limit_mmol=3.9", "--rule", rule)[1])
+    assert [one["opened_at"][11:16] for one in lower["episodes"]] == ["03:15"]
+    assert lower["settings"]["rules"][rule]["limit_mmol"] == 3.9
+    assert set(lower["burden"]) == {rule}
+    high = json.loads(backtest(path, *zone, "--rule", "hyperglycaemia")[1])
+    assert [(one["patient"], one["rule"], one["opened_at"][11:16]) for one in high["episodes"]] == [
+        ("b", "hyperglycaemia", "12:15")
+    ]
+    assert json.loads(backtest(path, *zone, "--group", "fluctuating", "--patient", "a")[1])["burden"].keys() == {
+        rule, "urgent_low", "hypoglycaemia", "predicted_low", "hyperglycaemia"
+    }  # fmt: skip
+    silent = json.loads(backtest(path, *zone, "--off", rule, "--off", "urgent_low")[1])
+    assert (silent["episodes"], silent["burden"]) == ([], {})
+
+
+def test_limits_of_other_vital_signs(
+    recording: Callable[..., Path], backtest: Callable[..., tuple[int, str, str]]
+) -> None:
+    path = recording(
+        "2026-06-02T08:00,systolic_pressure,150,mm[Hg],,a",
+        "2026-06-03T08:00,systolic_pressure,165,mm[Hg],,a",
+        "2026-06-04T08:00,systolic_pressure,18.0,kPa,,a",
+    )
+    limits = 'threshold.limits=[{"code": "systolic_pressure", "high": 160}]'
+    code, out, _ = backtest(path, "--timezone", "UTC", "--json", "--rule", "threshold", "--set", limits)
+    told = json.loads(out)
+    assert code == 0
+    assert told["episodes"] == [
+        {"patient": "a", "rule": "threshold", "severity": "medium", "opened_at": "2026-06-03T08:00:00+00:00",
+         "resolved_at": "2026-06-04T08:00:00+00:00", "subject": "systolic_pressure:high"}
+    ]  # fmt: skip
+    assert told["burden"]["threshold"]["patient_days"] == 3
+    assert told["score"]["threshold"] == {"reference": None, "alarms": 1, "data_unknown": 1}
+
+
+def test_scores_against_the_consensus(
+    recording: Callable[..., Path], backtest: Callable[..., tuple[int, str, str]]
+) -> None:
+    path = recording(*night_of("a", *LOW_NIGHT), *night_of("b", 6, 6, 6))
+    told = json.loads(backtest(path, "--timezone", "Asia/Shanghai", "--json")[1])
+    assert told["score"]["nocturnal_hypoglycaemia"] == {
+        "reference": "consensus", "alarms": 2, "data_unknown": 0, "events": 1, "detected": 1, "spoken_for": 0,
+        "sensitivity": 1.0, "false_alarms": 1, "false_alarms_per_patient_day": 0.5,
+        "false_alarms_per_patient_night": 0.5, "lead_minutes": 15.0,
+    }  # fmt: skip
+
+
+def test_scores_against_what_the_clinic_says(
+    recording: Callable[..., Path], backtest: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    path, events = recording(*night_of("a", *LOW_NIGHT)), tmp_path / "events.csv"
+    run = (path, "--timezone", "Asia/Shanghai", "--json", "--events", events)
+    events.write_text(
+        "patient,rule,start,end\n"
+        "a,nocturnal_hypoglycaemia,2026-06-02T02:20,2026-06-02T02:40\n"
+        "a,nocturnal_hypoglycaemia,2026-06-02T05:00+08:00,\n"
+    )
+    score = json.loads(backtest(*run)[1])["score"]
+    assert (score["urgent_low"]["reference"], score["nocturnal_hypoglycaemia"]["reference"]) == ("consensus", "events")
+    wanted = {"events": 2, "detected": 1, "sensitivity": 0.5, "false_alarms": 1, "lead_minutes": -10.0}
+    assert score["nocturnal_hypoglycaemia"].items() >= wanted.items()
+    for line, complaint in (
+        ("b,nocturnal_hypoglycaemia,2026-06-02T02:20,", "there is no patient 'b'"),
+        ("a,weather,2026-06-02T02:20,", "'weather' is none of the rules"),
+        ("a,urgent_low,soon,", "'soon' is not a time"),
+        ("a,urgent_low,2026-06-02T02:20,2026-06-02T02:10", "it ends before it starts"),
+    ):
+        events.write_text(f"patient,rule,start,end\n{line}\n")
+        code, out, err = backtest(*run)
+        assert (code, out) == (1, "")
+        assert f"line 2: {complaint}" in err
+
+
+def test_several_settings_side_by_side(
+    recording: Callable[..., Path], backtest: Callable[..., tuple[int, str, str]]
+) -> None:
+    path = recording(*night_of("a", *LOW_NIGHT), *night_of("b", *[3.5] * 6))
+    rule = "nocturnal_hypoglycaemia"
+    run = (path, "--timezone", "Asia/Shanghai", "--rule", rule)
+    against = (f"--rule {rule} --set {rule}.limit_mmol=3.9", f"--off={rule} --rule hypoglycaemia")
+    options = [word for text in against for word in ("--against", text)]
+    told = json.loads(backtest(*run, "--json", *options)[1])
+    assert set(told) == {"episodes", "burden", "score", "settings", "against"}
+    lower, other = told["against"]
+    assert [one["settings"]["options"] for one in (lower, other)] == list(against)
+    found = lower["differences"][rule]
+    assert (found["both"], [one["opened_at"][11:16] for one in found["only_first"]], found["only_second"]) == (
+        2, ["02:30"], [],
+    )  # fmt: skip
+    assert {name: one["both"] for name, one in other["differences"].items()} == {rule: 0, "hypoglycaemia": 0}
+    assert len(other["differences"]["hypoglycaemia"]["only_second"]) == 2
+    out = backtest(*run, *options)[1]
+    assert "2 in both, 1 only with" in " ".join(out.split())
+    assert out.count("--rule hypoglycaemia") >= 1
+
+
+def test_settings_that_mean_nothing_are_wrong_usage(
+    recording: Callable[..., Path], backtest: Callable[..., tuple[int, str, str]]
+) -> None:
+    path = recording(*night_of("a", 6))
+    for wrong, complaint in (
+        (["--set", "urgent_low.limit"], "RULE.FIELD=VALUE"),
+        (["--set", "urgent_low.limit=3"], "no setting 'limit'"),
+        (["--set", "urgent_low.limit_mmol=low"], "must be a number"),
+        (["--set", "urgent_low.enabled=false"], "--on and --off"),
+        (["--set", "hypoglycaemia.limit_mmol=3.8"], "hypoglycaemia is off"),
+        (["--on", "urgent_low", "--off", "urgent_low"], "on and off at once"),
+        (["--off", "device_offline"], "is none of the rules"),
+        (["--group", "old"], "--group must be one of"),
+        (["--patient", "b"], "'b' is not in"),
+        (["--from", "2026-06-02"], "are for --stored"),
+        (["--against", "--verbose"], "'--verbose' is none of"),
+        (["--against", "--set"], "--set needs a value"),
+        (["--against", "--set '"], "cannot be split"),
+    ):
+        code, out, err = backtest(path, "--timezone", "UTC", *wrong)
+        assert (code, out) == (2, "")
+        assert complaint in " ".join(err.replace("│", " ").split()), wrong
