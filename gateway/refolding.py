@@ -47,9 +47,11 @@ class Ward:
         devices = directory.devices_of[patient]
         return cls(code, patient, devices, directory.zone(patient), directory.rules_of(patient))
 
-    def fold(self, state: PatientState | None, series: GlucoseSeries) -> tuple[PatientState | None, list[Finding]]:
-        """Fold readings, later than all before, by the patient's rules and zone."""
-        return fold_patient(self.code, state, series, self.zone, self.rules)
+    def fold(
+        self, state: PatientState | None, series: GlucoseSeries, settled_ms: int | None = None
+    ) -> tuple[PatientState | None, list[Finding]]:
+        """Fold readings, later than all before, by the patient's rules and zone; see `fold_patient`."""
+        return fold_patient(self.code, state, series, self.zone, self.rules, settled_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ async def fold_again(ward: Ward, first: int, last: int, writer: AlertWriter) -> 
     while True:
         page, complete = await page_of(writer.connection, ward, cursor)
         if len(page):
-            state, news = ward.fold(state, page)
+            state, news = ward.fold(state, page, settled)
             found.update(((one.key, one.episode.opened_at), one) for one in news)
             cursor = int(page.at[-1]) + 1
         reached = cursor - 1
