@@ -15,8 +15,10 @@ from devices.vocabulary import Flag, Unit
 from streaming.zones import Int64
 
 Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int16 = npt.NDArray[np.int16]
+Int32 = npt.NDArray[np.int32]
 
 GLUCOSE_UNITS: Final = (Unit.MMOL_L, Unit.MG_DL)
 MG_DL_PER_MMOL_L: Final = 18.0

@@ -13,17 +13,28 @@ import numpy as np
 from devices.vocabulary import Code
 from streaming.episodes import JSON, Episode, Rule, Severity
 from streaming.excursions import SPLITTING_GAP_MS, Course, Excursion, Judged, Open, fold_excursions
-from streaming.glucose import Bool, Float64, GlucoseSeries, Int16, counts, high_mask, low_mask, mmol_per_l
+from streaming.glucose import (
+    Bool,
+    Float32,
+    Float64,
+    GlucoseSeries,
+    Int16,
+    Int32,
+    counts,
+    high_mask,
+    low_mask,
+    mmol_per_l,
+)
 from streaming.lows import Graver, at_night, check_minutes, milliseconds
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, MINUTES_PER_DAY, Int64, ZoneHistory
 
 LEAST_HIGH_MMOL: Final = 5.0
 MOST_HIGH_MMOL: Final = 33.3
-# A rise is a difference of decimal numbers: 8.3 - 7.3 comes to a little more than 1.
-ROUNDING_MMOL: Final = 1e-6
-# How many readings, each higher than the one before, an hour is remembered by. A rise in more steps of 0.1 mmol/L or of
-# 1 mg/dL is far beyond what is still fasting, so more would only let a stream of noise buy memory.
-MOST_LOWEST: Final = 32
+# A rise is a difference of decimal numbers, in single precision: 8.3 - 7.3 comes to a little more than 1.
+ROUNDING_MMOL: Final = 1e-5
+# How many readings, each higher than the one before, an hour is remembered by. A rise of 1 mmol/L has 10 steps of a
+# sensor in mmol/L and 18 of one in mg/dL; more steps are a rise, or a stream of noise that would buy memory.
+MOST_LOWEST: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,28 +107,29 @@ class Hyperglycaemia:
 class LowestOfHour:
     """What is kept of the hour up to `last_at_ms` to know its lowest reading as the hour moves on.
 
-    `at` (int64 ms) and `mmol` (float64): readings each lower than all that came after, ascending. `untold_at_ms`: of an
-    hour with this instant in it the lowest cannot be told (LO, HI, a gap of more than 45 min, too many steps).
+    `age_ms` (int32, how long before `last_at_ms`) and `mmol` (float32): readings each lower than all that came after,
+    ascending. `untold_at_ms`: of an hour with this instant in it the lowest cannot be told (LO, HI, a gap of more than
+    45 min, too many steps).
     """
 
     last_at_ms: int
     untold_at_ms: int
-    at: Int64
-    mmol: Float64
+    age_ms: Int32
+    mmol: Float32
 
     @classmethod
     def before(cls, at_ms: int) -> LowestOfHour:
         """Return an hour without readings, before the first."""
         none_yet = at_ms - HOUR_MS - 1
-        return cls(none_yet, none_yet, np.empty(0, dtype=np.int64), np.empty(0))
+        return cls(none_yet, none_yet, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32))
 
-    def rises(self, at: Int64, mmol: Float64) -> tuple[LowestOfHour, Float64]:
+    def rises(self, at: Int64, mmol: Float32) -> tuple[LowestOfHour, Float64]:
         """Return the hour at the end of later readings, and of each how far (mmol/L) it is above the hour before it.
 
         That is its value minus the lowest reading from 60 min before it (inclusive) on; NaN where that cannot be told.
         `mmol` is infinite for what has no number.
         """
-        lowest = deque(zip(self.at.tolist(), self.mmol.tolist(), strict=True))
+        lowest = deque(zip((self.last_at_ms - self.age_ms.astype(np.int64)).tolist(), self.mmol.tolist(), strict=True))
         last, untold = self.last_at_ms, self.untold_at_ms
         rises = np.full(at.size, np.nan)
         for row, (at_ms, value) in enumerate(zip(at.tolist(), mmol.tolist(), strict=True)):
@@ -137,8 +149,8 @@ class LowestOfHour:
             lowest.append((at_ms, value))
             if len(lowest) > MOST_LOWEST:
                 untold = max(untold, lowest.popleft()[0])
-        kept_at = np.array([at_ms for at_ms, _ in lowest], dtype=np.int64)
-        return LowestOfHour(last, untold, kept_at, np.array([value for _, value in lowest], dtype=np.float64)), rises
+        age_ms = np.array([last - at_ms for at_ms, _ in lowest], dtype=np.int32)
+        return LowestOfHour(last, untold, age_ms, np.array([value for _, value in lowest], dtype=np.float32)), rises
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,7 +205,7 @@ class FastingHyperglycaemia:
         if series.at[0] <= before.hour.last_at_ms:
             raise ValueError("late readings: fold the patient again from an hour before a settled point")
         mmol = mmol_per_l(series)
-        hour, rises = before.hour.rises(series.at, mmol)
+        hour, rises = before.hour.rises(series.at, mmol.astype(np.float32))
         high = ~low_mask(series.value, series.unit, series.flags, self.settings.fasting_limit_mmol)
         opens = high & np.isfinite(mmol) & (rises <= self.settings.fasting_rise_mmol + ROUNDING_MMOL)
         opens[opens] = at_night(

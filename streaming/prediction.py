@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from devices.vocabulary import Code, Unit
 from streaming import lows
 from streaming.episodes import JSON, Episode, Rule, Severity
-from streaming.glucose import Bool, Float64, GlucoseSeries, Int16, counts, low_mask, mmol_per_l
+from streaming.glucose import Bool, Float32, Float64, GlucoseSeries, Int16, Int32, counts, low_mask, mmol_per_l
 from streaming.lows import MOST_LOW_MMOL, Graver, spoken_for
 from streaming.zones import HOUR_MS, MINUTE_MS, MINUTES_PER_DAY, Int64, ZoneHistory
 
@@ -135,14 +134,14 @@ def after_low(at: Int64, low: Bool, low_at_ms: int | None = None) -> Bool:
 class Past:
     """What the next forecast needs of the hour up to `last_at_ms`, the last reading.
 
-    The readings that take part, ascending: `age_ms` (int32, how long before `last_at_ms`) and `mmol` (float64).
-    `low_at_ms` is the last low reading, if there was one.
+    The readings that take part, ascending: `age_ms` (int32, how long before `last_at_ms`) and `mmol` (float32, as all
+    forecasts take it: no sensor has more digits). `low_at_ms` is the last low reading, if there was one.
     """
 
     last_at_ms: int
     low_at_ms: int | None
-    age_ms: npt.NDArray[np.int32]
-    mmol: Float64
+    age_ms: Int32
+    mmol: Float32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -246,7 +245,7 @@ class PredictedLow:
         """Judge readings by what came before; also return what the next ones need."""
         half_minute = np.concatenate(([past.last_at_ms], series.at)) // EVERY_MS
         part = half_minute[1:] > half_minute[:-1]
-        mmol = mmol_per_l(series)
+        mmol = mmol_per_l(series).astype(np.float32)
         usable = part & (mmol > 0) & np.isfinite(mmol)
         known_at = np.concatenate((past.last_at_ms - past.age_ms.astype(np.int64), series.at[usable]))
         known_mmol = np.concatenate((past.mmol, mmol[usable]))
@@ -256,7 +255,7 @@ class PredictedLow:
         limit = np.zeros(0)
         predicted = below_top & ~after_low(series.at, low, past.low_at_ms)
         if predicted.any():
-            foreseen[usable] = forecast(known_at, known_mmol)[past.age_ms.size :]
+            foreseen[usable] = forecast(known_at, known_mmol.astype(np.float64))[past.age_ms.size :]
             margin[usable] = np.where(dense(known_at)[past.age_ms.size :], DENSE_MARGIN, SPARSE_MARGIN)
             limit = limit_ahead(series.at, zone, self.settings)
             predicted &= foreseen <= limit * np.exp(-margin)
@@ -269,7 +268,7 @@ class PredictedLow:
 
 
 def _nothing_before(at_ms: int) -> Past:
-    return Past(at_ms - EVERY_MS, None, np.empty(0, dtype=np.int32), np.empty(0))
+    return Past(at_ms - EVERY_MS, None, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32))
 
 
 def _followed(episode: Episode, predicted_at: int, judged: _Judged, row: int) -> tuple[Episode, int]:
