@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import APIRouter, FastAPI
 
-from api import adherence, alerts, auth, devices, operations, patients, refusals, trends
+from api import adherence, alerts, auth, devices, glucose, nights, operations, patients, refusals, rules, trends
 from api.database import Database
 from api.dependencies import Parts
 from api.metrics import ApiMetrics
@@ -67,7 +67,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(Surroundings, metrics=parts.metrics)
     v1 = APIRouter(prefix=PREFIX)
-    for module in (auth, patients, trends, adherence, devices, alerts, refusals):
+    for module in (auth, patients, rules, trends, glucose, nights, adherence, devices, alerts, refusals):
         v1.include_router(module.router)
     app.include_router(v1)
     app.include_router(operations.router)

@@ -1,0 +1,14 @@
+-- name: patient_devices
+-- Every device that the patient ever had.
+select coalesce(array_agg(distinct device_key), '{}') from assignment where patient_id = %(patient)s
+
+-- name: readings
+-- Glucose in an interval over all devices, as sent, in any order: 20 bytes a reading (ms, value, unit, flags; big-endian; NaN: no number).
+select count(*) as readings,
+       coalesce(string_agg(int8send(to_ms(o.at)) || float8send(coalesce(o.value, 'NaN')) || int2send(o.unit)
+                           || int2send(o.flags), ''::bytea), ''::bytea) as packed
+from (
+    select at, value, unit, flags from observation_seen
+    where device_key = any(%(devices)s::integer[]) and patient_id = %(patient)s and code = 1
+      and at >= from_ms(%(start)s) and at < from_ms(%(end)s)
+    limit %(limit)s) o
