@@ -39,11 +39,12 @@ class PatientHistory:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Where a patient lives, and by which rules the patient is watched."""
+    """Where a patient lives, by which rules the patient is watched, and whether a signal lost at night matters."""
 
     id: int
     zone: ZoneHistory
     rules: RulesHistory
+    night_watch: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,14 @@ class _DoseRow:
 
 async def people(connection: Connection, patients: Sequence[int]) -> list[Person]:
     """Return those of the patients who exist, in the order given."""
-    exist = {patient for (patient,) in await _rows(connection, SQL.patients, {"patients": list(patients)})}
+    rows = await (await connection.execute(SQL.patients, {"patients": list(patients)})).fetchall()
+    watched: dict[int, bool] = dict(rows)
     return [
-        Person(patient, await DoseKeeper.zone(connection, patient), await rules_of(connection, patient))
+        Person(
+            patient, await DoseKeeper.zone(connection, patient), await rules_of(connection, patient), watched[patient]
+        )
         for patient in patients
-        if patient in exist
+        if patient in watched
     ]
 
 
@@ -128,7 +132,3 @@ async def _readings(connection: Connection, patient: int, code: Code, since_ms: 
 
 def _night(*, modality: str, **row: Any) -> NightValue:
     return NightValue(**row, modality=Modality(modality))
-
-
-async def _rows(connection: Connection, query: Any, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    return await (await connection.execute(query, parameters)).fetchall()

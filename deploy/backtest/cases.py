@@ -33,7 +33,8 @@ class Case:
     """One patient: readings by code in order of time, nights, doses, and the rules that watch the patient anyway.
 
     What lies outside [`since`, `until`) (ms) is there for what it leads to and counts for nothing by itself. `heard`:
-    instants (ms) at which there were RR intervals.
+    instants (ms) at which there were RR intervals. `night_watch`: a signal that is lost at night matters (hypoglycaemia
+    risk, and a sensor that measures often).
     """
 
     patient: str
@@ -45,6 +46,7 @@ class Case:
     doses: Sequence[DoseOutcome] = ()
     since: int = -EVER
     until: int = EVER
+    night_watch: bool = True
 
     def instants(self, rule: Rule) -> Int64:
         """Return when something was known of what a rule is about, ascending (int64 ms)."""

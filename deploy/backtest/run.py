@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
 
 from deploy.backtest.cases import DOSE_RULES, NEVER, Case
 from deploy.backtest.trials import TESTABLE, Trial
 from streaming.doses import missed_episode
 from streaming.doses_matching import DoseSettings
 from streaming.episodes import Episode, Rule
+from streaming.glucose import merge
 from streaming.hrv_drift import fold_nights
 from streaming.low_adherence import low_adherence_episodes
 from streaming.patient_fold import Finding, fold_patient
@@ -25,9 +29,14 @@ from streaming.scoring import (
     reference_events,
     score,
 )
+from streaming.silence import Gap, glucose_silences, night_silences
+from streaming.zones import MINUTE_MS
 
 Events = Mapping[tuple[str, Rule], Sequence[Event]]
 """What really happened, by patient and rule."""
+
+SHORTEST_SILENCE_MS: Final = 5 * MINUTE_MS
+"""No setting tells of less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +126,7 @@ def alarms_of(case: Case, history: RulesHistory) -> list[Alarm]:
     found = [Alarm(one.detector.rule, one.episode) for one in _of_readings(case, history)]
     found += [Alarm(Rule.HRV_DRIFT, one) for one in fold_nights(case.nights, history)[1]]
     found += _of_doses(case, history)
+    found += [Alarm(Rule.DATA_SILENCE, one) for one in _silences(case, history)]
     counted = [one for one in found if case.since <= one.episode.opened_at < case.until]
     order = list(Rule)
     return sorted(counted, key=lambda one: (one.episode.opened_at, order.index(one.rule), one.episode.subject))
@@ -145,12 +155,32 @@ def _of_doses(case: Case, history: RulesHistory) -> Iterable[Alarm]:
         yield Alarm(Rule.LOW_ADHERENCE, episode)
 
 
+def _silences(case: Case, history: RulesHistory) -> Iterable[Episode]:
+    """Yield what the gaps between a patient's readings come to; before the first and after the last nobody waits."""
+    glucose = merge(case.glucose)
+    at = glucose.at[glucose.at < case.until]
+    if at.size < 2:
+        return
+    end = int(at[-1])
+    watched = ((int(at[0]), end + 1),)
+    for row in np.flatnonzero(np.diff(at) > SHORTEST_SILENCE_MS).tolist():
+        gap = Gap(int(at[row]), int(at[row]), int(at[row + 1]))
+        told = glucose_silences(gap, history, watched, end)
+        yield from told
+        if case.night_watch:
+            yield from night_silences(gap, history, watched, case.zone, end, told)
+
+
 def _on(watched: Sequence[Watched]) -> list[Rule]:
-    """Return the rules that are on for some patient at some time who has something that they are about."""
+    """Return the rules that are on for some patient at some time who has something that they are about.
+
+    Not silence: a gap in a recording says more of how it was exported than of the patient.
+    """
     return [
         rule
         for rule in TESTABLE
-        if any(
+        if rule is not Rule.DATA_SILENCE
+        and any(
             one.case.instants(rule).size and any(rules.of(rule) is not None for _, rules in one.history.spans)
             for one in watched
         )
@@ -164,7 +194,7 @@ def _scored(one: Watched, rule: Rule, known: Sequence[Event] | None) -> Score:
         events = [event for event in found if case.since <= event.start < case.until]
         if rule is Rule.HYPERGLYCAEMIA:  # a high fasting glucose is no level 2 high
             alarms = [alarm for alarm in alarms if not alarm.subject]
-    at = NEVER if rule in {*DOSE_RULES, Rule.HRV_DRIFT} else case.instants(rule)
+    at = NEVER if rule in {*DOSE_RULES, Rule.HRV_DRIFT, Rule.DATA_SILENCE} else case.instants(rule)
     return score(rule, events, alarms, at, case.zone, one.of(*SPEAK_FOR.get(rule, ())))
 
 

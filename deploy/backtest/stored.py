@@ -55,6 +55,7 @@ async def stored_cases(
                     history.doses,
                     since,
                     until,
+                    person.night_watch,
                 )
             )
         return cases

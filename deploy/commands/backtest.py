@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, NoReturn
 from zoneinfo import ZoneInfo
@@ -13,6 +14,7 @@ import typer
 
 from deploy.backtest.cases import Case, recorded_cases
 from deploy.backtest.events import read_events
+from deploy.backtest.picture import PictureError, format_of, write_picture
 from deploy.backtest.report import as_json, show
 from deploy.backtest.run import Result, run_trial
 from deploy.backtest.stored import NoPatientError, stored_cases
@@ -47,6 +49,13 @@ def backtest(
     patient: Annotated[Texts, typer.Option(metavar="ID", help="These patients only. Repeatable.")] = None,
     begin: Annotated[str | None, typer.Option("--from", metavar="TIME", help=_FROM)] = None,
     end: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Up to then; now if not given.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(dir_okay=False, metavar="FILE", help="Draw a night: .svg, .png or .pdf.")
+    ] = None,
+    night: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="The night to draw, by its morning; the first alarm's if not given."),
+    ] = None,
     *,
     stored: Annotated[
         bool,
@@ -56,6 +65,7 @@ def backtest(
 ) -> None:
     """Run the rules over readings; print the alarms they make, what these cost, and how they do."""
     trials = _trials(rule, group, set_, on, off, against)
+    _check_picture(picture, night)
     try:
         if stored:
             cases = _stored_cases(file, timezone, patient, begin, end, trials)
@@ -71,6 +81,8 @@ def backtest(
         typer.echo(f"vigil: {error}", err=True)
         raise typer.Exit(1) from error
     results = _results(trials, cases)
+    if picture is not None:
+        _draw(picture, results[0], night)
     if json_:
         typer.echo(json.dumps(as_json(results, known), ensure_ascii=False))
     else:
@@ -131,6 +143,27 @@ def _stored_cases(
         return asyncio.run(stored_cases(url, chosen, begin, end, trials, clock.now()))
     except SettingError as error:
         _refuse(error)
+
+
+def _check_picture(picture: Path | None, night: str | None) -> None:
+    """Refuse wrong usage before anything long is done."""
+    try:
+        if picture is not None:
+            format_of(picture)
+        if night is not None:
+            date.fromisoformat(night)
+    except PictureError as error:
+        _refuse(error)
+    except ValueError as error:
+        raise typer.BadParameter(f"{night!r} is not a date such as 2026-11-22", param_hint="--night") from error
+
+
+def _draw(picture: Path, result: Result, night: str | None) -> None:
+    try:
+        write_picture(picture, result, None if night is None else date.fromisoformat(night))
+    except (PictureError, OSError) as error:
+        typer.echo(f"vigil: {error}", err=True)
+        raise typer.Exit(1) from error
 
 
 def _refuse(error: ValueError) -> NoReturn:

@@ -1,6 +1,9 @@
 -- name: patients
--- Which of some patients exist.
-select id from patient where id = any(%(patients)s);
+-- Which of some patients exist, and for which of them a signal that is lost at night matters.
+select p.id, p.hypoglycaemia_risk and exists (
+    select from expected_code e
+    where e.patient_id = p.id and e.code = 1 and e.expected_interval <= interval '15 min')
+from patient p where p.id = any(%(patients)s);
 
 -- name: readings
 -- One code's readings of one patient in [since, until), over all devices the patient ever had, in order of time.

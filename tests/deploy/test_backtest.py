@@ -377,3 +377,49 @@ def test_settings_that_mean_nothing_are_wrong_usage(
         code, out, err = backtest(path, "--timezone", "UTC", *wrong)
         assert (code, out) == (2, "")
         assert complaint in " ".join(err.replace("│", " ").split()), wrong
+
+
+def test_silence_is_told_when_asked_for(
+    recording: Callable[..., Path], backtest: Callable[..., tuple[int, str, str]]
+) -> None:
+    path = recording(
+        *night_of("a", 6, 6, 6, start="2026-06-02T01:50"),
+        *night_of("a", 6, start="2026-06-02T02:30"),
+        *night_of("a", 6, start="2026-06-06T12:00"),
+    )
+    told = json.loads(backtest(path, "--timezone", "Asia/Shanghai", "--json", "--rule", "data_silence")[1])
+    found = [(one["subject"], one["opened_at"][5:16], one["resolved_at"][5:16]) for one in told["episodes"]]
+    assert ("glucose:night", "06-02T02:20", "06-02T02:30") in found
+    assert ("glucose", "06-05T02:30", "06-06T12:00") in found
+    assert "data_silence" not in json.loads(backtest(path, "--timezone", "UTC", "--json")[1])["burden"]
+
+
+# Pictures ------------------------------------------------------------------------------------------------------------
+
+
+def test_draws_the_night_of_the_first_alarm(
+    recording: Callable[..., Path], backtest: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    path = recording(*night_of("a", *[6.0] * 30), *night_of("b", *LOW_NIGHT, start="2026-06-05T22:30"))
+    run = (path, "--timezone", "Asia/Shanghai", "--rule", "nocturnal_hypoglycaemia", "--picture")
+    svg, png = tmp_path / "night.svg", tmp_path / "night.PNG"
+    assert backtest(*run, svg, "--set", "nocturnal_hypoglycaemia.night_start_minute=1320")[0] == 0
+    drawn = svg.read_text()
+    for words in ("<svg", "5–6 Jun 2026", "nocturnal hypoglycaemia", "Glucose low at night since 23:00"):
+        assert words in drawn
+    assert backtest(*run, png, "--night", "2026-06-02", "--patient", "a")[0] == 0
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_that_cannot_be_drawn(
+    recording: Callable[..., Path], backtest: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    path = recording("2026-06-02T08:00,systolic_pressure,150,mm[Hg],,a")
+    run = (path, "--timezone", "UTC", "--picture")
+    assert backtest(*run, tmp_path / "night.gif")[0] == 2
+    assert backtest(*run, tmp_path / "night.svg", "--night", "tonight")[0] == 2
+    assert backtest(*run, tmp_path / "night.svg") == (1, "", "vigil: there is no glucose to draw\n")
+    path = recording(*night_of("a", 6, 6))
+    code, out, err = backtest(path, "--timezone", "UTC", "--picture", tmp_path / "away" / "night.svg")
+    assert (code, out) == (1, "")
+    assert err.startswith("vigil: ")

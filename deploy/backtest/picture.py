@@ -1,0 +1,112 @@
+"""The picture of one night of a back-test: what was measured, which alarms the settings make, doses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from alerts.words import summary
+from deploy.backtest.run import Result, Watched
+from streaming.episodes import Rule
+from streaming.glucose import mmol_per_l
+from streaming.rules import PatientRules
+from streaming.zones import HOUR_MS
+
+if TYPE_CHECKING:
+    from api.pictures.night import Format, Limit, NightPicture
+
+FORMATS: Final = ("svg", "png", "pdf")
+_LIMITS: Final = (
+    (Rule.NOCTURNAL_HYPOGLYCAEMIA, "limit_mmol", "night"),
+    (Rule.NOCTURNAL_HYPOGLYCAEMIA, "urgent_limit_mmol", "urgent"),
+    (Rule.URGENT_LOW, "limit_mmol", "urgent"),
+    (Rule.HYPOGLYCAEMIA, "limit_mmol", "low"),
+    (Rule.HYPERGLYCAEMIA, "limit_mmol", "high"),
+)
+"""Beside a line there is room for one word."""
+_EVENING_MS: Final = 6 * HOUR_MS
+
+
+class PictureError(ValueError):
+    """There is no such picture; says why."""
+
+
+def format_of(path: Path) -> Format:
+    """Return the format that a file's name asks for. Raises `PictureError` for another one."""
+    for known in FORMATS:
+        if path.suffix.lower() == f".{known}":
+            return known
+    raise PictureError(f"{path.name} must end in {', '.join(f'.{one}' for one in FORMATS)}")
+
+
+def write_picture(path: Path, result: Result, night: date | None) -> None:
+    """Draw a night of the first patient with an alarm; without `night` that of the first alarm.
+
+    Raises `PictureError` where there is nothing to draw, `OSError` where the file cannot be written.
+    """
+    from api.pictures.night import draw_night  # noqa: PLC0415 - half a second and 40 MB that no other back-test needs
+
+    path.write_bytes(draw_night(_picture(result, *_chosen(result, night)), format_of(path)))
+
+
+def _chosen(result: Result, night: date | None) -> tuple[Watched, date]:
+    alarmed = [one for one in result.watched if any(alarm.rule in result.rules for alarm in one.alarms)]
+    people = alarmed or [one for one in result.watched if len(one.case.glucose)]
+    if not people:
+        raise PictureError("there is no glucose to draw")
+    one = people[0]
+    if night is not None:
+        return one, night
+    opened = [alarm.episode.opened_at for alarm in one.alarms if alarm.rule in result.rules]
+    at_ms = opened[0] if opened else int(one.case.glucose.at[-1])
+    # What opens in the evening belongs to the night that ends the next morning.
+    return one, one.case.zone.local(at_ms + _EVENING_MS).date()
+
+
+def _picture(result: Result, one: Watched, night: date) -> NightPicture:
+    from api.pictures.night import AlertSpan, DoseMark, NightPicture, night_span  # noqa: PLC0415 - as above
+
+    case, glucose = one.case, one.case.glucose
+    start_ms, end_ms = night_span(case.zone, night)
+    mmol = mmol_per_l(glucose)
+    return NightPicture(
+        label=case.patient,
+        zone=case.zone,
+        start_ms=start_ms,
+        end_ms=end_ms,
+        at=glucose.at,
+        mmol=np.where(np.isfinite(mmol), mmol, np.nan),
+        flags=glucose.flags,
+        limits=list(_limits(one.history.at(end_ms - 1), result.rules)),
+        alerts=[
+            AlertSpan(
+                alarm.rule.value,
+                alarm.episode.severity.value,
+                alarm.episode.opened_at,
+                alarm.episode.resolved_at,
+                summary(alarm.rule, alarm.episode, case.zone),
+            )
+            for alarm in one.alarms
+            if alarm.rule in result.rules
+        ],
+        doses=[
+            DoseMark(f"schedule {dose.dose.schedule_id}", dose.dose.due_at, dose.taken_at, dose.state.value)
+            for dose in case.doses
+        ],
+    )
+
+
+def _limits(rules: PatientRules, shown: Sequence[Rule]) -> Iterator[Limit]:
+    """Yield the limits of the rules that are reported, each value once."""
+    from api.pictures.night import Limit  # noqa: PLC0415 - as above
+
+    told = [
+        Limit(float(getattr(settings, field)), name)
+        for rule, field, name in _LIMITS
+        if rule in shown and (settings := rules.of(rule)) is not None
+    ]
+    yield from {limit.mmol: limit for limit in reversed(told)}.values()
