@@ -12,7 +12,7 @@ from api.problems import MEDIA_TYPE, Problem
 
 TAGS = [
     {"name": "alerts", "description": "What was found, what became of it, and the live stream."},
-    {"name": "patients", "description": "Who is watched, their trends, nights and doses."},
+    {"name": "patients", "description": "Who is watched, by which rules, their trends, nights and doses."},
     {"name": "devices", "description": "What is worn, and by whom from when to when."},
     {"name": "refusals", "description": "What was not taken as it came: the quarantine and the conflicts."},
     {"name": "auth", "description": "Tokens."},
@@ -32,7 +32,7 @@ _MEANING = {
     HTTPStatus.UNAUTHORIZED: "The token is missing, has expired, or its account has changed.",
     HTTPStatus.FORBIDDEN: "The role has no access to this.",
     HTTPStatus.NOT_FOUND: "Not there, or not yours to see.",
-    HTTPStatus.CONFLICT: "The alert is in a state that does not allow it.",
+    HTTPStatus.CONFLICT: "The alert is in a state that does not allow it, or the time is taken.",
     HTTPStatus(413): "The body is too large.",
     HTTPStatus(422): "A parameter is wrong; `errors` says which.",
     HTTPStatus.TOO_MANY_REQUESTS: "Too often; `Retry-After` says when to come back.",

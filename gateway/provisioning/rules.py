@@ -1,6 +1,6 @@
 """Which rules watch a patient: settings by rule, groups and pauses, each with who set it, when and why."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -66,6 +66,20 @@ class Rules(Core):
             else:
                 _check(replace(layers, own=(*layers.own, change)), rule, changes)
             await self._connection.execute(SQL.add_setting, {**values, "at": at, "changes": Jsonb(wanted)})
+
+    async def set_rules(
+        self,
+        patient_id: int | None,
+        changes: Mapping[str, Mapping[str, JSON]],
+        *,
+        reset: Collection[str] = (),
+        by: int | None = None,
+        note: str | None = None,
+    ) -> None:
+        """Change settings of several rules at once, all or none; see `set_rule`."""
+        async with self._connection.transaction():
+            for rule in dict.fromkeys((*reset, *changes)):
+                await self.set_rule(patient_id, rule, changes.get(rule, {}), reset=rule in reset, by=by, note=note)
 
     async def set_group(
         self, patient_id: int, group: PatientGroup | str, *, by: int | None = None, note: str | None = None
@@ -211,7 +225,7 @@ def _at_fault(rule: Rule, changes: Mapping[str, JSON]) -> str:
         try:
             with_changes(default_rules(), rule, {name: value})
         except SettingError:
-            return f"changes.{name}"
+            return f"changes.{name}" if name.isascii() and name.isidentifier() else "changes"
     return "changes"
 
 

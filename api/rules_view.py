@@ -1,0 +1,79 @@
+"""A patient's rules as the contract shows them: to the API's callers and with `vigil patient rules --json`."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.alert_view import PublicId
+from gateway.provisioning.records import PauseRow, RulesInForce
+from streaming.rules import PatientGroup
+
+
+class RuleInForce(BaseModel):
+    """One rule as it is set now."""
+
+    enabled: bool
+    settings: dict[str, Any] = Field(description="Also of a rule that is off: what it would have.")
+    layer: Literal["default", "group", "clinic", "patient"] = Field(
+        description="The topmost layer that says something of the rule."
+    )
+
+
+class RuleChangeEntry(BaseModel):
+    """What somebody set, from when on."""
+
+    layer: Literal["group", "clinic", "patient"]
+    rule: str | None = Field(description="null: the patient was given another group.")
+    changes: dict[str, Any] = Field(description="All that the layer said of the rule from then on; empty: nothing.")
+    valid_from: datetime
+    changed_by: PublicId | None = Field(description="Id of the user who did it; null: from the shell.")
+    changed_by_email: str | None
+    note: str | None
+
+
+class Pause(BaseModel):
+    """A rest from all rules: data are kept, doses are paused."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    id: PublicId
+    begin: datetime = Field(alias="from")
+    until: datetime
+    reason: str
+    recorded_at: datetime
+    changed_by: PublicId | None = Field(description="Id of the user who wrote it down; null: from the shell.")
+    ended_at: datetime | None = Field(description="When somebody ended it before its time.")
+    ended_by: PublicId | None
+
+    @classmethod
+    def of(cls, row: PauseRow) -> "Pause":
+        """Return a stored pause as others see it."""
+        return cls.model_validate(asdict(row))
+
+
+class Thresholds(BaseModel):
+    """By which rules a patient is watched. Pauses and history begin with the latest."""
+
+    group: PatientGroup | None = Field(description="null: these are the clinic's.")
+    paused_until: datetime | None = Field(description="All rules rest until then.")
+    rules: dict[str, RuleInForce]
+    pauses: list[Pause]
+    history: list[RuleChangeEntry]
+
+    @classmethod
+    def of(cls, found: RulesInForce) -> "Thresholds":
+        """Return what is in force as others see it."""
+        return cls(
+            group=found.group,
+            paused_until=found.paused_until,
+            rules={
+                row.rule.value: RuleInForce.model_validate(
+                    {"enabled": row.enabled, "settings": row.settings, "layer": row.layer}
+                )
+                for row in found.rules
+            },
+            pauses=[Pause.of(row) for row in found.pauses],
+            history=[RuleChangeEntry.model_validate(asdict(row)) for row in found.history],
+        )
