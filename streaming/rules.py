@@ -235,21 +235,16 @@ def _parsed(rule: Rule, base: Any, changes: Mapping[str, JSON]) -> Any:
 
 
 def _scalar(name: str, standing: object, value: JSON) -> object:
-    """Return a number as the type of the one it replaces; a whole number may stand for any."""
-    if isinstance(standing, str) and isinstance(value, str):
-        return value
-    if isinstance(standing, bool) or isinstance(value, bool):
-        if isinstance(standing, bool) and isinstance(value, bool):
-            return value
-        raise SettingError(
-            f"{name} must be {'true or false' if isinstance(standing, bool) else 'a number'}, not {value!r}"
-        )
+    """Return a value as the type of the one it replaces; a whole number may stand for any."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
-    if isinstance(standing, int) and number and float(value) == int(value):  # type: ignore[arg-type]
+    if isinstance(standing, bool | str):
+        if type(value) is type(standing):
+            return value
+    elif isinstance(standing, int) and number and float(value) == int(value):  # type: ignore[arg-type]
         return int(value)  # type: ignore[arg-type]
-    if isinstance(standing, float) and number:
+    elif isinstance(standing, float) and number:
         return float(value)  # type: ignore[arg-type]
-    expected = "text" if isinstance(standing, str) else "a whole number" if isinstance(standing, int) else "a number"
+    expected = {bool: "true or false", str: "text", int: "a whole number"}.get(type(standing), "a number")
     raise SettingError(f"{name} must be {expected}, not {value!r}")
 
 
@@ -259,6 +254,8 @@ def _limits(value: JSON) -> tuple[VitalLimit, ...]:
         isinstance(one, Mapping) and {"code"} <= set(one) <= names for one in value
     ):
         raise SettingError(f"threshold.limits must be a list of objects with {', '.join(sorted(names))}")
+    if any(isinstance(part, bool) for one in value for part in one.values()):
+        raise SettingError("threshold.limits: true and false are no numbers")
     try:
         return tuple(VitalLimit(**one) for one in value)
     except (TypeError, ValueError) as error:

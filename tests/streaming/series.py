@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
 
-from devices.vocabulary import FLAG_BY_WIRE, UNIT_BY_UCUM, Flag
+from devices.vocabulary import CODES, FLAG_BY_WIRE, UCUM, UNIT_BY_UCUM, Code, Flag
 from streaming.glucose import GlucoseSeries
 from tests.streaming.nocturnal_reference import Reading
 
@@ -54,6 +55,79 @@ def readings_of_one_patient(draw: st.DrawFn) -> list[Reading]:
         numberless = draw(st.integers(0, 9)) == 0
         found.append(Reading(at, None if numberless else value, "mg/dL" if mg else "mmol/L", flags))
         at += draw(st.sampled_from([cadence] * 8 + [0, cadence // 2, 4 * cadence, 50 * MINUTE_MS, 1]))
+    return found
+
+
+WELL = ((4.0, 4.01, 5.5, 6.1, 6.9, 10.0), (72.0, 73.0, 99.0, 110.0, 125.0, 180.0))
+LOW = ((1.1, 2.9, 3.0, 3.09, 3.1, 3.5, 3.89, 3.9, 3.99), (20.0, 53.0, 54.0, 54.9, 55.0, 56.0, 69.9, 70.0, 71.9))
+MORNING = ((6.9, 7.0, 7.1, 7.3, 7.9, 8.0, 8.3), (108.0, 125.0, 125.9, 126.0, 127.0, 143.0, 144.0))
+HIGH = ((13.8, 13.9, 13.91, 14.0, 20.0), (248.0, 250.0, 250.1, 251.0, 400.0))
+ODD_FLAGS = (("below_range",), ("above_range",), ("warmup",), ("calibration",), ("artifact",), ("off_body",))
+
+
+def random_course(rng: np.random.Generator) -> list[Reading]:
+    """Return 10 to 120 readings in order of time, none at one instant: now low, now high, now well, or drifting.
+
+    From an evening, a night or a morning on at 1, 3, 5 or 15 min; mmol/L, mg/dL or both; with gaps, LO, HI and flags.
+    """
+    at = int(rng.choice(NIGHTS)) + int(rng.integers(0, 24 * 60)) * MINUTE_MS
+    cadence = int(rng.choice([1, 3, 5, 15])) * MINUTE_MS
+    mg_share = float(rng.choice([0.0, 0.5, 1.0]))
+    drifting = rng.random() < 0.4
+    level, trend = float(rng.uniform(3.0, 15.0)), 0.0
+    kind = (WELL, LOW, MORNING, HIGH)[int(rng.integers(4))]
+    found: list[Reading] = []
+    for _ in range(int(rng.integers(10, 121))):
+        mg = bool(rng.random() < mg_share)
+        if rng.random() < 0.08:
+            kind = (WELL, LOW, MORNING, HIGH)[int(rng.integers(4))]
+        trend = 0.85 * trend + float(rng.normal(0, 0.12)) + 0.01 * (6.0 - level)
+        level = float(np.clip(level + trend, 2.0, 18.0))
+        value = round(level * 18 if mg else level, 0 if mg else 1) if drifting else float(rng.choice(kind[mg]))
+        flags = ODD_FLAGS[int(rng.integers(len(ODD_FLAGS)))] if rng.random() < 0.06 else ()
+        numberless = bool(flags) and rng.random() < 0.5
+        found.append(Reading(at, None if numberless else value, "mg/dL" if mg else "mmol/L", flags))
+        at += cadence * int(rng.choice([1] * 18 + [2, 4])) + int(rng.choice([0, 0, 0, 1]))
+        at += int(rng.choice([31, 44, 45, 46, 61])) * MINUTE_MS if rng.random() < 0.02 else 0
+    return found
+
+
+# Limits (low, high) of the vital signs for tests, in the canonical unit.
+VITAL_LIMITS: dict[Code, tuple[float, float]] = {
+    Code.HEART_RATE: (45, 120),
+    Code.SPO2: (90, 99),
+    Code.BODY_TEMPERATURE: (35.5, 38.0),
+    Code.SYSTOLIC_PRESSURE: (90, 160),
+    Code.DIASTOLIC_PRESSURE: (50, 100),
+    Code.BODY_WEIGHT: (50, 90),
+    Code.STEP_COUNT: (10, 5_000),
+    Code.BATTERY: (15, 100),
+}
+
+
+def random_vitals(rng: np.random.Generator, code: Code) -> list[Reading]:
+    """Return up to 40 readings of a vital sign around its limits, in all its units, in order of time, as above."""
+    low, high = VITAL_LIMITS[code]
+    around = ((low - 1, low - 0.1, low), (low + 0.1, (low + high) / 2, high - 0.1), (high, high + 0.1, high + 2))
+    at = int(rng.choice(NIGHTS))
+    cadence = int(rng.choice([1, 5, 15])) * MINUTE_MS
+    side = int(rng.integers(3))
+    found: list[Reading] = []
+    for _ in range(int(rng.integers(0, 41))):
+        side = int(rng.integers(3)) if rng.random() < 0.3 else side
+        unit, rule = list(CODES[code].units.items())[int(rng.integers(len(CODES[code].units)))]
+        value = (float(rng.choice(around[side])) - rule.shift) / rule.factor
+        flags = (("off_body",), ("artifact",), ("warmup",))[int(rng.integers(3))] if rng.random() < 0.1 else ()
+        found.append(Reading(at, None if rng.random() < 0.05 else value, UCUM[unit], flags))
+        at += int(rng.choice([cadence] * 9 + [4 * cadence, 50 * MINUTE_MS, 1]))
+    return found
+
+
+def crowded(readings: Sequence[Reading], rng: np.random.Generator) -> list[Reading]:
+    """Return readings with some at the instant of the one before, as of a second sensor."""
+    found: list[Reading] = []
+    for reading in readings:
+        found.append(replace(reading, at=found[-1].at) if found and rng.random() < 0.05 else reading)
     return found
 
 
