@@ -17,7 +17,7 @@ from devices.vocabulary import Code
 from gateway.directory import Directory
 from gateway.evidence import evidence_of
 from gateway.intake import Rows
-from gateway.refolding import Ward, fold_again, is_about, rules_about
+from gateway.refolding import Ward, fold_again, is_about, rules_about, with_compression
 from gateway.store.alerts import SQL as ALERTS
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
@@ -207,10 +207,15 @@ class ReadingWatch:
         """Return the alerts that in-order findings may be about: those that touch them."""
         if not findings:
             return []
-        first = min(one.episode.opened_at for one in findings)
-        keys = {one.key for one in findings}
-        rows = await writer.standing_rules(ward.patient, list({rule for rule, _ in keys}), first)
-        return [(key, alert) for key, alert in rows if key in keys and alert.opened_at <= last]
+        first: dict[Key, int] = {}
+        for one in findings:
+            first[one.key] = min(one.episode.opened_at, first.get(one.key, last))
+        rows = await writer.standing_rules(ward.patient, list({rule for rule, _ in first}), min(first.values()))
+        return [
+            (key, alert)
+            for key, alert in rows
+            if key in first and alert.opened_at <= last and alert.covers(max(alert.opened_at, first[key]))
+        ]
 
     async def _write(
         self,
@@ -223,7 +228,8 @@ class ReadingWatch:
         found: defaultdict[Key, list[Finding]] = defaultdict(list)
         stand: defaultdict[Key, list[Standing]] = defaultdict(list)
         for finding in findings:
-            found[finding.key].append(finding)
+            told = await with_compression(writer.connection, ward, finding)
+            found[finding.key].append(told)
         for key, alert in standing:
             stand[key].append(alert)
         raised_before = len(writer.raised)

@@ -1,7 +1,7 @@
 """Folds one patient's readings again out of the store, from the newest settled point on, until fold and alerts agree."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ from devices.vocabulary import Code
 from gateway.directory import Directory
 from gateway.store.alerts import AlertWriter
 from gateway.store.queries import load_queries
+from streaming.compression import ABRUPT_MS, annotated
 from streaming.episodes import Rule, Spanning, settled_before
 from streaming.glucose import GlucoseSeries
+from streaming.lows import NocturnalSettings
 from streaming.patient_fold import Finding, Key, PatientState, fold_patient, quiet_ms
 from streaming.rules import RulesHistory
 from streaming.zones import ZoneHistory
@@ -143,3 +145,17 @@ async def page_of(connection: Connection, ward: Ward, since: int) -> tuple[Gluco
     if not complete and series.at[0] != series.at[-1]:
         series = series.take(series.at < series.at[-1])
     return series, complete
+
+
+async def with_compression(connection: Connection, ward: Ward, finding: Finding) -> Finding:
+    """Return a nocturnal finding that is over with what is to be said of a compression low; others as they are.
+
+    The shape of a dip is known only with its way out, so no alert waits for it.
+    """
+    settings, episode = finding.detector.settings, finding.episode
+    if not isinstance(settings, NocturnalSettings) or episode.resolved_at is None:
+        return finding
+    series, _ = await page_of(connection, ward, episode.opened_at - 2 * ABRUPT_MS)
+    lower = settings.compression_lowers_severity
+    told = annotated(series, ward.zone, episode, settings.limit_mmol, lower_severity=lower)
+    return replace(finding, episode=told)

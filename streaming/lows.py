@@ -20,13 +20,18 @@ Graver = Mapping[Rule, Sequence[Episode]]
 
 @dataclass(frozen=True, slots=True)
 class NocturnalSettings:
-    """Limits of the nocturnal rule; the defaults are the clinic's (Vu 2020, PMC7153099; 4.0 mmol/L is the floor)."""
+    """Limits of the nocturnal rule; the defaults are the clinic's (Vu 2020, PMC7153099; 4.0 mmol/L is the floor).
+
+    `compression_lowers_severity`: an episode that is over and looks like a compression low becomes one step less severe,
+    never with a reading below 3.0 mmol/L (`streaming.compression`).
+    """
 
     limit_mmol: float = 4.0
     urgent_limit_mmol: float = 3.1
     night_start_minute: int = 0
     night_end_minute: int = 6 * 60
     recovery_minutes: float = 15.0
+    compression_lowers_severity: bool = False
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for settings that mean nothing."""

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from streaming.compression import CompressionDip, annotated, compression_dip
 from streaming.episodes import Episode, Severity
-from streaming.glucose import GlucoseSeries, NocturnalHypoglycaemia, merge
+from streaming.glucose import GlucoseSeries, merge
+from streaming.lows import NocturnalHypoglycaemia
 from streaming.zones import ZoneHistory
 from tests.recordings import RECORDINGS
 from tests.streaming.nocturnal_reference import Reading, lowest_per_instant
@@ -38,7 +39,7 @@ def dip(cadence: int, *, depth: float = 24, minutes: int = 45, base: float = 84,
 
 def episodes(readings: list[Reading], zone: ZoneHistory = UTC_ALWAYS) -> tuple[GlucoseSeries, list[Episode]]:
     series = glucose_series(readings)
-    state, found = NocturnalHypoglycaemia().fold(None, series, zone)
+    state, found = NocturnalHypoglycaemia().fold(None, merge(series), zone, {})
     return series, final_episodes([found], state)
 
 
@@ -241,7 +242,7 @@ def test_recordings(folder: str) -> None:
     alerts = dips = lowered = 0
     for recorded in recorded_subjects(RECORDINGS / folder, zone).values():
         series = merge(recorded)
-        state, found = NocturnalHypoglycaemia().fold(None, series, history)
+        state, found = NocturnalHypoglycaemia().fold(None, series, history, {})
         for alert in final_episodes([found], state):
             told = annotated(series, history, alert, lower_severity=True)
             alerts += 1
