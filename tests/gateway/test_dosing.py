@@ -119,6 +119,41 @@ async def test_clock_changes(ward: Ward, day: str, due: list[str]) -> None:
     assert (await due_ahead(ward, patient))[:2] == due
 
 
+async def test_a_dose_that_a_clock_change_moves_is_asked_for_at_its_new_time(ward: Ward) -> None:
+    """On 29 March 2026 Berlin has no 02:30: the dose is due at 03:30 local, 01:30 UTC, in a window from 00:30 UTC on."""
+    patient = await ward.patient("box", zone="Europe/Berlin")
+    ward.now = ms("2026-03-28T00:00Z")
+    await ward.schedule(patient, "02:30", since="2026-03-29")
+    await ward.work()
+    ward.now = ms("2026-03-29T00:35Z")
+    await ward.hear(ward.opened("box", ward.now))
+    assert await ward.doses(patient) == [(ms("2026-03-29T01:30Z"), "taken", ward.now)]
+    ward.now = ms("2026-03-30T01:31Z")
+    await ward.hear(ward.alive("box"))
+    await ward.work(ward.now + GRACE_MS)
+    assert await ward.alerts(patient) == [(ms("2026-03-30T01:30Z"), "medium", "open", None)]
+
+
+async def test_a_journey_that_is_told_of_late_takes_back_the_alerts_of_doses_that_were_not_due(ward: Ward) -> None:
+    patient = await ward.patient("box", zone="Europe/Berlin")
+    await ward.schedule(patient, "08:00", "20:00", since="2026-03-10")
+    await ward.work()
+    ward.now = ms("2026-03-11T10:00Z")
+    await ward.hear(ward.alive("box"))
+    await ward.work()
+    await ward.work(ward.now + GRACE_MS)
+    assert [opened for opened, *_ in await ward.alerts(patient)] == [
+        ms(f"2026-03-{at}:00Z") for at in ("10T08:00", "10T20:00", "11T08:00")
+    ]
+    assert [opened for opened, *_ in await ward.alerts(patient, "low_adherence")] == [ms("2026-03-10T20:00Z")]
+    await ward.provisioning.set_timezone(patient, "America/New_York", moment(ms("2026-03-10T12:00Z")))
+    await ward.work()
+    assert [opened for opened, *_ in await ward.alerts(patient)] == [
+        ms(f"2026-03-{at}:00Z") for at in ("10T08:00", "11T01:00")
+    ]
+    assert [opened for opened, *_ in await ward.alerts(patient, "low_adherence")] == [ms("2026-03-11T01:00Z")]
+
+
 # Missed --------------------------------------------------------------------------------------------------------------
 
 

@@ -160,12 +160,13 @@ class Ward:
     async def states(self, patient: int) -> list[str]:
         return [state for _, state, _ in await self.doses(patient)]
 
-    async def alerts(self, patient: int) -> list[tuple[int, str, str, int | None]]:
-        """Opened_at, severity, state, resolved_at of the alerts that are not withdrawn."""
+    async def alerts(self, patient: int, rule: str = "missed_dose") -> list[tuple[int, str, str, int | None]]:
+        """Opened_at, severity, state, resolved_at of the alerts of a rule that are not withdrawn."""
         return await self.clinic.rows(
             "select to_ms(opened_at), severity, state, to_ms(resolved_at) from alert"
-            " where patient_id = %s and rule = 'missed_dose' and state <> 'withdrawn' order by opened_at, subject",
+            " where patient_id = %s and rule = %s and state <> 'withdrawn' order by opened_at, subject",
             patient,
+            rule,
         )
 
     async def commands(self) -> list[tuple[str, str]]:
