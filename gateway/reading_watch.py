@@ -101,30 +101,42 @@ class ReadingWatch:
 
     def matters(self, rows: Rows) -> bool:
         """Whether anything follows from fresh rows; if not they are only noted, and `step` need not be called."""
-        self._forget_transaction()
-        rows = self._about(rows)
-        if not len(rows):
-            return False
-        self._seen = (rows.patient, rows.at)
-        if (rows.at <= self.table.newest[rows.patient]).any():
+        rows, candidates = self._begin(rows)
+        if len(rows) and (rows.at <= self.table.newest[rows.patient]).any():
             return True
-        return bool(self._to_fold(rows, self.table.candidates(rows)))
+        return bool(self._to_fold(rows, candidates))
 
     async def step(self, rows: Rows, directory: Directory, writer: AlertWriter) -> None:
         """Fold the fresh readings among `rows`, which are stored in this transaction, and write what follows."""
-        self._forget_transaction()
-        rows = self._about(rows)
-        if not len(rows):
-            return
-        self._seen = (rows.patient, rows.at)
-        candidates = self.table.candidates(rows)
+        rows, candidates = self._begin(rows)
         late = (rows.at <= self.table.newest[rows.patient]) & ~candidates
         if late.any():
             candidates[late] = await self._covered(writer.connection, rows.take(late))
         for patient, series in self._to_fold(rows, candidates):
             await self._fold(Ward.of(self.code, patient, directory), series, writer)
 
+    def advance(self, rows: Rows, directory: Directory) -> list[Finding]:
+        """Fold fresh rows as far as memory alone allows, and return what was found; nothing is written.
+
+        A patient who would have to be folded from the store is left as they were.
+        """
+        found: list[Finding] = []
+        for patient, series in self._to_fold(*self._begin(rows)):
+            ward = Ward.of(self.code, patient, directory)
+            if self._is_in_order(patient, int(series.at[0])):
+                found += self._advance(ward, series)
+        return found
+
+    def _begin(self, rows: Rows) -> tuple[Rows, NDArray[np.bool_]]:
+        """Begin a transaction with the rows among these that are watched; also returns which of them are candidates."""
+        self._forget_transaction()
+        rows = self._about(rows)
+        self._seen = (rows.patient, rows.at)
+        return rows, self.table.candidates(rows)
+
     def _about(self, rows: Rows) -> Rows:
+        if not len(rows):
+            return rows
         mine = rows.code == self.code
         if not self.table.watches_all:
             mine &= self.table.watched(rows.patient)
@@ -182,21 +194,29 @@ class ReadingWatch:
             covered[position] = True
         return covered
 
-    async def _fold(self, ward: Ward, series: GlucoseSeries, writer: AlertWriter) -> None:
-        patient = ward.patient
-        state = self._states.get(patient)
-        if state is not None and (since := self.table.calm_since(patient)) is not None:
+    def _is_in_order(self, patient: int, first: int) -> bool:
+        """Whether what is in memory is enough to fold readings from `first` on."""
+        known = patient in self._states or not self.table.doubtful[patient]
+        return known and first > int(self.table.newest[patient])
+
+    def _advance(self, ward: Ward, series: GlucoseSeries) -> list[Finding]:
+        """Fold readings in order into what is in memory."""
+        state = self._states.get(ward.patient)
+        if state is not None and (since := self.table.calm_since(ward.patient)) is not None:
             state = calmed(state, since)
-        self._touched[patient] = None
+        state, findings = ward.fold(state, series)
+        self._touched[ward.patient] = (ward, state, True)
+        return findings
+
+    async def _fold(self, ward: Ward, series: GlucoseSeries, writer: AlertWriter) -> None:
         first, last = int(series.at[0]), int(series.at[-1])
-        known = state is not None or not self.table.doubtful[patient]
-        if known and first > self.table.newest[patient]:
-            state, findings = ward.fold(state, series)
-            self._touched[patient] = (ward, state, True)
+        self._touched[ward.patient] = None
+        if self._is_in_order(ward.patient, first):
+            findings = self._advance(ward, series)
             standing = await self._standing(ward, findings, last, writer)
         else:
             again = await fold_again(ward, first, last, writer)
-            self._touched[patient] = (ward, again.state, again.complete)
+            self._touched[ward.patient] = (ward, again.state, again.complete)
             findings, standing = again.findings, again.standing
         await self._write(ward, findings, standing, writer)
 
