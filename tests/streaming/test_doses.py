@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devices.vocabulary import EventType
-from streaming.doses import Contact, missed_episode, settle
+from streaming.doses import Contact, MissedDoseSettings, missed_episode, settle
 from streaming.doses_calendar import DoseSchedule, DueDose, Pause, due_doses, with_pauses
 from streaming.doses_matching import DoseOutcome, DoseSettings, DoseState, Opening, reach_ms
 from streaming.episodes import Severity
@@ -388,6 +388,15 @@ def test_critical_medication_is_high() -> None:
     episode = missed_episode(settle([dose(8, critical=True)], [], Contact(LATER, LATER), LATER + DAY_MS)[0])
     assert episode is not None
     assert episode.severity is Severity.HIGH
+
+
+def test_severities_are_settings() -> None:
+    settings = MissedDoseSettings("low", "medium")
+    outcomes = settle([dose(8), dose(8, 2, critical=True)], [], Contact(LATER, LATER), LATER + DAY_MS)
+    episodes = [missed_episode(outcome, settings) for outcome in outcomes]
+    assert [one.severity for one in episodes if one] == [Severity.LOW, Severity.MEDIUM]
+    with pytest.raises(ValueError, match="high, medium or low"):
+        MissedDoseSettings(severity="urgent")
 
 
 def test_old_doses_of_a_new_schedule_are_shown_without_alert() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from streaming.doses import settle
 from streaming.doses_calendar import DoseSchedule, DueDose, due_doses
 from streaming.doses_matching import DoseOutcome, DoseState, Opening
-from streaming.episodes import Episode, Severity
+from streaming.episodes import Episode, Severity, settled_before
 from streaming.low_adherence import LowAdherenceSettings, low_adherence_episodes
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, ZoneHistory
 from tests.recordings import RECORDINGS
@@ -50,6 +50,10 @@ def course(letters: str, schedule_id: int = 1, every: float = 1, **changes: obje
 
 def spans(outcomes: Iterable[DoseOutcome]) -> list[tuple[int, int | None]]:
     return [(found.opened_at, found.resolved_at) for found in low_adherence_episodes(outcomes)]
+
+
+def spans_by(settings: list[tuple[int, LowAdherenceSettings | None]], letters: str) -> list[tuple[int, int | None]]:
+    return [(found.opened_at, found.resolved_at) for found in low_adherence_episodes(course(letters), settings)]
 
 
 # The plain rule ------------------------------------------------------------------------------------------------------
@@ -136,6 +140,59 @@ def test_episodes_follow_one_after_the_other(outcomes: list[DoseOutcome]) -> Non
     assert all(one.resolved_at is None or one.opened_at < one.resolved_at for one in found)
 
 
+SETTINGS = [
+    LowAdherenceSettings(),
+    LowAdherenceSettings(misses_in_row=3, row_days=2, period_days=3, least_doses=3),
+    None,
+]
+REACH = 12 * HOUR_MS
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[tuple[int, LowAdherenceSettings | None]]:
+    """Draw settings from up to four times on, of the three weeks of `patients`."""
+    starts = draw(st.lists(st.integers(0, 21 * 24), max_size=3, unique=True))
+    ats = [0, *(DAY_ONE + hour * HOUR_MS for hour in sorted(starts))]
+    return [(at, draw(st.sampled_from(SETTINGS))) for at in ats]
+
+
+@given(patients(), histories(), st.integers(0, 500))
+def test_goes_on_from_any_time_at_which_nothing_was_open(
+    outcomes: list[DoseOutcome], spans: list[tuple[int, LowAdherenceSettings | None]], hour: int
+) -> None:
+    wanted = low_adherence_episodes(outcomes, spans)
+    since = settled_before(wanted, DAY_ONE + hour * HOUR_MS)
+    memory = max((settings.memory_ms for _, settings in spans if settings is not None), default=0)
+    late = max((abs(o.taken_at - o.dose.due_at) for o in outcomes if o.taken_at is not None), default=0)
+    near = [one for one in outcomes if one.dose.due_at > since - memory - max(late, REACH)]
+    assert low_adherence_episodes(near, spans, since_ms=since) == [one for one in wanted if one.opened_at >= since]
+
+
+@given(patients(), histories(), st.integers(0, 500))
+def test_what_comes_later_changes_no_beginning(
+    outcomes: list[DoseOutcome], spans: list[tuple[int, LowAdherenceSettings | None]], hour: int
+) -> None:
+    now = DAY_ONE + hour * HOUR_MS
+    whole = low_adherence_episodes(outcomes, spans)
+    until_now = low_adherence_episodes(outcomes, spans, now_ms=now)
+    assert [one.opened_at for one in until_now] == [one.opened_at for one in whole if one.opened_at <= now]
+    ends = [one.resolved_at for one in whole if one.resolved_at is not None and one.resolved_at <= now]
+    assert [one.resolved_at for one in until_now if one.resolved_at is not None] == ends
+
+
+@given(patients(), histories())
+def test_no_episode_is_open_while_the_rule_is_off(
+    outcomes: list[DoseOutcome], spans: list[tuple[int, LowAdherenceSettings | None]]
+) -> None:
+    found = low_adherence_episodes(outcomes, spans)
+    for (start, settings), (end, _) in pairwise([*spans, (2**62, None)]):
+        if settings is None:
+            assert not [one for one in found if start <= one.opened_at < end]
+            assert not [one for one in found if one.opened_at < start and (one.resolved_at or 2**62) > start]
+    rested = [one.resolved_at for one in found if one.evidence.get("ended_by") == "rest"]
+    assert set(rested) <= {start for start, settings in spans if settings is None}
+
+
 # The rule at its edges -----------------------------------------------------------------------------------------------
 
 
@@ -202,6 +259,44 @@ def test_settings() -> None:
     assert [one.opened_at for one in low_adherence_episodes(course("tm"), [(0, strict)])] == [due(1) + HOUR_MS]
     lax = LowAdherenceSettings(misses_in_row=3, least_taking=0.5)
     assert low_adherence_episodes(course("ttttmm"), [(0, lax)]) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"misses_in_row": 0}, {"misses_in_row": 21}, {"row_days": 0}, {"row_days": 93}, {"period_days": 0},
+        {"period_days": 93}, {"least_taking": -0.1}, {"least_taking": 0.95}, {"recovered_taking": 1.1},
+        {"least_doses": 0}, {"least_doses": 501},
+    ],
+)  # fmt: skip
+def test_settings_that_mean_nothing_are_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"must be|not the smaller"):
+        LowAdherenceSettings(**changes)  # type: ignore[arg-type]
+
+
+def test_each_change_is_judged_by_the_settings_of_its_time() -> None:
+    three = LowAdherenceSettings(misses_in_row=3)
+    change = due(2)
+    assert spans_by([(0, three), (change, LowAdherenceSettings())], "tmm.") == [(due(2) + HOUR_MS, None)]
+    assert spans_by([(0, LowAdherenceSettings()), (change, three)], "tmmmm") == [(due(3) + HOUR_MS, None)]
+    assert spans_by([(0, LowAdherenceSettings()), (due(3), three)], "tmmmm") == [(due(2) + HOUR_MS, None)]
+
+
+def test_where_the_rule_goes_off_an_episode_ends_and_doses_taken_up_again_are_looked_back_on() -> None:
+    off = [(0, LowAdherenceSettings()), (due(3), None), (due(5), LowAdherenceSettings())]
+    assert spans_by(off, "tmmmm") == [(due(2) + HOUR_MS, due(3))]
+    assert spans_by(off, "tmmmmm") == [(due(2) + HOUR_MS, due(3)), (due(5) + HOUR_MS, None)]
+    assert spans_by(off, "tmmppt") == [(due(2) + HOUR_MS, due(3))]
+
+
+def test_a_share_that_was_too_small_before_the_rest_is_asked_for_anew() -> None:
+    """Between 80 and 90 percent: low as long as it was low before, and not after a rest."""
+    always: list[tuple[int, LowAdherenceSettings | None]] = [
+        (0, LowAdherenceSettings(period_days=10, recovered_taking=1))
+    ]
+    off = [*always, (due(8), None), (due(8) + HOUR_MS, always[0][1])]
+    assert spans_by(always, "tttmtmttttt") == [(due(5) + HOUR_MS, None)]
+    assert spans_by(off, "tttmtmttttt") == [(due(5) + HOUR_MS, due(8))]
 
 
 def test_what_was_taken_before_the_week_does_not_count() -> None:
