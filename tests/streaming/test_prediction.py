@@ -41,9 +41,10 @@ def fold(
     return RULE.fold(state, merge(part, RULE.limits), zone, graver)
 
 
-def standing(parts: Sequence[GlucoseSeries], zone: ZoneHistory = UTC) -> list[Episode]:
+def standing(
+    parts: Sequence[GlucoseSeries], zone: ZoneHistory = UTC, state: PredictedState | None = None
+) -> list[Episode]:
     """Fold part after part; return every episode as it stands at the end."""
-    state: PredictedState | None = None
     found: dict[int, Episode] = {}
     for part in parts:
         state, episodes = fold(state, part, zone)
@@ -166,8 +167,9 @@ def test_reading_by_reading_equals_all_at_once_and_hydrated_equals_replayed(cade
     assert standing([glucose_series([one]) for one in readings]) == whole
     for middle in readings[:: len(readings) // 10]:
         settled = settled_before(whole, middle.at, RULE.memory_ms)
-        hydrated = standing([glucose_series([one for one in readings if one.at >= settled - RULE.memory_ms])])
-        assert [one for one in hydrated if one.opened_at >= settled] == [
+        state, _ = fold(None, glucose_series([one for one in readings if settled - RULE.memory_ms <= one.at < settled]))
+        later = glucose_series([one for one in readings if one.at >= settled])
+        assert standing([later], UTC, state.closed() if state is not None else None) == [
             one for one in whole if one.opened_at >= settled
         ]
 
