@@ -1,5 +1,6 @@
 """Setting rules, groups and pauses: what holds from when on, who did it, and what is refused."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -274,3 +275,20 @@ async def test_a_device_says_what_it_measures_with_and_how_often_it_is_heard(pro
         await provisioning.add_device("x", "wristband", modality="sonar")
     with pytest.raises(InvalidValueError, match="interval"):
         await provisioning.add_device("x", "wristband", expected_interval=timedelta(0))
+
+
+async def test_two_who_set_the_same_rule_at_once_both_have_their_way(
+    provisioning: Provisioning, connection: Connection, database_url: str, ana: int
+) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as another:
+        changes: list[tuple[Connection, dict[str, JSON]]] = [
+            (connection, {"limit_mmol": 3.5}),
+            (another, {"recovery_minutes": 30}),
+        ]
+        for _ in range(5):
+            await provisioning.set_rule(ana, "urgent_low", {}, reset=True)
+            await asyncio.gather(
+                *(Provisioning(one, None, NOW).set_rule(ana, "urgent_low", change) for one, change in changes)
+            )
+            found = await rule(provisioning, ana, Rule.URGENT_LOW)
+            assert found.settings == {"limit_mmol": 3.5, "recovery_minutes": 30.0}
