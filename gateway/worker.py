@@ -1,11 +1,11 @@
-"""The worker process: deadlines, HRV and silent data as set queries on a tick, commands and rosters at the broker."""
+"""The worker process: deadlines, HRV, silence and rest as set queries on a tick, commands and rosters at the broker."""
 
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import aiomqtt
 import psycopg
@@ -15,11 +15,14 @@ from gateway.broker_address import Address, mqtt_client
 from gateway.commands import send_commands
 from gateway.dosing import DoseKeeper
 from gateway.hrv_keeper import HrvKeeper
+from gateway.offline_keeper import OfflineKeeper
+from gateway.rest_keeper import GLUCOSE_RULES, RestKeeper
 from gateway.rosters import RosterKeeper
 from gateway.runtime import clock
 from gateway.runtime.backoff import full_jitter
 from gateway.runtime.metrics import WorkerMetrics
 from gateway.runtime.process import ended, told_to_stop
+from gateway.silence_keeper import SilenceKeeper
 from gateway.store.alerts import AlertWriter
 from gateway.store.connect import connect
 from gateway.store.queries import load_queries
@@ -29,6 +32,8 @@ log = logging.getLogger(__name__)
 
 Connection = psycopg.AsyncConnection[Any]
 Step = Callable[[Connection, int], Awaitable[int]]
+T = TypeVar("T")
+Settle = Callable[[int, T, AlertWriter], Awaitable[None]]
 
 PATIENTS_AT_ONCE = 20
 # Twice the longest cadence of a glucose sensor (15 min): one lost reading is not silence.
@@ -84,6 +89,9 @@ class Worker:
         self._metrics = metrics
         self._doses = DoseKeeper(settings.contact_grace_ms)
         self._hrv = HrvKeeper()
+        self._silence = SilenceKeeper()
+        self._offline = OfflineKeeper()
+        self._rest = RestKeeper()
 
     def duties(self) -> list[Duty]:
         """Return what a worker does in the store alone."""
@@ -92,6 +100,9 @@ class Worker:
             Duty("hrv windows", 2.0, self._hrv.compute_windows),
             Duty("hrv nights", 2.0, self.assess_nights),
             Duty("silent data", 15.0, self.mark_silent_data),
+            Duty("silence", 15.0, self.tell_silence),
+            Duty("offline devices", 15.0, self.tell_offline_devices),
+            Duty("rest", 15.0, self.end_what_rests),
         ]
 
     async def settle_doses(self, connection: Connection, now_ms: int) -> int:
@@ -118,9 +129,10 @@ class Worker:
         return await self._hrv.assess_nights(connection, now_ms, self._settings.retrospective_after_ms)
 
     async def mark_silent_data(self, connection: Connection, now_ms: int) -> int:
-        """Mark open lows whose data stopped as unknown: silence never clears an alarm. Undo it when data come."""
+        """Mark open glucose alerts whose data stopped as unknown: silence clears no alarm. Undo it when data come."""
+        values = {"since": now_ms - DATA_STOPPED_AFTER_MS, "rules": [rule.value for rule in GLUCOSE_RULES]}
         async with connection.transaction():
-            cursor = await connection.execute(SQL.silent, {"since": now_ms - DATA_STOPPED_AFTER_MS})
+            cursor = await connection.execute(SQL.silent, values)
             changed = await cursor.fetchall()
             writer = AlertWriter(connection, now_ms, self._settings.retrospective_after_ms)
             for action, wanted in ((Action.DATA_UNKNOWN, True), (Action.DATA_CURRENT, False)):
@@ -128,6 +140,38 @@ class Worker:
                 if ids:
                     await writer.set_data(ids, action)
             await writer.finish()
+        return 0
+
+    async def tell_silence(self, connection: Connection, now_ms: int) -> int:
+        """Tell whose glucose does not come, and whose came again."""
+        due = await self._silence.due(connection, now_ms)
+        return await self._look_after("silence", due, self._silence.settle, connection, now_ms)
+
+    async def tell_offline_devices(self, connection: Connection, now_ms: int) -> int:
+        """Tell which devices are not heard any more, and which are again."""
+        due = await self._offline.due(connection, now_ms)
+        return await self._look_after("offline devices", due, self._offline.settle, connection, now_ms)
+
+    async def end_what_rests(self, connection: Connection, now_ms: int) -> int:
+        """End the alerts of rules that were switched off, and of patients who rest."""
+        due = await self._rest.due(connection, now_ms)
+        return await self._look_after("rest", due, self._rest.settle, connection, now_ms)
+
+    async def _look_after(
+        self, duty: str, due: Mapping[int, T], settle: Settle[T], connection: Connection, now_ms: int
+    ) -> int:
+        """Settle each patient in a transaction of their own: one who cannot be does not keep the others waiting."""
+        for patient, touched in due.items():
+            writer = AlertWriter(connection, now_ms, self._settings.retrospective_after_ms)
+            try:
+                async with connection.transaction():
+                    await settle(patient, touched, writer)
+                    await writer.finish()
+            except FAULTS:
+                log.exception("a patient's alerts could not be settled", extra={"patient": patient, "duty": duty})
+                self._metrics.failures.labels(duty).inc()
+            else:
+                self._metrics.alerts.inc(len(writer.raised))
         return 0
 
     async def run(self) -> None:

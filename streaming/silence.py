@@ -1,10 +1,27 @@
-"""Silence: when missing glucose, or a device that is not heard, is worth telling."""
+"""Silence: when missing glucose is worth telling, by day after days, at night after minutes; pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
 
-from streaming.zones import MINUTES_PER_DAY
+from streaming.episodes import JSON, Episode, Rule, Severity
+from streaming.zones import DAY_MS, MINUTE_MS, MINUTES_PER_DAY, ZoneHistory
+
+if TYPE_CHECKING:
+    from streaming.rules import PatientRules, RulesHistory
+
+VERSION: Final = 1
+GLUCOSE: Final = "glucose"
+NIGHT: Final = "glucose:night"
+EVER_MS: Final = 2**62
+"""The end of what has none, ms."""
+
+Spans = Sequence[tuple[int, int]]
+"""Times from (ms) and before (ms), ascending, that do not touch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +42,16 @@ class DataSilenceSettings:
         if not all(0 <= minute <= MINUTES_PER_DAY for minute in (self.night_start_minute, self.night_end_minute)):
             raise ValueError("the night must begin and end within a day")
 
+    @property
+    def day_ms(self) -> int:
+        """After how long without a reading the nurse hears of it, ms."""
+        return round(self.days * DAY_MS)
+
+    @property
+    def night_ms(self) -> int:
+        """After how long without a reading at night it is a signal that was lost, ms."""
+        return round(self.night_minutes * MINUTE_MS)
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceOfflineSettings:
@@ -39,3 +66,151 @@ class DeviceOfflineSettings:
             raise ValueError("the intervals must be 1 to 100")
         if not 0 <= self.last_will_minutes <= MINUTES_PER_DAY:
             raise ValueError("the minutes after a last will must be 0 to a day's")
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Time without a reading that counts, ms.
+
+    `last_at`: the reading before it (`None`: there never was one). `since`: from when on it is counted, that reading or
+    when readings were first due. `until`: the reading that ends it (`None`: it lasts).
+    """
+
+    last_at: int | None
+    since: int
+    until: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Time from `start` and before `end` in which a rule watches with the same settings, ms.
+
+    `counted_from`: since when there has been something to wait for. `ended_by`: what ends it, if not what was awaited.
+    `same_watch`: nobody stopped waiting since the beginning, though the patient may have rested.
+    """
+
+    start: int
+    end: int
+    settings: Any
+    counted_from: int
+    ended_by: str | None
+    same_watch: bool
+
+
+def stretches(rule: Rule, rules: RulesHistory, watched: Spans, since: int, until: int) -> Iterator[Stretch]:
+    """Yield the times in [since, until) at which the rule watches; after a rest, or a time not watched, counting starts anew.
+
+    A rule that is off does not stop the counting: switched on, it tells at once what has lasted long enough.
+    """
+    inner = {start for start, _ in rules.spans} | {edge for span in watched for edge in span}
+    edges = [since, *sorted(edge for edge in inner if since < edge < until), until]
+    counted_from, same_watch = since, True
+    for start, end in pairwise(edges):
+        then, seen = rules.at(start), _inside(start, watched)
+        if not seen or then.resting:
+            counted_from, same_watch = end, same_watch and seen
+            continue
+        settings = then.of(rule)
+        if settings is not None:
+            ended_by = None if end == until else _ending(rule, rules.at(end), seen=_inside(end, watched))
+            yield Stretch(start, end, settings, counted_from, ended_by, same_watch)
+
+
+def glucose_silences(gap: Gap, rules: RulesHistory, watched: Spans, now_ms: int) -> list[Episode]:
+    """Return when, by `now_ms`, a gap was a silence that the nurse must hear of: subject `glucose`, at most one a stretch."""
+    found = []
+    for stretch in stretches(Rule.DATA_SILENCE, rules, watched, gap.since, _end(gap)):
+        opens = max(stretch.start, stretch.counted_from + stretch.settings.day_ms)
+        if opens < stretch.end and opens <= now_ms:
+            found.append(_episode(gap, stretch, GLUCOSE, opens, stretch.end, now_ms))
+    return _joined(found)
+
+
+def night_silences(
+    gap: Gap, rules: RulesHistory, watched: Spans, zone: ZoneHistory, now_ms: int, told: Sequence[Episode] = ()
+) -> list[Episode]:
+    """Return when, by `now_ms`, a gap was a signal that was lost at the local night: subject `glucose:night`.
+
+    It opens once no reading came for longer than the setting, or at the beginning of the night if that was before, and
+    ends with the night at the latest (`ended_by`: `morning`). What an episode of `told` covers is not told again.
+    Without a reading since somebody waits for one there is no signal that could be lost.
+    """
+    found: list[Episode] = []
+    if gap.last_at is None:
+        return found
+    for stretch in stretches(Rule.DATA_SILENCE, rules, watched, gap.since, _end(gap)):
+        if not stretch.same_watch:
+            break
+        lost = max(stretch.start, stretch.counted_from + stretch.settings.night_ms)
+        for start, end in _nights(zone, stretch.settings, lost, min(stretch.end, now_ms + 1)):
+            opens = max(lost, start)
+            if any(one.covers(opens) for one in told):
+                continue
+            over = replace(stretch, ended_by="morning") if end <= stretch.end and end != gap.until else stretch
+            episode = _episode(gap, over, NIGHT, opens, min(end, stretch.end), now_ms)
+            found.append(replace(episode, evidence={**episode.evidence, "night": True, "night_ends_at": end}))
+    return _joined(found)
+
+
+def at_night(zone: ZoneHistory, settings: DataSilenceSettings, at_ms: int) -> bool:
+    """Whether an instant lies in the night of the settings, by the patient's clock."""
+    return any(True for _ in _nights(zone, settings, at_ms, at_ms + 1))
+
+
+def off_since(rules: RulesHistory, since_ms: int, now_ms: int, watches: Callable[[PatientRules], bool]) -> int | None:
+    """Return the first instant after `since_ms`, by `now_ms`, from which on the rules did not watch any more; or None."""
+    later = (start for start, then in rules.spans if since_ms < start <= now_ms and not watches(then))
+    return next(later, None)
+
+
+def back_since(rules: RulesHistory, now_ms: int) -> int | None:
+    """Return when the patient's newest rest that is over by `now_ms` ended; `None`: there was none."""
+    ends = (end for (_, before), (end, then) in pairwise(rules.spans) if before.resting and not then.resting)
+    return max((end for end in ends if end <= now_ms), default=None)
+
+
+def _inside(at_ms: int, spans: Spans) -> bool:
+    return any(start <= at_ms < end for start, end in spans)
+
+
+def _ending(rule: Rule, then: PatientRules, *, seen: bool) -> str:
+    if not seen:
+        return "not_watched"
+    return "settings" if then.of(rule) is not None else "rest"
+
+
+def _end(gap: Gap) -> int:
+    return EVER_MS if gap.until is None else max(gap.until, gap.since)
+
+
+def _episode(gap: Gap, stretch: Stretch, subject: str, opens: int, ends: int, now_ms: int) -> Episode:
+    resolved_at = ends if ends <= now_ms or ends == gap.until else None
+    evidence: dict[str, JSON] = {"last_at": gap.last_at, "since_at": stretch.counted_from}
+    if resolved_at is not None and stretch.ended_by is not None:
+        evidence["ended_by"] = stretch.ended_by
+    return Episode(opens, resolved_at, Severity.MEDIUM, evidence, subject)
+
+
+def _joined(episodes: Iterable[Episode]) -> list[Episode]:
+    """Return the episodes, those that go on under other settings as one."""
+    found: list[Episode] = []
+    for one in episodes:
+        if found and found[-1].resolved_at == one.opened_at and found[-1].evidence.get("ended_by") == "settings":
+            found[-1] = replace(one, opened_at=found[-1].opened_at)
+        else:
+            found.append(one)
+    return found
+
+
+def _nights(zone: ZoneHistory, settings: DataSilenceSettings, since: int, until: int) -> Iterator[tuple[int, int]]:
+    """Yield the local nights that share an instant with [since, until)."""
+    day = datetime.combine(zone.local(since).date(), datetime.min.time()) - timedelta(days=1)
+    crosses = settings.night_end_minute < settings.night_start_minute
+    while True:
+        start = zone.instant(day + timedelta(minutes=settings.night_start_minute))
+        if start >= until:
+            return
+        end = zone.instant(day + timedelta(days=int(crosses), minutes=settings.night_end_minute))
+        if max(start, since) < min(end, until):
+            yield start, end
+        day += timedelta(days=1)

@@ -195,6 +195,7 @@ async def store_statuses(
     await connection.execute(
         SQL.status,
         {
+            "now": now_ms,
             "device": [device for device, _ in rows],
             "online": [report.status.online for _, report in rows],
             "battery": [report.status.battery for _, report in rows],

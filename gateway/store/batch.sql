@@ -122,12 +122,16 @@ from unnest(%(device)s::int[], %(id)s::bigint[], %(at)s::bigint[], %(ok)s::bool[
 where c.id = done.id and c.device_key = done.device and c.done_at is null;
 
 -- name: status
--- What devices say of themselves. What the broker had kept is no contact, and a last will is none either.
+-- What devices say of themselves. What the broker had kept is no contact, and a last will is none either; a last will
+-- that was spoken while nobody listened counts from when it is heard of.
 insert into device_status (device_key, online, battery, firmware, status_at, contact_at, contact_stamp)
-select device, online, battery, firmware, from_ms(heard_at), case when online then from_ms(heard_at) end, from_ms(stamp)
+select device, s.online, s.battery, s.firmware,
+       coalesce(from_ms(heard_at), case when not s.online and known.online is distinct from false then from_ms(%(now)s) end),
+       case when s.online then from_ms(heard_at) end, from_ms(stamp)
 from unnest(%(device)s::int[], %(online)s::bool[], %(battery)s::float8[], %(firmware)s::text[],
             %(heard_at)s::bigint[], %(stamp)s::bigint[])
     as s (device, online, battery, firmware, heard_at, stamp)
+left join device_status known on known.device_key = s.device
 order by device
 on conflict (device_key) do update set
     online = excluded.online,

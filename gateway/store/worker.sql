@@ -1,11 +1,12 @@
 -- name: silent
--- Running glucose episodes whose data stopped, or came back, since they were marked last. What was settled is current.
+-- Running episodes of glucose rules whose data stopped, or came back, since they were marked last. What was settled is
+-- current.
 with watched as (
     select id, patient_id, opened_at, running, data from alert
-    where rule = 'nocturnal_hypoglycaemia' and running and state <> 'withdrawn'
+    where rule = any(%(rules)s) and running and state <> 'withdrawn'
     union
     select id, patient_id, opened_at, running, data from alert
-    where rule = 'nocturnal_hypoglycaemia' and data = 'unknown' and state <> 'withdrawn'
+    where rule = any(%(rules)s) and data = 'unknown' and state <> 'withdrawn'
 ), seen as (
     select w.id, w.running and coalesce(newest.at < from_ms(%(since)s), true) as stopped
     from watched w

@@ -1,0 +1,187 @@
+-- name: fell_silent
+-- Patients whose glucose is not there and of whom that is not told: for days, or (`night`) for minutes, whatever the hour
+-- is where they live. `own`: whose settings are not the usual ones, null where the rule is off, and when they came back.
+with own as (
+    select * from unnest(%(patients)s::int[], %(day_ms)s::bigint[], %(night_ms)s::bigint[], %(back)s::bigint[])
+        as o (patient_id, day_ms, night_ms, back)
+), running as materialized (
+    select patient_id, subject from alert where rule = 'data_silence' and running and state <> 'withdrawn'
+), expecting as materialized (
+    select p.id, from_ms(o.back) as back,
+           case when o.patient_id is null then %(usual_day_ms)s::bigint else o.day_ms end as day_ms,
+           case when p.hypoglycaemia_risk and e.expected_interval <= %(fast_ms)s * interval '1 ms'
+                     and not exists (select from running r where r.patient_id = p.id and r.subject = 'glucose:night')
+                then case when o.patient_id is null then %(usual_night_ms)s::bigint else o.night_ms end end as night_ms
+    from expected_code e join patient p on p.id = e.patient_id left join own o on o.patient_id = p.id
+    where e.code = %(glucose)s
+      and not exists (select from running r where r.patient_id = p.id and r.subject = 'glucose')
+      and exists (select from consent c where c.patient_id = p.id and c.valid @> from_ms(%(now)s))
+      and exists (select from assignment a join device d on d.key = a.device_key
+                  where a.patient_id = p.id and a.valid @> from_ms(%(now)s) and d.model = any(%(models)s)
+                    and (d.disabled_at is null or d.disabled_at > from_ms(%(now)s)))
+), heard as materialized (
+    select x.id, x.back, x.day_ms, x.night_ms, newest.at
+    from expecting x
+    cross join lateral (
+        select max(last.at) as at
+        from (select distinct device_key from assignment s where s.patient_id = x.id) d
+        cross join lateral (
+            select o.at from observation o
+            where o.device_key = d.device_key and o.code = %(glucose)s and o.patient_id = x.id
+              and o.at > from_ms(%(now)s - x.day_ms) and o.at > from_ms(%(oldest)s)
+              and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
+            order by o.at desc limit 1
+        ) last
+    ) newest
+    where x.day_ms is not null
+)
+select id as patient_id, at is null as days, coalesce(greatest(at, back) < from_ms(%(now)s - night_ms), false) as night
+from heard h
+where (at is null and (back is null or back <= from_ms(%(now)s - day_ms))
+       and exists (select from assignment a join device d on d.key = a.device_key
+                   where a.patient_id = h.id and d.model = any(%(models)s)
+                     and coalesce(lower(a.valid), '-infinity') <= from_ms(%(now)s - day_ms)))
+   or greatest(at, back) < from_ms(%(now)s - night_ms)
+order by id;
+
+-- name: silence_may_be_over
+-- Running alerts of silence about which there may be news: readings came, nobody expects any, or not all the time, the
+-- rule or the night is over.
+with own as (
+    select * from unnest(%(patients)s::int[], %(day_ms)s::bigint[], %(night_ms)s::bigint[], %(back)s::bigint[])
+        as o (patient_id, day_ms, night_ms, back)
+), told as materialized (
+    select o.back, a.id, a.patient_id, a.subject, (a.evidence #>> '{finding,last_at}')::bigint as last_at,
+           (a.evidence #>> '{finding,since_at}')::bigint as since_at,
+           (a.evidence #>> '{finding,night_ends_at}')::bigint as night_ends_at,
+           case when a.subject = 'glucose' then case when o.patient_id is null then %(usual_day_ms)s::bigint else o.day_ms end
+                else case when o.patient_id is null then %(usual_night_ms)s::bigint else o.night_ms end end as after_ms
+    from alert a left join own o on o.patient_id = a.patient_id
+    where a.rule = 'data_silence' and a.running and a.state <> 'withdrawn'
+)
+select t.id, t.patient_id, t.subject, t.last_at, null::bigint as resolved_at
+from told t
+join patient p on p.id = t.patient_id
+left join expected_code e on e.patient_id = t.patient_id and e.code = %(glucose)s
+left join lateral (
+    select last.at, last.received_at
+    from (select distinct device_key from assignment s where s.patient_id = t.patient_id) d
+    cross join lateral (
+        select o.at, o.received_at from observation o
+        where o.device_key = d.device_key and o.code = %(glucose)s and o.patient_id = t.patient_id
+          and o.at > from_ms(coalesce(t.last_at, 0))
+          and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
+        order by o.at desc limit 1
+    ) last
+    order by last.at desc limit 1
+) newest on true
+where t.after_ms is null or t.since_at + t.after_ms > %(now)s or t.night_ends_at <= %(now)s or t.back > t.since_at
+   or e.patient_id is null
+   or t.subject = 'glucose:night'
+      and not (p.hypoglycaemia_risk and e.expected_interval <= %(fast_ms)s * interval '1 ms')
+   or not exists (select from consent c
+                  where c.patient_id = t.patient_id and c.valid @> tstzrange(from_ms(t.since_at), from_ms(%(now)s), '[]'))
+   or not exists (select from assignment a join device d on d.key = a.device_key
+                  where a.patient_id = t.patient_id and d.model = any(%(models)s)
+                    and a.valid @> tstzrange(from_ms(t.since_at), from_ms(%(now)s), '[]')
+                    and (d.disabled_at is null or d.disabled_at > from_ms(%(now)s)))
+   or newest.at > from_ms(%(now)s - t.after_ms) or newest.received_at <= from_ms(%(settled)s)
+order by t.patient_id, t.id;
+
+-- name: silence_was_filled
+-- Alerts of silence that is over, lately or of this turn's share of all, into which late readings came.
+select a.id, a.patient_id, a.subject, (a.evidence #>> '{finding,last_at}')::bigint as last_at,
+       to_ms(a.resolved_at) as resolved_at
+from (
+    select * from alert where rule = 'data_silence' and not running and state <> 'withdrawn' and updated_at >= from_ms(%(lately)s)
+    union
+    select * from alert where rule = 'data_silence' and not running and state <> 'withdrawn' and id %% 180 = %(share)s
+) a
+cross join lateral (
+    select last.received_at
+    from (select distinct device_key from assignment s where s.patient_id = a.patient_id) d
+    cross join lateral (
+        select o.at, o.received_at from observation o
+        where o.device_key = d.device_key and o.code = %(glucose)s and o.patient_id = a.patient_id
+          and o.at > from_ms(coalesce((a.evidence #>> '{finding,last_at}')::bigint, 0)) and o.at < a.resolved_at
+          and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
+        order by o.at desc limit 1
+    ) last
+    order by last.at desc limit 1
+) late
+where late.received_at <= from_ms(%(settled)s)
+order by a.patient_id, a.id;
+
+-- name: expectation
+-- What is expected of a patient: risk of lows, the interval of glucose (null: none is expected), since when known; in ms.
+select p.hypoglycaemia_risk as at_risk, (extract(epoch from e.expected_interval) * 1000)::bigint as interval_ms,
+       to_ms(p.created_at) as created_at
+from patient p left join expected_code e on e.patient_id = p.id and e.code = %(glucose)s
+where p.id = %(patient)s;
+
+-- name: consents
+-- When a patient consents, in ms; null: without end.
+select case when isfinite(lower(valid)) then to_ms(lower(valid)) end, case when isfinite(upper(valid)) then to_ms(upper(valid)) end
+from consent where patient_id = %(patient)s order by valid;
+
+-- name: worn
+-- When a patient had devices of some models (null: of any) that were enabled, since when that is known, and which, in ms;
+-- null: without end.
+select d.id as device, case when isfinite(lower(a.valid)) then to_ms(lower(a.valid)) end as since,
+       case when isfinite(least(upper(a.valid), d.disabled_at)) then to_ms(least(upper(a.valid), d.disabled_at)) end as until,
+       to_ms(a.created_at) as recorded_at, to_ms(d.created_at) as made_at
+from assignment a join device d on d.key = a.device_key
+where a.patient_id = %(patient)s and (%(models)s::text[] is null or d.model = any(%(models)s))
+  and (d.disabled_at is null or lower(a.valid) is null or lower(a.valid) < d.disabled_at)
+order by lower(a.valid) nulls first;
+
+-- name: newest_reading
+-- A patient's newest glucose that counts, and when it came, in ms.
+select to_ms(last.at), to_ms(last.received_at)
+from (select distinct device_key from assignment s where s.patient_id = %(patient)s) d
+cross join lateral (
+    select o.at, o.received_at from observation o
+    where o.device_key = d.device_key and o.code = %(glucose)s and o.patient_id = %(patient)s
+      and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
+    order by o.at desc limit 1
+) last
+order by last.at desc limit 1;
+
+-- name: first_reading
+-- A patient's first glucose that counts from a time on, in ms.
+select to_ms(min(first.at))
+from (select distinct device_key from assignment s where s.patient_id = %(patient)s) d
+cross join lateral (
+    select o.at from observation o
+    where o.device_key = d.device_key and o.code = %(glucose)s and o.patient_id = %(patient)s
+      and o.at >= from_ms(%(since)s)
+      and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
+    order by o.at limit 1
+) first;
+
+-- name: gaps
+-- The longer gaps of a patient's glucose between two times (null: without beginning, without end), in ms; the first one
+-- has no reading before it where there is no beginning, the last one none after it.
+with counted as (
+    select o.at
+    from (select distinct device_key from assignment s where s.patient_id = %(patient)s) d
+    join observation o on o.device_key = d.device_key and o.code = %(glucose)s and o.patient_id = %(patient)s
+    where o.at > from_ms(coalesce(%(since)s::bigint, 0)) and (%(until)s::bigint is null or o.at <= from_ms(%(until)s))
+      and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
+    union all
+    select from_ms(%(since)s)
+), pairs as (
+    select at, lead(at) over (order by at nulls first) as next from counted
+)
+select to_ms(at), to_ms(next) from pairs
+where at is null or next - at > %(longer_ms)s * interval '1 ms' or next is null and %(until)s::bigint is null
+order by at nulls first;
+
+-- name: timezones
+-- The zones patients live by, each from when on in ms; null: always.
+select patient_id, case when isfinite(valid_from) then to_ms(valid_from) end, timezone
+from patient_timezone where patient_id = any(%(patients)s) order by patient_id, valid_from;
+
+-- name: try_lock_patient
+-- Only one process looks after a patient at a time; whoever comes second leaves it for later.
+select id from patient where id = %(patient)s for no key update skip locked;
