@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import re
 import threading
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -54,7 +55,6 @@ _STYLE: Final[dict[str, Any]] = {
     "font.size": 8.5,
     "hatch.linewidth": 0.6,
     "path.simplify": False,  # every vertex is a reading
-    "pdf.fonttype": 42,
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "vigil",  # equal pictures have equal ids
 }
@@ -63,6 +63,9 @@ _METADATA: Final[dict[Format, dict[str, None]]] = {
     "png": {"Software": None},
     "pdf": dict.fromkeys(("Creator", "Producer", "CreationDate")),
 }
+_STYLE_SHEET: Final = re.compile(
+    r"\s*<defs>\s*<style type=\"text/css\">\*\{stroke-linejoin: round; stroke-linecap: butt\}</style>\s*</defs>"
+)
 _drawing = threading.Lock()
 """matplotlib's settings are global and its fonts are shared: one picture at a time."""
 
@@ -150,9 +153,13 @@ def _write_head(figure: Figure, parts: _Parts, lettering: Lettering, height: flo
 def _finish_svg(svg: str, parts: _Parts, lettering: Lettering) -> str:
     """Return the element alone, with the words of others in it, and a title and a description for who cannot see it."""
     element = lettering.into_svg(svg[svg.index("<svg ") :])
-    opening, rest = element.split(">", 1)
+    # In a page, a style sheet of ours would be one of the whole page; on the element it means the same.
+    opening, rest = _STYLE_SHEET.sub("", element, count=1).split(">", 1)
     title = html.escape(f"{clean(parts.night.label, 200)}, {parts.time.dates}")
-    return f'{opening} role="img">\n <title>{title}</title>\n <desc>{html.escape(_describe(parts))}</desc>{rest.rstrip()}\n'
+    return (
+        f'{opening} role="img" style="stroke-linejoin: round; stroke-linecap: butt">\n'
+        f" <title>{title}</title>\n <desc>{html.escape(_describe(parts))}</desc>{rest.rstrip()}\n"
+    )
 
 
 def _describe(parts: _Parts) -> str:
@@ -166,7 +173,7 @@ def _describe(parts: _Parts) -> str:
         said.append(f"{curve.every.size} readings, {_extremes(curve, time)}.")
         silences = curve.silences(time.start_ms, parts.night.known_until_ms)
         said += [f"No data from {time.clock(one)} to {time.clock(other)}." for one, other in silences]
-    said += [f"Alert: {clean(f'{row.words}. {row.sentence}', 400)}" for row in parts.alerts]
+    said += [f"Alert: {clean(f'{row.words}. {row.sentence}', 400)}." for row in parts.alerts]
     said += [f"Dose: {row.clock} {clean(row.medication, 200)}: {row.fate}." for row in parts.doses]
     return " ".join([*said, *(f"{note}." for note in parts.notes())])
 

@@ -45,9 +45,6 @@ def prepare(axes: Axes, time: TimeScale) -> None:
     axes.set_axisbelow(True)
     for side in axes.spines.values():
         side.set_linewidth(0.6)
-    for number, at in enumerate(time.changes):
-        line = axes.axvline(time.x_within(at), color=INK, linewidth=0.9, linestyle=(0, (2, 2)))
-        line.set_gid(f"clock-change-{number}")
 
 
 def draw_glucose(axes: Axes, night: NightPicture, curve: Curve, time: TimeScale, lettering: Lettering) -> None:
@@ -59,16 +56,15 @@ def draw_glucose(axes: Axes, night: NightPicture, curve: Curve, time: TimeScale,
     _draw_limits(axes, night, curve, lettering)
     _draw_silences(axes, night, curve, time)
     _draw_readings(axes, curve, time)
-    for number in range(len(time.changes)):
-        axes.annotate(
-            "clock change",
-            (time.x_within(time.changes[number]), 1),
-            (0, 2),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            ha="center",
-            fontsize=SMALL - 1,
-        )
+    for number, at in enumerate(time.changes):
+        _draw_clock_change(axes, number, time.x_within(at))
+
+
+def _draw_clock_change(axes: Axes, number: int, place: float) -> None:
+    line = axes.axvline(place, color=INK, linewidth=0.9, linestyle=(0, (2, 2)))
+    line.set_gid(f"clock-change-{number}")
+    above = axes.get_xaxis_transform()
+    axes.text(place, 1.008, "clock change", transform=above, ha="center", fontsize=SMALL - 1, color=INK)
 
 
 def _draw_nights(axes: Axes, time: TimeScale) -> None:

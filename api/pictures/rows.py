@@ -14,7 +14,7 @@ from streaming.episodes import Severity
 MOST_ALERTS: Final = 50
 MOST_DOSES: Final = 50
 HATCHES: Final = MappingProxyType(
-    {Severity.URGENT: "xxxxxx", Severity.HIGH: "//////", Severity.MEDIUM: r"\\\\", Severity.LOW: "..."}
+    {Severity.URGENT: "xxxxxx", Severity.HIGH: "//////", Severity.MEDIUM: r"\\\\", Severity.LOW: "|||"}
 )
 COLOURS: Final = MappingProxyType(
     {Severity.URGENT: "#8b0000", Severity.HIGH: "#b04a00", Severity.MEDIUM: "#6b5900", Severity.LOW: "#33556b"}

@@ -74,7 +74,9 @@ async def test_figures_are_those_of_the_readings_one_knows(dora: httpx.AsyncClie
 
 
 async def test_the_profile_is_by_the_patient_s_own_clock(dora: httpx.AsyncClient, clinic: Clinic) -> None:
-    rows = [(START - timedelta(minutes=5 * step), 4.0 + step / 10, MMOL, 0) for step in range(1, 7)]  # 02:30–02:55 UTC
+    rows: Rows = [
+        (START - timedelta(minutes=5 * step), 4.0 + step / 10, MMOL, 0) for step in range(1, 7)
+    ]  # 02:30–02:55 UTC
     clinic.readings("cgm-ada", "Ada", rows)
     body = await summary(dora, clinic.patients["Ada"])
     assert [(point["time"], point["readings"]) for point in body["profile"]] == [("10:30", 3), ("10:45", 3)]
@@ -109,9 +111,7 @@ async def test_a_device_that_changed_hands_counts_for_each_wearer(dora: httpx.As
     clinic.device("shared", None)
     for patient, valid in (("Ada", "[-infinity,2026-11-22 02:00+00)"), ("Ben", "[2026-11-22 02:00+00,infinity)")):
         key = clinic.devices["shared"]
-        clinic.insert(
-            "assignment", device_key=key, patient_id=clinic.patients[patient], valid=valid, created_at=START
-        )
+        clinic.insert("assignment", device_key=key, patient_id=clinic.patients[patient], valid=valid, created_at=START)
     clinic.readings("shared", "Ada", [(START - timedelta(minutes=60 + 5 * step), 5.0, MMOL, 0) for step in (1, 2, 3)])
     clinic.readings("shared", "Ben", [(START - timedelta(minutes=5 * step), 9.0, MMOL, 0) for step in (1, 2)])
     assert (await summary(dora, clinic.patients["Ada"]))["mean"] == pytest.approx(5.0)
