@@ -3,8 +3,9 @@
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final
@@ -28,34 +29,43 @@ NOBODY: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class StoredChange:
-    """A row of `rule_setting`: what was set for one rule from `since_ms` on; without a patient, by the clinic."""
+    """A row of `rule_setting`: what was set for one rule from `since_ms` on, as JSON; without a patient, by the clinic."""
 
     id: int
     patient_id: int | None
     rule: str
-    changes: Mapping[str, JSON]
+    json: str
     since_ms: int
 
-    def parsed(self) -> RuleChange:
-        """Return the change; raise `SettingError` for a rule that there is not."""
-        if self.rule not in set(Rule):
-            raise SettingError(f"there is no rule {self.rule!r}")
-        return RuleChange(self.since_ms, Rule(self.rule), self.changes)
+    @property
+    def changes(self) -> dict[str, JSON]:
+        """What was set, by the names of settings."""
+        found: dict[str, JSON] = json.loads(self.json)
+        return found
+
+    @property
+    def content(self) -> "Content":
+        """What it says, whoever's it is."""
+        return self.rule, self.json, self.since_ms
+
+
+Content = tuple[str, str, int]
+Groups = tuple[tuple[int, PatientGroup], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Layers:
     """All that the rules of one patient come from. Changes are in the order in which they were made."""
 
-    groups: tuple[tuple[int, PatientGroup], ...]
+    groups: Groups
     clinic: tuple[StoredChange, ...] = ()
     own: tuple[StoredChange, ...] = ()
     pauses: tuple[Pause, ...] = ()
 
     def history(self) -> RulesHistory:
         """Return the rules that they come to; raise `SettingError` for a change that means nothing."""
-        clinic, own = ([change.parsed() for change in layer] for layer in (self.clinic, self.own))
-        return build_history(self.groups, clinic, own, self.pauses)
+        contents = (tuple(change.content for change in layer) for layer in (self.clinic, self.own))
+        return _built(self.groups, *contents, self.pauses)
 
     def sound(self) -> "tuple[Layers, list[tuple[StoredChange, SettingError]]]":
         """Return the layers without the changes that mean nothing on those before them, and these with the reason."""
@@ -73,6 +83,21 @@ class Layers:
             else:
                 found = more
         return found, refused
+
+
+# The directory is loaded anew with every change of one patient: only what is new is built again.
+@lru_cache(maxsize=16384)
+def _built(
+    groups: Groups, clinic: tuple[Content, ...], own: tuple[Content, ...], pauses: tuple[Pause, ...]
+) -> RulesHistory:
+    return build_history(groups, [*map(_parsed, clinic)], [*map(_parsed, own)], pauses)
+
+
+def _parsed(content: Content) -> RuleChange:
+    rule, changes, since_ms = content
+    if rule not in set(Rule):
+        raise SettingError(f"there is no rule {rule!r}")
+    return RuleChange(since_ms, Rule(rule), json.loads(changes))
 
 
 async def rules_of(connection: Connection, patient_id: int) -> RulesHistory:
@@ -95,12 +120,11 @@ async def layers_of(connection: Connection, patient_id: int | None) -> Layers:
     return Layers(known, clinic, own.get(one, ()), pauses.get(one, ()))
 
 
-async def all_layers(connection: Connection) -> dict[int, Layers]:
-    """Return all that is stored of the rules of every patient."""
+async def own_layers(connection: Connection) -> dict[int, Layers]:
+    """Return all that is stored of the rules of every patient who has settings of their own."""
     clinic, own = await _changes(connection, None)
-    groups = await _groups(connection, None)
-    pauses = await _pauses(connection, None)
-    return {one: Layers(known, clinic, own.get(one, ()), pauses.get(one, ())) for one, known in groups.items()}
+    groups, pauses = await _groups(connection, None), await _pauses(connection, None)
+    return {one: Layers(groups[one], clinic, changes, pauses.get(one, ())) for one, changes in own.items()}
 
 
 async def all_rules(connection: Connection) -> dict[int, RulesHistory]:
@@ -108,20 +132,24 @@ async def all_rules(connection: Connection) -> dict[int, RulesHistory]:
 
     Equal histories are one object. What no longer means anything is left out, and logged.
     """
-    plain = preset(PatientGroup.STABLE)
-    built: dict[tuple[object, ...], RulesHistory] = {}
+    clinic, own = await _changes(connection, None)
+    pauses = await _pauses(connection, None)
+    alone = own.keys() | pauses.keys()
     shared: dict[RulesHistory, RulesHistory] = {}
     reported: set[int] = set()
     found: dict[int, RulesHistory] = {}
-    for patient_id, layers in (await all_layers(connection)).items():
-        own = ((one.rule, one.since_ms, json.dumps(one.changes, sort_keys=True)) for one in layers.own)
-        key = (layers.groups, layers.pauses, *own)
-        if key not in built:
-            history = _history(layers, reported)
-            built[key] = shared.setdefault(history, history)
-        if len(built[key].spans) > 1 or built[key].spans[0][1] != plain:
-            found[patient_id] = built[key]
-    return found
+
+    def history(layers: Layers) -> RulesHistory:
+        made = _history(layers, reported)
+        return shared.setdefault(made, made)
+
+    for groups, patients in await _shares(connection):
+        found |= dict.fromkeys(patients, history(Layers(groups, clinic)))
+        for one in alone.intersection(patients):
+            found[one] = history(Layers(groups, clinic, own.get(one, ()), pauses.get(one, ())))
+    stable = preset(PatientGroup.STABLE)
+    usual = {id(made) for made in shared if len(made.spans) == 1 and made.spans[0][1] == stable}
+    return {patient: made for patient, made in found.items() if id(made) not in usual}
 
 
 def _history(layers: Layers, reported: set[int]) -> RulesHistory:
@@ -140,12 +168,20 @@ def _history(layers: Layers, reported: set[int]) -> RulesHistory:
     return sound.history()
 
 
-async def _groups(connection: Connection, patient: int | None) -> dict[int, tuple[tuple[int, PatientGroup], ...]]:
+async def _groups(connection: Connection, patient: int | None) -> dict[int, Groups]:
     rows = await (await connection.execute(SQL.groups, {"patient": patient})).fetchall()
-    found: defaultdict[int, list[tuple[int, PatientGroup]]] = defaultdict(list)
-    for patient_id, since_ms, group in rows:
-        found[patient_id].append((SINCE_EVER if since_ms is None else since_ms, PatientGroup(group)))
-    return {patient_id: tuple(spans) for patient_id, spans in found.items()}
+    return {patient_id: _spans(sinces, groups) for patient_id, sinces, groups in rows}
+
+
+async def _shares(connection: Connection) -> list[tuple[Groups, list[int]]]:
+    """Return all patients, those together whose groups were always the same."""
+    rows = await (await connection.execute(SQL.shares)).fetchall()
+    return [(_spans(sinces, groups), patients) for sinces, groups, patients in rows]
+
+
+def _spans(sinces: Sequence[int | None], groups: Sequence[str]) -> Groups:
+    pairs = zip(sinces, groups, strict=True)
+    return tuple((SINCE_EVER if since is None else since, PatientGroup(group)) for since, group in pairs)
 
 
 async def _changes(

@@ -1,5 +1,6 @@
 """Which rules watch a patient: settings by rule, groups and pauses, each with who set it, when and why."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -7,7 +8,7 @@ from typing import Any, Final
 
 from psycopg.types.json import Jsonb
 
-from gateway.patient_rules import SINCE_EVER, SQL, Layers, StoredChange, all_layers, layers_of
+from gateway.patient_rules import SINCE_EVER, SQL, Layers, StoredChange, layers_of, own_layers
 from gateway.provisioning.core import Core, check_group, check_instant, check_text
 from gateway.provisioning.errors import AlreadyExistsError, InvalidValueError, NotFoundError
 from gateway.provisioning.records import ChangeRow, PauseRow, RuleRow, RulesInForce
@@ -60,7 +61,7 @@ class Rules(Core):
                 return
             values = {"patient": patient_id, "rule": rule.value, "now": self._instant, "by": by, "note": note}
             at = await self._value(SQL.instant, values)
-            change = StoredChange(0, patient_id, rule.value, wanted, _ms(at))
+            change = StoredChange(0, patient_id, rule.value, json.dumps(wanted), _ms(at))
             if patient_id is None:
                 await self._check_clinic(layers, change, changes)
             else:
@@ -170,7 +171,7 @@ class Rules(Core):
         clinic = (*layers.clinic, change)
         for group in PatientGroup:
             _check(Layers(((SINCE_EVER, group),), clinic), Rule(change.rule), changes)
-        for patient_id, theirs in (await all_layers(self._connection)).items():
+        for patient_id, theirs in (await own_layers(self._connection)).items():
             if any(own.rule == change.rule for own in theirs.own):
                 sound, _ = replace(theirs, pauses=()).sound()
                 try:

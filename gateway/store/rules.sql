@@ -1,13 +1,24 @@
 -- name: groups
--- Which group a patient (null: every one) belonged to from when on, in ms; null: always; oldest first.
-select patient_id, case when isfinite(valid_from) then to_ms(valid_from) end as since_ms, patient_group as "group"
+-- Which groups a patient (null: every one) belonged to, oldest first, each from when on, in ms; null: always.
+select patient_id, array_agg(case when isfinite(valid_from) then to_ms(valid_from) end order by valid_from) as sinces,
+       array_agg(patient_group order by valid_from) as groups
 from patient_group_history
 where %(patient)s::integer is null or patient_id = %(patient)s
-order by patient_id, valid_from;
+group by patient_id;
+
+-- name: shares
+-- The same of all patients, those together whose groups were always the same.
+select sinces, groups, array_agg(patient_id) as patients
+from (
+    select patient_id, array_agg(case when isfinite(valid_from) then to_ms(valid_from) end order by valid_from) as sinces,
+           array_agg(patient_group order by valid_from) as groups
+    from patient_group_history group by patient_id
+) belonged
+group by sinces, groups;
 
 -- name: changes
 -- What was set for one rule after the other: by the clinic (no patient), and for a patient (null: every one); oldest first.
-select id, patient_id, rule, changes, to_ms(valid_from) as since_ms
+select id, patient_id, rule, changes::text as json, to_ms(valid_from) as since_ms
 from rule_setting
 where patient_id is null or %(patient)s::integer is null or patient_id = %(patient)s
 order by valid_from, id;
