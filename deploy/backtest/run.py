@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from deploy.backtest.cases import DOSE_RULES, NEVER, Case
+from deploy.backtest.cases import DOSE_RULES, EVER, NEVER, Case
 from deploy.backtest.trials import TESTABLE, Trial
+from streaming.detectors import detectors_of
 from streaming.doses import missed_episode
 from streaming.doses_matching import DoseSettings
 from streaming.episodes import Episode, Rule
@@ -17,7 +18,7 @@ from streaming.glucose import merge
 from streaming.hrv_drift import fold_nights
 from streaming.low_adherence import low_adherence_episodes
 from streaming.patient_fold import Finding, fold_patient
-from streaming.rules import RulesHistory
+from streaming.rules import PatientRules, RulesHistory
 from streaming.scoring import (
     REFERRED,
     SPEAK_FOR,
@@ -29,7 +30,7 @@ from streaming.scoring import (
     reference_events,
     score,
 )
-from streaming.silence import Gap, glucose_silences, night_silences
+from streaming.silence import Gap, glucose_silences, night_silences, off_since
 from streaming.zones import MINUTE_MS
 
 Events = Mapping[tuple[str, Rule], Sequence[Event]]
@@ -123,8 +124,8 @@ def run_trial(trial: Trial, cases: Sequence[Case]) -> Result:
 
 def alarms_of(case: Case, history: RulesHistory) -> list[Alarm]:
     """Return every alarm that opens in the time that counts, in order; equal times in the order of `Rule`."""
-    found = [Alarm(one.detector.rule, one.episode) for one in _of_readings(case, history)]
-    found += [Alarm(Rule.HRV_DRIFT, one) for one in fold_nights(case.nights, history)[1]]
+    found = list(_of_readings(case, history))
+    found += [Alarm(Rule.HRV_DRIFT, one) for one in fold_nights(case.nights, history, case.until)[1]]
     found += _of_doses(case, history)
     found += [Alarm(Rule.DATA_SILENCE, one) for one in _silences(case, history)]
     counted = [one for one in found if case.since <= one.episode.opened_at < case.until]
@@ -132,13 +133,23 @@ def alarms_of(case: Case, history: RulesHistory) -> list[Alarm]:
     return sorted(counted, key=lambda one: (one.episode.opened_at, order.index(one.rule), one.episode.subject))
 
 
-def _of_readings(case: Case, history: RulesHistory) -> Iterable[Finding]:
+def _of_readings(case: Case, history: RulesHistory) -> Iterable[Alarm]:
     for code, series in case.readings.items():
-        state, found = fold_patient(code, None, series, case.zone, history)
-        standing = {(one.key, one.episode.opened_at): one for one in found}
-        for one in state.open_episodes() if state is not None else ():
-            standing[one.key, one.episode.opened_at] = one
-        yield from standing.values()
+        _, found = fold_patient(code, None, series, case.zone, history)
+        for one in {(one.key, one.episode.opened_at): one for one in found}.values():
+            yield Alarm(one.detector.rule, _rested(one, int(series.at[-1]), case.until, history))
+
+
+def _rested(one: Finding, last_at: int, until: int, history: RulesHistory) -> Episode:
+    """Return the episode; one that is open ends where its rule went off, or the patient to rest, after the last reading."""
+    if one.episode.resolved_at is not None:
+        return one.episode
+
+    def watches(then: PatientRules) -> bool:
+        return any((other.rule, other.subject) == one.key for other in detectors_of(one.detector.code, then))
+
+    off = off_since(history, last_at, until, watches)
+    return one.episode if off is None else replace(one.episode, resolved_at=off)
 
 
 def _of_doses(case: Case, history: RulesHistory) -> Iterable[Alarm]:
@@ -156,15 +167,23 @@ def _of_doses(case: Case, history: RulesHistory) -> Iterable[Alarm]:
 
 
 def _silences(case: Case, history: RulesHistory) -> Iterable[Episode]:
-    """Yield what the gaps between a patient's readings come to; before the first and after the last nobody waits."""
+    """Yield what the gaps between a patient's readings come to.
+
+    Before the first reading nobody waits for one; after the last only where the time has an end (`until`), not in a
+    recording.
+    """
     glucose = merge(case.glucose)
     at = glucose.at[glucose.at < case.until]
-    if at.size < 2:
+    if at.size == 0:
         return
-    end = int(at[-1])
-    watched = ((int(at[0]), end + 1),)
-    for row in np.flatnonzero(np.diff(at) > SHORTEST_SILENCE_MS).tolist():
-        gap = Gap(int(at[row]), int(at[row]), int(at[row + 1]))
+    recorded = case.until == EVER
+    end = int(at[-1]) if recorded else case.until
+    long = np.flatnonzero(np.diff(at) > SHORTEST_SILENCE_MS)
+    gaps = [Gap(start, start, until) for start, until in zip(at[long].tolist(), at[long + 1].tolist(), strict=True)]
+    if not recorded:
+        gaps.append(Gap(int(at[-1]), int(at[-1]), None))
+    watched = ((int(at[0]), EVER),)
+    for gap in gaps:
         told = glucose_silences(gap, history, watched, end)
         yield from told
         if case.night_watch:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pytest
 
+from deploy.backtest.cases import EVER as EVER_MS
+from deploy.backtest.cases import STABLE, Case
+from deploy.backtest.run import run_trial
+from deploy.backtest.trials import trial_of
 from deploy.cli import main
-from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS
+from devices.vocabulary import Code, Unit
+from streaming.doses_calendar import Pause
+from streaming.episodes import Rule
+from streaming.glucose import GlucoseSeries
+from streaming.rules import PatientGroup, build_history
+from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, ZoneHistory
 from tests.gateway.clinic import EVER, Clinic, open_clinic
 from tests.gateway.ward import GRACE_MS, Ward, moment, ms, open_ward
 
@@ -111,6 +121,23 @@ def test_what_was_stored_is_concluded_again(database_url: str, backtest: Backtes
     assert "hypoglycaemia" not in quieter["burden"]
     lows = [span for span in happened if span[0] == "hypoglycaemia"]
     assert len(quieter["differences"]["hypoglycaemia"]["only_first"]) == len(lows)
+
+
+def test_what_comes_after_the_last_reading_counts_to_the_end() -> None:
+    """Rest ends what is open; silence that lasts is told; in a recording nobody knows what came."""
+    values = np.array([6.0, 6.0, 3.5])
+    plain = np.zeros(3, np.int16)
+    at = ms("2026-03-10T01:00Z") + np.arange(3) * 5 * MINUTE_MS
+    readings = {Code.GLUCOSE: GlucoseSeries(at, values, np.full_like(plain, Unit.MMOL_L), plain)}
+    rest = int(at[-1]) + 40 * MINUTE_MS
+    rules = build_history([(0, PatientGroup.STABLE)], pauses=[Pause(rest, rest + DAY_MS)])
+    case = Case("a", ZoneHistory.of("UTC"), readings, rules, until=int(at[-1]) + HOUR_MS)
+    found = {(one.rule, one.episode.subject): one.episode for one in run_trial(trial_of(), [case]).watched[0].alarms}
+    assert found[Rule.NOCTURNAL_HYPOGLYCAEMIA, ""].resolved_at == rest
+    lost = found[Rule.DATA_SILENCE, "glucose:night"]
+    assert (lost.opened_at, lost.resolved_at) == (at[-1] + 20 * MINUTE_MS, rest)
+    (open_low,) = run_trial(trial_of(), [replace(case, rules=STABLE, until=EVER_MS)]).watched[0].alarms
+    assert (open_low.rule, open_low.episode.resolved_at) == (Rule.NOCTURNAL_HYPOGLYCAEMIA, None)
 
 
 def test_wrong_usage_and_nobody_there(backtest: Backtest) -> None:
