@@ -33,8 +33,13 @@ def families() -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _drawable() -> frozenset[int]:
-    fonts = (get_font(findfont(FontProperties(family=[name]))) for name in families())
-    return frozenset().union(*(font.get_charmap() for font in fonts))
+    """Return the characters that some font has in both weights."""
+    drawable: set[int] = set()
+    for name in families():
+        fonts = (findfont(FontProperties(family=[name], weight=weight)) for weight in ("normal", "bold"))
+        plain, bold = (get_font(font).get_charmap() for font in fonts)
+        drawable |= plain.keys() & bold.keys()
+    return frozenset(drawable)
 
 
 def clean(text: str, columns: int) -> str:

@@ -102,7 +102,8 @@ def draw_night(night: NightPicture, format: Format, *, unit: GlucoseUnit = "mmol
     time = TimeScale(night.zone, night.start_ms, night.end_ms)
     parts = _Parts(night, time, curve_of(night, unit), alert_rows(night, time), dose_rows(night, time))
     lettering = Lettering(svg=format == "svg")
-    fonts = {"font.family": ["sans-serif"], "font.sans-serif": [FONT] if format == "svg" else list(families())}
+    # Only of families that are named one by one does matplotlib ask the next for what one lacks.
+    fonts = {"font.family": ["sans-serif"] if format == "svg" else list(families()), "font.sans-serif": [FONT]}
     with _drawing, matplotlib.style.context(["default", {**_STYLE, **fonts}]):
         figure = _compose(parts, lettering)
         buffer = io.BytesIO()

@@ -14,8 +14,10 @@ from typing import Any, get_args
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from PIL import Image
 
+from api.pictures import lettering
 from api.pictures.contents import LONGEST_MS
 from api.pictures.lettering import clean
 from api.pictures.night import (
@@ -191,3 +193,20 @@ def test_a_browser_shows_it(tmp_path: Path) -> None:
     assert (seen["outside"], seen["empty"], seen["hacked"]) == (0, 0, False)
     assert seen["bar"] == pytest.approx(6 / 10 * WIDTH * 4 / 3, rel=0.05)
     assert seen["hatch"].startswith('url("#')
+
+
+def test_another_font_draws_what_the_first_one_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    caches = (lettering.families, lettering._drawable)
+    first, second = (get_font(findfont(FontProperties(family=[name]))) for name in (lettering.FONT, "STIXGeneral"))
+    bold = get_font(findfont(FontProperties(family=["STIXGeneral"], weight="bold")))
+    lacking = min((second.get_charmap().keys() & bold.get_charmap().keys()) - first.get_charmap().keys())
+    without = draw_night(usual(label=f"A {chr(lacking)}"), "png")
+    assert without == draw_night(usual(label="A \N{WHITE SQUARE}"), "png")
+    with monkeypatch.context() as patch:
+        patch.setattr(lettering, "_CHINESE", ("STIXGeneral",))
+        for cache in caches:
+            cache.cache_clear()
+        assert draw_night(usual(label=f"A {chr(lacking)}"), "png") != without
+        assert draw_night(usual(label=f"A {chr(lacking)}"), "pdf")
+    for cache in caches:
+        cache.cache_clear()
