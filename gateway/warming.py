@@ -40,33 +40,44 @@ class Warmed:
 
 async def warm(connection: Connection, wards: Sequence[Ward]) -> tuple[dict[int, Warmed], int]:
     """Return what is remembered of patients (all of one code), in three questions; and how many readings were folded."""
+    gathered = await gather(connection, wards)
+    warmed: dict[int, Warmed] = {}
+    for count, ward in enumerate(wards):
+        if count % FOLDED_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        newest, series = gathered.newest[ward.patient], gathered.series.get(ward.patient)
+        if ward.patient in gathered.too_far or (series is not None and len(series) > PAGE):
+            warmed[ward.patient] = Warmed(newest, None, cold=True)
+        else:
+            warmed[ward.patient] = Warmed(newest, None if series is None else ward.fold(None, series)[0])
+    return warmed, gathered.readings
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What the store says of patients: newest reading (ms, -1: none), and readings since the newest settled point.
+
+    `too_far`: patients whose settled point lies too far back.
+    """
+
+    newest: dict[int, int]
+    series: dict[int, GlucoseSeries]
+    too_far: frozenset[int]
+    readings: int
+
+
+async def gather(connection: Connection, wards: Sequence[Ward]) -> Gathered:
+    """Read what has to be folded of patients (all of one code)."""
     if not wards:
-        return {}, 0
-    code = wards[0].code
+        return Gathered({}, {}, frozenset(), 0)
     async with connection.transaction():
         await connection.execute("set transaction isolation level repeatable read, read only")
         newest = await _newest(connection, wards)
         starts = await _starts(connection, wards, newest)
-        rows = await _readings(
-            connection, code, [(ward, starts[ward.patient]) for ward in wards if ward.patient in starts]
-        )
-    warmed = {
-        ward.patient: Warmed(newest[ward.patient], None, cold=ward.patient not in starts and newest[ward.patient] >= 0)
-        for ward in wards
-    }
-    by_patient = dict(_by_patient(rows))
-    for count, ward in enumerate(wards):
-        series = by_patient.get(ward.patient)
-        if count % FOLDED_AT_ONCE == 0:
-            await asyncio.sleep(0)
-        if series is None:
-            continue
-        if len(series) > PAGE:
-            warmed[ward.patient] = Warmed(newest[ward.patient], None, cold=True)
-        else:
-            settled = starts[ward.patient] + quiet_ms(code, ward.rules)
-            warmed[ward.patient] = Warmed(newest[ward.patient], ward.fold(None, series, settled)[0])
-    return warmed, len(rows.at)
+        found = [(ward, starts[ward.patient]) for ward in wards if ward.patient in starts]
+        rows = await _readings(connection, wards[0].code, found)
+    too_far = frozenset(patient for patient, at in newest.items() if at >= 0 and patient not in starts)
+    return Gathered(newest, dict(_by_patient(rows)), too_far, len(rows.at))
 
 
 async def _newest(connection: Connection, wards: Sequence[Ward]) -> dict[int, int]:

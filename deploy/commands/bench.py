@@ -1,6 +1,6 @@
 """`vigil bench`: the benchmarks, each beside its reference in the same run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deploy.bench.clinic import Servers
+from deploy.bench.detect import run as run_detect
 from deploy.bench.errors import BenchError
 from deploy.bench.report import Line, table
 from deploy.bench.suite import Size, run_suite
@@ -36,11 +37,6 @@ class _Given(CommonSettings):
     mqtt_url: str | None = None
 
 
-@bench.callback()
-def about() -> None:
-    """Keep `ingest` a sub-command, though it is the only one."""
-
-
 @bench.command()
 def ingest(
     runs: Annotated[int, typer.Option(min=1, help="Runs of each side, in turn; medians count.")] = _USUAL.runs,
@@ -61,15 +57,35 @@ def ingest(
         sample_messages=min(_USUAL.sample_messages, messages),
         visible_messages=min(_USUAL.visible_messages, messages),
     )
+    _measure(size.steps, lambda servers, step: run_suite(servers, size, step), as_json=as_json)
+
+
+@bench.command()
+def detect(
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each side, in turn; medians count.")] = 3,
+    patients: Annotated[int, typer.Option(min=100, max=100_000, help="Patients, each with a sensor.")] = 10_000,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Measure the rules: glucose_step, glucose_step_all_rules, memory, hydrate.
+
+    With VIGIL_DATABASE_URL and VIGIL_MQTT_URL that database is used: it must be empty, and is not afterwards.
+    """
+    steps = 3 * runs + 1
+    _measure(steps, lambda servers, step: run_detect(servers.database_url, patients, runs, step), as_json=as_json)
+
+
+def _measure(steps: int, lines_of: Callable[[Servers, Callable[[], None]], Iterable[Line]], *, as_json: bool) -> None:
+    """Start servers, measure, and print each line as soon as it is known, or all of them as a table."""
     lines: list[Line] = []
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     try:
         with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("starting the servers", total=size.steps)
+            task = progress.add_task("starting the servers", total=steps)
             with _servers(lambda text: progress.update(task, description=text)) as servers:
                 progress.update(task, description="measuring")
-                for line in run_suite(servers, size, lambda: progress.advance(task)):
+                for line in lines_of(servers, lambda: progress.advance(task)):
                     lines.append(line)
                     if as_json:
                         typer.echo(line.json())

@@ -1,0 +1,208 @@
+"""The lines of `vigil bench detect`: what the rules about readings cost in time and memory, and how quickly they begin.
+
+`glucose_step`: batches of one reading of every patient through the watch of glucose, its folds and its commit, without
+the database; a second such run has every rule on. Beside it a plain numpy pass over the same arrays: which readings are
+below the limit, and the newest time of each patient. `memory`: what Python and numpy hold for all patients after hours of
+readings with every rule on and limits for heart rate, against 4 KiB a patient. `hydrate`: a gateway that begins with
+every rule on folds the last hours of all patients out of the store; beside it the same rows read and put in order only.
+"""
+
+import asyncio
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from deploy.bench.errors import BenchError
+from deploy.bench.report import Line
+from devices.vocabulary import Code, DeviceModel, Unit
+from gateway.directory import Directory, load_directory
+from gateway.intake import Rows
+from gateway.provisioning import NewDevice, NewPatient, Provisioning
+from gateway.reading_watch import ReadingWatch
+from gateway.refolding import Ward
+from gateway.runtime import clock
+from gateway.store import batch as store
+from gateway.store.connect import connect
+from gateway.warming import gather
+from streaming.episodes import JSON, Rule
+from streaming.glucose import NEVER_ALARMED
+
+NAMES: Final = ("glucose_step", "glucose_step_all_rules", "memory", "hydrate")
+CADENCE_MS: Final = 5 * 60_000
+BATCHES: Final = 288
+"""A day of readings every 5 min."""
+MEMORY_BATCHES: Final = 36
+STORED_BATCHES: Final = 36
+MOST_KIB: Final = 4.0
+LIMIT_MMOL: Final = 4.0
+
+Connection = psycopg.AsyncConnection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Everybody:
+    """Everybody who is measured: patients, their devices, and the rules before and after everything is switched on."""
+
+    patients: NDArray[np.int32]
+    devices: NDArray[np.int32]
+    plain: Directory
+    everything: Directory
+
+
+async def measure(database_url: str, patients: int, runs: int, step: Callable[[], None]) -> list[Line]:
+    """Measure all four lines in an empty database. Raises BenchError where something is in it."""
+    async with await connect(database_url, "vigil bench detect") as connection:
+        all_of = await _admit(connection, patients)
+        lines = [
+            await _step_line(connection, NAMES[0], all_of, all_of.plain, runs, step),
+            await _step_line(connection, NAMES[1], all_of, all_of.everything, runs, step),
+            await _memory_line(connection, all_of),
+            await _hydrate_line(connection, all_of, runs, step),
+        ]
+        step()
+        return lines
+
+
+async def _admit(connection: Connection, patients: int) -> Everybody:
+    """Provision patients with a sensor each, half of them where it is night at noon UTC, then switch everything on."""
+    provisioning = Provisioning(connection, None, clock.now())
+    if await provisioning.list_patients():
+        raise BenchError("the database has patients: `vigil bench detect` needs one that nobody uses")
+    zones = ("Europe/Berlin", "Pacific/Auckland")
+    ids = await provisioning.add_patients([NewPatient(f"patient {n}", zones[n % 2]) for n in range(patients)])
+    since = clock.now().replace(year=clock.now().year - 1)
+    await provisioning.add_devices([NewDevice(f"detect-{n}", DeviceModel.CGM, one, since) for n, one in enumerate(ids)])
+    plain = await load_directory(connection)
+    for rule in (Rule.HYPOGLYCAEMIA, Rule.HYPERGLYCAEMIA, Rule.PREDICTED_LOW):
+        await provisioning.set_rule(None, rule, {"enabled": True})
+    limits: list[JSON] = [{"code": "heart_rate", "low": 40.0, "high": 130.0}]
+    await provisioning.set_rule(None, Rule.THRESHOLD, {"enabled": True, "limits": limits})
+    everything = await load_directory(connection)
+    devices = [plain.keys[f"detect-{n}"] for n in range(patients)]
+    return Everybody(np.array(ids, np.int32), np.array(devices, np.int32), plain, everything)
+
+
+def batches(all_of: Everybody, code: Code, count: int, *, seed: int = 0) -> Iterator[Rows]:
+    """Yield batches of one reading of every patient, `CADENCE_MS` apart, in a random order, from now on.
+
+    Glucose wanders around 7.5 mmol/L: about one reading in fifty is below 4. Heart rate lies between its limits.
+    """
+    rng = np.random.default_rng(seed)
+    size = len(all_of.patients)
+    level = rng.normal(0.0, 1.0, size)
+    begin = clock.now_ms()
+    for number in range(count):
+        level = 0.97 * level + rng.normal(0.0, 0.243, size)
+        order = rng.permutation(size)
+        value = np.clip(np.round(7.5 + 1.7 * level, 1), 1.5, 25.0) if code is Code.GLUCOSE else np.round(75 + 8 * level)
+        yield Rows(
+            message=np.arange(size, dtype=np.int32),
+            device=all_of.devices[order],
+            patient=all_of.patients[order],
+            at=np.full(size, begin + number * CADENCE_MS, np.int64) + rng.integers(0, 60_000, size),
+            code=np.full(size, code, np.int16),
+            unit=np.full(size, Unit.MMOL_L if code is Code.GLUCOSE else Unit.PER_MIN, np.int16),
+            flags=np.zeros(size, np.int16),
+            value=value[order],
+        )
+
+
+async def begun(connection: Connection, code: Code, directory: Directory) -> ReadingWatch:
+    """Return a watch as a gateway begins with it."""
+    watch = ReadingWatch(code)
+    await watch.hydrate(connection)
+    watch.adopt(directory)
+    await watch.warm(connection, directory)
+    return watch
+
+
+async def _step_line(
+    connection: Connection, name: str, all_of: Everybody, directory: Directory, runs: int, step: Callable[[], None]
+) -> Line:
+    """Measure batch by batch, both sides in turn; medians of all batches after the first of each run."""
+    figures: list[float] = []
+    references: list[float] = []
+    found = 0
+    for run in range(runs):
+        watch = await begun(connection, Code.GLUCOSE, directory)
+        newest = np.zeros(int(all_of.patients.max()) + 1, np.int64)
+        for rows in batches(all_of, Code.GLUCOSE, BATCHES, seed=run):
+            await watch.prepare(connection, rows, directory)
+            started = clock.monotonic()
+            found += len(watch.advance(rows, directory))
+            watch.commit()
+            between = clock.monotonic()
+            plain_pass(rows, newest)
+            ended = clock.monotonic()
+            figures.append((between - started) / len(rows) * 1e6)
+            references.append((ended - between) / len(rows) * 1e6)
+        step()
+    more = {"patients": len(all_of.patients), "batches": len(figures), "findings": found, "slowest": max(figures)}
+    return Line(name, median(figures), "us/reading", median(references), more)
+
+
+def plain_pass(rows: Rows, newest: NDArray[np.int64]) -> int:
+    """Look at the same arrays with plain numpy: how many readings are low; note each patient's newest."""
+    low = (rows.value < LIMIT_MMOL) & ((rows.flags & NEVER_ALARMED) == 0) & ~np.isnan(rows.value)
+    np.maximum.at(newest, rows.patient, rows.at)
+    return int(np.count_nonzero(low))
+
+
+async def _memory_line(connection: Connection, all_of: Everybody) -> Line:
+    """Measure what is held for every patient with every rule on, beside what the default rules hold."""
+    held = []
+    for directory in (all_of.plain, all_of.everything):
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        watches = []
+        for code in (Code.GLUCOSE, Code.HEART_RATE):
+            watch = await begun(connection, code, directory)
+            for rows in batches(all_of, code, MEMORY_BATCHES):
+                await watch.prepare(connection, rows, directory)
+                watch.advance(rows, directory)
+                watch.commit()
+            watches.append(watch)
+        after, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        held.append((after - before) / len(all_of.patients) / 1024)
+    plain, everything = held
+    return Line(
+        "memory", everything, "KiB/patient", MOST_KIB, {"default_rules": plain, "patients": len(all_of.patients)}
+    )
+
+
+async def _hydrate_line(connection: Connection, all_of: Everybody, runs: int, step: Callable[[], None]) -> Line:
+    """Store hours of readings, then begin as a gateway does; beside it the reading of the same rows alone."""
+    now_ms = clock.now_ms()
+    for rows in batches(all_of, Code.GLUCOSE, STORED_BATCHES):
+        async with connection.transaction():
+            await store.copy_observations(connection, rows, now_ms)
+    wards = [Ward.of(Code.GLUCOSE, patient, all_of.everything) for patient in all_of.patients.tolist()]
+    figures, references, count = [], [], 0
+    for _ in range(runs):
+        watch = ReadingWatch(Code.GLUCOSE)
+        started = clock.monotonic()
+        await watch.hydrate(connection)
+        watch.adopt(all_of.everything)
+        count = await watch.warm(connection, all_of.everything)
+        between = clock.monotonic()
+        read = (await gather(connection, wards)).readings
+        ended = clock.monotonic()
+        if read != count or not count:
+            raise BenchError(f"{count} readings were folded, {read} read")
+        figures.append(count / (between - started))
+        references.append(count / (ended - between))
+        step()
+    more = {"patients": len(all_of.patients), "rows": count, "seconds": count / median(figures)}
+    return Line("hydrate", median(figures), "rows/s", median(references), more)
+
+
+def run(database_url: str, patients: int, runs: int, step: Callable[[], None]) -> list[Line]:
+    """Measure; see `measure`."""
+    return asyncio.run(measure(database_url, patients, runs, step))
