@@ -62,6 +62,8 @@ WELL = ((4.0, 4.01, 5.5, 6.1, 6.9, 10.0), (72.0, 73.0, 99.0, 110.0, 125.0, 180.0
 LOW = ((1.1, 2.9, 3.0, 3.09, 3.1, 3.5, 3.89, 3.9, 3.99), (20.0, 53.0, 54.0, 54.9, 55.0, 56.0, 69.9, 70.0, 71.9))
 MORNING = ((6.9, 7.0, 7.1, 7.3, 7.9, 8.0, 8.3), (108.0, 125.0, 125.9, 126.0, 127.0, 143.0, 144.0))
 HIGH = ((13.8, 13.9, 13.91, 14.0, 20.0), (248.0, 250.0, 250.1, 251.0, 400.0))
+COURSES = (WELL, LOW, MORNING, HIGH)
+LONG_GAPS = (31, 44, 45, 46, 61)
 ODD_FLAGS = (("below_range",), ("above_range",), ("warmup",), ("calibration",), ("artifact",), ("off_body",))
 
 
@@ -70,25 +72,29 @@ def random_course(rng: np.random.Generator) -> list[Reading]:
 
     From an evening, a night or a morning on at 1, 3, 5 or 15 min; mmol/L, mg/dL or both; with gaps, LO, HI and flags.
     """
-    at = int(rng.choice(NIGHTS)) + int(rng.integers(0, 24 * 60)) * MINUTE_MS
-    cadence = int(rng.choice([1, 3, 5, 15])) * MINUTE_MS
-    mg_share = float(rng.choice([0.0, 0.5, 1.0]))
+    at = NIGHTS[int(rng.integers(4))] + int(rng.integers(24 * 60)) * MINUTE_MS
+    cadence = (1, 3, 5, 15)[int(rng.integers(4))] * MINUTE_MS
+    mg_share = (0.0, 0.5, 1.0)[int(rng.integers(3))]
     drifting = rng.random() < 0.4
     level, trend = float(rng.uniform(3.0, 15.0)), 0.0
-    kind = (WELL, LOW, MORNING, HIGH)[int(rng.integers(4))]
+    kind = COURSES[int(rng.integers(4))]
+    rows = int(rng.integers(10, 121))
+    chances, steps = rng.random((rows, 5)).tolist(), rng.normal(0, 0.12, rows).tolist()
     found: list[Reading] = []
-    for _ in range(int(rng.integers(10, 121))):
-        mg = bool(rng.random() < mg_share)
-        if rng.random() < 0.08:
-            kind = (WELL, LOW, MORNING, HIGH)[int(rng.integers(4))]
-        trend = 0.85 * trend + float(rng.normal(0, 0.12)) + 0.01 * (6.0 - level)
-        level = float(np.clip(level + trend, 2.0, 18.0))
-        value = round(level * 18 if mg else level, 0 if mg else 1) if drifting else float(rng.choice(kind[mg]))
-        flags = ODD_FLAGS[int(rng.integers(len(ODD_FLAGS)))] if rng.random() < 0.06 else ()
-        numberless = bool(flags) and rng.random() < 0.5
+    for (unit, change, which, odd, gap), step in zip(chances, steps, strict=True):
+        mg = unit < mg_share
+        if change < 0.08:
+            kind = COURSES[int(change * 50)]
+        trend = 0.85 * trend + step + 0.01 * (6.0 - level)
+        level = min(max(level + trend, 2.0), 18.0)
+        drifted = float(round(level * 18)) if mg else round(level, 1)
+        value = drifted if drifting else kind[mg][int(which * len(kind[mg]))]
+        flags = ODD_FLAGS[int(odd * 100)] if odd < 0.06 else ()
+        numberless = bool(flags) and which < 0.5
         found.append(Reading(at, None if numberless else value, "mg/dL" if mg else "mmol/L", flags))
-        at += cadence * int(rng.choice([1] * 18 + [2, 4])) + int(rng.choice([0, 0, 0, 1]))
-        at += int(rng.choice([31, 44, 45, 46, 61])) * MINUTE_MS if rng.random() < 0.02 else 0
+        at += cadence + int(which < 0.25)
+        if gap < 0.12:
+            at += cadence * int(gap * 25) + (LONG_GAPS[int(gap * 250)] * MINUTE_MS if gap < 0.02 else 0)
     return found
 
 

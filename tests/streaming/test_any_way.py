@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 
 from devices.vocabulary import Code
-from streaming.episodes import Episode, Rule
+from streaming.episodes import JSON, Episode, Rule
 from streaming.patient_fold import Key
 from streaming.rules import ENABLED, PatientGroup, PatientRules, RulesHistory, preset, with_changes
 from streaming.zones import ZoneHistory
 from tests.streaming.bedside import Bedside
 from tests.streaming.nocturnal_reference import Reading, nocturnal_alerts
+from tests.streaming.prediction_reference import Foreseen, predicted_lows
 from tests.streaming.rule_references import (
     Found,
     HighRules,
@@ -25,14 +27,17 @@ from tests.streaming.rule_references import (
     lasting_lows,
     nocturnal_lows,
     urgent_lows,
+    vital_excursions,
 )
-from tests.streaming.series import ZONES, glucose_series, random_course
+from tests.streaming.series import VITAL_LIMITS, ZONES, crowded, glucose_series, random_course, random_vitals
 
 NOCTURNAL: Key = (Rule.NOCTURNAL_HYPOGLYCAEMIA, "")
 URGENT: Key = (Rule.URGENT_LOW, "")
 LASTING_LOW: Key = (Rule.HYPOGLYCAEMIA, "")
+PREDICTED: Key = (Rule.PREDICTED_LOW, "")
 LASTING_HIGH: Key = (Rule.HYPERGLYCAEMIA, "")
 FASTING: Key = (Rule.HYPERGLYCAEMIA, "fasting")
+WORST = {"low": "lowest", "high": "highest"}
 
 
 def all_on(**changes: Mapping[str, float]) -> PatientRules:
@@ -89,6 +94,16 @@ def by_reference(
     }
 
 
+def as_foreseen(episode: Episode) -> Foreseen:
+    outcome = episode.evidence.get("outcome")
+    return Foreseen(
+        episode.opened_at,
+        episode.resolved_at,
+        None if outcome is None else str(outcome),
+        float(str(episode.evidence["limit_mmol_l"])),
+    )
+
+
 def random_batches(readings: Sequence[Reading], rng: np.random.Generator) -> list[list[Reading]]:
     """Split readings into batches of 1 to 40, in an order between that of time and none."""
     disorder = float(rng.choice([0.0, 3.0, 20.0, 1e9]))
@@ -115,6 +130,9 @@ def check(seed: int) -> tuple[dict[Key, int], int]:
     found = bedside.episodes
     for key, expected in said.items():
         assert [as_found(one) for one in found.get(key, [])] == expected, f"{key} of seed {seed}"
+    told = [*said[NOCTURNAL], *said[URGENT], *said[LASTING_LOW]]
+    foreseen = predicted_lows(readings, ZoneInfo(zone), told)
+    assert [as_foreseen(one) for one in found.get(PREDICTED, [])] == foreseen, f"predicted lows of seed {seed}"
     return {key: len(episodes) for key, episodes in found.items()}, bedside.mended
 
 
@@ -125,11 +143,8 @@ def check_all(seeds: range) -> None:
         episodes, again = check(seed)
         told.update(episodes)
         mended += again
-    rare = {
-        key: told[key]
-        for key in (NOCTURNAL, URGENT, LASTING_LOW, LASTING_HIGH, FASTING)
-        if told[key] < len(seeds) // 20
-    }
+    keys = (NOCTURNAL, URGENT, LASTING_LOW, PREDICTED, LASTING_HIGH, FASTING)
+    rare = {key: told[key] for key in keys if told[key] < len(seeds) // 20}
     assert not rare, "the series must give every rule something to say"
     assert mended > len(seeds)
 
@@ -152,3 +167,40 @@ def test_the_references_agree_about_the_night(seed: int) -> None:
         (found.opened_at, found.resolved_at, found.severity == "urgent", found.beyond, found.worst_at)
         for found in nocturnal_lows(readings, zone)
     ] == [(a.opened_at, a.resolved_at, a.urgent, a.lows, a.lowest_at) for a in nocturnal_alerts(readings, zone)]
+
+
+def exactly(reading: Reading) -> float:
+    """Return a vital sign in its canonical unit, calculated without rounding on the way."""
+    value = Fraction(str(reading.value))
+    exact = {
+        "[degF]": (value - 32) * Fraction(5, 9),
+        "kPa": value * Fraction("7.500616827"),
+        "[lb_av]": value * Fraction("0.45359237"),
+    }.get(reading.unit, value)
+    return round(float(exact), 6)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("code", VITAL_LIMITS, ids=lambda code: code.wire)
+def test_thresholds_end_as_the_reference_says(code: Code, seed: int) -> None:
+    rng = np.random.default_rng([seed, code])
+    low, high = VITAL_LIMITS[code]
+    usual = {Code.HEART_RATE: 10.0, Code.SPO2: 5.0}.get(code, 0.0)
+    told: dict[str, JSON] = {"code": code.wire, "low": low, "high": high}
+    durations = {"duration": usual, "recovery": usual}
+    if seed % 2:
+        durations = {name: float(rng.choice([0, 5, 30, 60])) for name in durations}
+        told |= {f"{name}_minutes": minutes for name, minutes in durations.items()}
+    rules = with_changes(all_on(), Rule.THRESHOLD, {ENABLED: True, "limits": [told]})
+    readings = crowded([reading for _ in range(5) for reading in random_vitals(rng, code)], rng)
+    readings = sorted({(one.at, one.value, one.unit): one for one in readings}.values(), key=lambda one: one.at)
+    bedside = Bedside(code, ZoneHistory.of("UTC"), RulesHistory.of(rules))
+    for batch in random_batches(readings, rng):
+        bedside.arrive(glucose_series(batch))
+    for side, limit in (("low", low), ("high", high)):
+        expected = vital_excursions(readings, exactly, side, limit, **durations)
+        found = bedside.episodes.get((Rule.THRESHOLD, f"{code.wire}:{side}"), [])
+        assert [
+            (one.opened_at, one.resolved_at, one.evidence["beyond"], one.evidence[f"{WORST[side]}_value"])
+            for one in found
+        ] == [(one.opened_at, one.resolved_at, one.beyond, one.worst_value) for one in expected]
