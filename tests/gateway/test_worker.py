@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from gateway.rest_keeper import GLUCOSE_RULES
 from gateway.runtime import clock
 from gateway.source import Message
 from gateway.store.connect import connect
@@ -69,7 +70,7 @@ async def test_two_workers_and_the_gateway_settle_each_dose_once(ward: Ward, dat
         assert await ward.doses(patient) == plain(wanted)
         standing = [opened for opened, _, state, _ in await ward.alerts(patient) if state == "open"]
         assert standing == [o.dose.window_end for o in wanted if o.state == "missed"]
-    twice = "select subject from alert group by patient_id, subject having count(*) > 1"
+    twice = "select subject from alert where rule = 'missed_dose' group by patient_id, subject having count(*) > 1"
     assert await ward.clinic.rows(twice) == []
     told = "select count(*) from outbox where action = 'raised' group by alert_id having count(*) > 1"
     assert await ward.clinic.rows(told) == []
@@ -104,6 +105,7 @@ async def low(ward: Ward, device: str, *readings: tuple[int, float]) -> None:
 
 
 async def state(ward: Ward) -> tuple[str, str]:
+    """Data and state of the only alert about the patient."""
     rows = await ward.clinic.rows("select data, state from alert")
     assert len(rows) == 1
     return rows[0][0], rows[0][1]
@@ -156,6 +158,33 @@ async def test_one_of_two_sensors_is_enough(ward: Ward) -> None:
     assert await state(ward) == ("current", "open")
 
 
+@pytest.mark.parametrize(
+    ("rule", "hour", "value", "settings"),
+    [
+        ("nocturnal_hypoglycaemia", 3, 3.5, {}),
+        ("urgent_low", 12, 2.9, {}),
+        ("hypoglycaemia", 12, 3.5, {"duration_minutes": 0}),
+        ("hyperglycaemia", 12, 16.0, {"duration_minutes": 0}),
+    ],
+)
+async def test_an_open_alert_of_any_glucose_rule_knows_that_its_data_stopped(
+    ward: Ward, rule: str, hour: int, value: float, settings: dict[str, float]
+) -> None:
+    patient = await ward.clinic.wearer("cgm")
+    ward.now = START - 1
+    await ward.provisioning.set_rule(patient, rule, {"enabled": True, **settings})
+    ward.now = START + hour * HOUR_MS
+    await low(ward, "cgm", (ward.now, value))
+    assert await ward.clinic.value("select rule from alert") == rule
+    for minutes, data in ((30, "current"), (31, "unknown")):
+        await ward.worker.mark_silent_data(ward.connection, ward.now + minutes * MINUTE_MS)
+        assert await state(ward) == (data, "open")
+    ward.now += HOUR_MS
+    await low(ward, "cgm", (ward.now, value))
+    await ward.worker.mark_silent_data(ward.connection, ward.now)
+    assert await state(ward) == ("current", "open")
+
+
 # Many patients -------------------------------------------------------------------------------------------------------
 
 MANY = """
@@ -188,7 +217,8 @@ async def test_a_tick_with_nothing_due_reads_next_to_nothing(ward: Ward) -> None
         if statement.strip():
             await ward.connection.execute(statement.encode())
     await ward.connection.execute("analyze")
-    now = {"now": START, "horizon": START + 13 * HOUR_MS, "limit": 20, "since": START - 30 * MINUTE_MS}
+    now: dict[str, Any] = {"now": START, "horizon": START + 13 * HOUR_MS, "limit": 20, "since": START - 30 * MINUTE_MS}
+    now["rules"] = [rule.value for rule in GLUCOSE_RULES]
     for query in (DOSES.patients_due, WORKER.silent):
         assert await (await ward.connection.execute(query.encode(), now)).fetchall() == []
         async with psycopg.AsyncClientCursor(ward.connection) as cursor:
