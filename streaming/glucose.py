@@ -64,8 +64,10 @@ def _has(flags: Int16, bits: np.int16) -> Bool:
 
 def counts(value: Float64, flags: Int16) -> Bool:
     """Which readings say something about glucose: a number, LO or HI, and not warm-up, calibration or artifact."""
-    says_something = ~np.isnan(value) | _has(flags, LO | HI)
-    return says_something & ~_has(flags, NEVER_ALARMED)
+    number = ~np.isnan(value)
+    if not flags.any():  # as nearly always
+        return number
+    return (number | _has(flags, LO | HI)) & ~_has(flags, NEVER_ALARMED)
 
 
 def low_mask(value: Float64, unit: Int16, flags: Int16, limit_mmol: float) -> Bool:
@@ -73,8 +75,10 @@ def low_mask(value: Float64, unit: Int16, flags: Int16, limit_mmol: float) -> Bo
 
     LO is below every limit and HI below none, whatever the number field holds. Readings that do not count are not low.
     """
-    by_number = (value < _limits(limit_mmol)[unit]) & ~_has(flags, HI)
-    return (by_number | _has(flags, LO)) & ~_has(flags, NEVER_ALARMED)
+    below = value < _limits(limit_mmol)[unit]
+    if not flags.any():  # as nearly always
+        return below
+    return ((below & ~_has(flags, HI)) | _has(flags, LO)) & ~_has(flags, NEVER_ALARMED)
 
 
 def high_mask(value: Float64, unit: Int16, flags: Int16, limit_mmol: float) -> Bool:
@@ -82,7 +86,10 @@ def high_mask(value: Float64, unit: Int16, flags: Int16, limit_mmol: float) -> B
 
     HI is above every limit and LO above none, whatever the number field holds. Readings that do not count are not high.
     """
-    by_number = (value > _limits(limit_mmol)[unit]) & ~_has(flags, LO)
+    above = value > _limits(limit_mmol)[unit]
+    if not flags.any():  # as nearly always
+        return above
+    by_number = above & ~_has(flags, LO)
     return (by_number | (_has(flags, HI) & ~_has(flags, LO))) & ~_has(flags, NEVER_ALARMED)
 
 
@@ -111,5 +118,7 @@ def merge(series: GlucoseSeries, limits_mmol: Iterable[float] = (4.0, 3.1)) -> G
 def mmol_per_l(series: GlucoseSeries) -> Float64:
     """Return values for ordering only: mmol/L, minus infinity for LO, infinity for HI."""
     mmol = np.where(series.unit == Unit.MG_DL, series.value / MG_DL_PER_MMOL_L, series.value)
+    if not series.flags.any():  # as nearly always
+        return mmol
     mmol = np.where(_has(series.flags, HI), np.inf, mmol)
     return np.where(_has(series.flags, LO), -np.inf, mmol)

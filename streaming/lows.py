@@ -10,7 +10,7 @@ import numpy as np
 
 from devices.vocabulary import Code
 from streaming.episodes import JSON, Episode, Rule, Severity
-from streaming.excursions import Course, Excursion, Judged, fold_excursions
+from streaming.excursions import Course, Excursion, Judged, Open, fold_excursions
 from streaming.glucose import Bool, Float64, GlucoseSeries, Int16, low_mask, mmol_per_l
 from streaming.zones import MINUTE_MS, MINUTES_PER_DAY, Int64, ZoneHistory
 
@@ -142,8 +142,10 @@ class NocturnalHypoglycaemia:
         low = low_mask(series.value, series.unit, series.flags, settings.limit_mmol)
         if state is None and not low.any():
             return None, []
-        opens = low.copy()
-        opens[low] = at_night(series.at[low], zone, settings.night_start_minute, settings.night_end_minute)
+        opens = low
+        if not (isinstance(state, Open) and bool(low.all())):  # else nothing closes, so nothing can open
+            opens = low.copy()
+            opens[low] = at_night(series.at[low], zone, settings.night_start_minute, settings.night_end_minute)
         grave = low_mask(series.value, series.unit, series.flags, settings.urgent_limit_mmol)
         return fold_excursions(state, _judged(series, low, opens, (Severity.HIGH, Severity.URGENT), grave), self.course)
 

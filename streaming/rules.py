@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
@@ -87,6 +87,15 @@ class PatientRules:
 
     settings: tuple[tuple[Rule, Any], ...]
     resting: bool = False
+    _hash: int = field(init=False, repr=False, compare=False, default=0)
+
+    def __post_init__(self) -> None:
+        """Hash once: rules are looked up with every fold."""
+        object.__setattr__(self, "_hash", hash((self.settings, self.resting)))
+
+    def __hash__(self) -> int:
+        """Return the hash of the settings."""
+        return self._hash
 
     def of(self, rule: Rule) -> Any | None:
         """Return a rule's settings (an instance of its class in `SETTINGS`); None: it is off."""

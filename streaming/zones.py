@@ -105,11 +105,20 @@ def _first_instant(local: datetime, zone: ZoneInfo) -> int:
 
 def _offsets(at: Int64, zone: ZoneInfo) -> Int64:
     """Return the zone's offset from UTC in ms at each instant."""
-    first, last = (datetime.fromtimestamp(int(edge) // 1000, UTC).year for edge in (at.min(), at.max()))
-    tables = [_year_offsets(zone, year) for year in range(first, last + 1)]
-    starts = np.concatenate([table[0] for table in tables])
-    offsets = np.concatenate([table[1] for table in tables])
+    first, last = (at.item(0), at.item(0)) if at.size == 1 else (at.min(), at.max())
+    starts, offsets = _offsets_between(zone, _year(int(first)), _year(int(last)))
     return offsets[np.searchsorted(starts, at, side="right") - 1]
+
+
+def _year(at_ms: int) -> int:
+    return datetime.fromtimestamp(at_ms // 1000, UTC).year
+
+
+@lru_cache(maxsize=4096)
+def _offsets_between(zone: ZoneInfo, first: int, last: int) -> tuple[Int64, Int64]:
+    """Return (starts, offsets) as `_year_offsets` does, from one UTC year to another."""
+    tables = [_year_offsets(zone, year) for year in range(first, last + 1)]
+    return np.concatenate([table[0] for table in tables]), np.concatenate([table[1] for table in tables])
 
 
 @lru_cache(maxsize=4096)
