@@ -125,6 +125,13 @@ async def test_the_description_reads_well(stranger: httpx.AsyncClient) -> None:
         "/api/v1/auth/token",
         "/api/v1/patients",
         "/api/v1/patients/{patient_id}",
+        "/api/v1/patients/{patient_id}/thresholds",
+        "/api/v1/patients/{patient_id}/thresholds/{rule}",
+        "/api/v1/patients/{patient_id}/group",
+        "/api/v1/patients/{patient_id}/pauses",
+        "/api/v1/patients/{patient_id}/pauses/current",
+        "/api/v1/patients/{patient_id}/glucose/summary",
+        "/api/v1/patients/{patient_id}/nights/{night}/picture",
         "/api/v1/patients/{patient_id}/trends",
         "/api/v1/patients/{patient_id}/hrv/nights",
         "/api/v1/patients/{patient_id}/doses",
@@ -150,7 +157,7 @@ async def test_the_description_reads_well(stranger: httpx.AsyncClient) -> None:
         assert operation["description"]
         assert operation["tags"][0] in [tag["name"] for tag in schema["tags"]]
         for status, answer in operation["responses"].items():
-            if status != "200":
+            if not status.startswith("2"):
                 assert list(answer["content"]) == ["application/problem+json"], (operation["operationId"], status)
     references = set(re.findall(r"#/components/schemas/(\w+)", response.text))
     assert references == set(schema["components"]["schemas"])
