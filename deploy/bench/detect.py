@@ -35,8 +35,9 @@ from streaming.glucose import NEVER_ALARMED
 
 NAMES: Final = ("glucose_step", "glucose_step_all_rules", "memory", "hydrate")
 CADENCE_MS: Final = 5 * 60_000
-BATCHES: Final = 288
-"""A day of readings every 5 min."""
+BATCHES: Final = 144
+"""Twelve hours of readings every 5 min."""
+BATCHES_ALL_RULES: Final = 24
 MEMORY_BATCHES: Final = 36
 STORED_BATCHES: Final = 36
 MOST_KIB: Final = 4.0
@@ -60,8 +61,8 @@ async def measure(database_url: str, patients: int, runs: int, step: Callable[[]
     async with await connect(database_url, "vigil bench detect") as connection:
         all_of = await _admit(connection, patients)
         lines = [
-            await _step_line(connection, NAMES[0], all_of, all_of.plain, runs, step),
-            await _step_line(connection, NAMES[1], all_of, all_of.everything, runs, step),
+            await _step_line(connection, NAMES[0], all_of, all_of.plain, BATCHES, runs, step),
+            await _step_line(connection, NAMES[1], all_of, all_of.everything, BATCHES_ALL_RULES, runs, step),
             await _memory_line(connection, all_of),
             await _hydrate_line(connection, all_of, runs, step),
         ]
@@ -123,16 +124,22 @@ async def begun(connection: Connection, code: Code, directory: Directory) -> Rea
 
 
 async def _step_line(
-    connection: Connection, name: str, all_of: Everybody, directory: Directory, runs: int, step: Callable[[], None]
+    connection: Connection,
+    name: str,
+    all_of: Everybody,
+    directory: Directory,
+    count: int,
+    runs: int,
+    step: Callable[[], None],
 ) -> Line:
-    """Measure batch by batch, both sides in turn; medians of all batches after the first of each run."""
+    """Measure batch by batch, `count` a run, both sides in turn; medians of all batches."""
     figures: list[float] = []
     references: list[float] = []
     found = 0
     for run in range(runs):
         watch = await begun(connection, Code.GLUCOSE, directory)
         newest = np.zeros(int(all_of.patients.max()) + 1, np.int64)
-        for rows in batches(all_of, Code.GLUCOSE, BATCHES, seed=run):
+        for rows in batches(all_of, Code.GLUCOSE, count, seed=run):
             await watch.prepare(connection, rows, directory)
             started = clock.monotonic()
             found += len(watch.advance(rows, directory))

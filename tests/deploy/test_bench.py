@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 
+from deploy.bench import detect
 from deploy.bench.clinic import Servers, zone_where_it_is
 from deploy.bench.errors import BenchError
 from deploy.bench.link import Acks, encode
@@ -175,3 +176,16 @@ def test_every_line_comes_and_everything_is_stored(
         assert stored[1] > 2 * size.messages * 0.95
         refused = connection.execute("select count(*) from quarantine").fetchone()
         assert refused == (0,)
+
+
+def test_the_rules_are_measured_line_by_line(database_url: str) -> None:
+    steps: list[int] = []
+    lines = {line.benchmark: line for line in detect.run(database_url, 100, 1, lambda: steps.append(1))}
+    assert tuple(lines) == detect.NAMES
+    assert all(line.figure > 0 and line.reference > 0 for line in lines.values())
+    assert lines["glucose_step"].more["findings"] > 0
+    assert lines["memory"].more["default_rules"] < lines["memory"].figure
+    assert lines["hydrate"].more["rows"] >= 100 * 12, "with every rule on the last hour of everybody is remembered"
+    assert len(steps) == 4
+    with pytest.raises(BenchError, match="has patients"):
+        detect.run(database_url, 100, 1, lambda: None)
