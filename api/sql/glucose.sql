@@ -3,9 +3,9 @@
 select coalesce(array_agg(distinct device_key), '{}') from assignment where patient_id = %(patient)s
 
 -- name: readings
--- Glucose in an interval over all devices, as sent, in any order: 20 bytes a reading (ms, value, unit, flags; big-endian; NaN: no number).
+-- Glucose in an interval over all devices, as sent, in any order: 20 bytes a reading: µs since 2000-01-01, value (NaN: none), unit, flags.
 select count(*) as readings,
-       coalesce(string_agg(int8send(to_ms(o.at)) || float8send(coalesce(o.value, 'NaN')) || int2send(o.unit)
+       coalesce(string_agg(timestamptz_send(o.at) || float8send(coalesce(o.value, 'NaN')) || int2send(o.unit)
                            || int2send(o.flags), ''::bytea), ''::bytea) as packed
 from (
     select at, value, unit, flags from observation_seen

@@ -140,21 +140,17 @@ async def test_a_png_is_a_png(dora: httpx.AsyncClient, night: Clinic) -> None:
     assert response.content.startswith(b"\x89PNG\r\n\x1a\n")
 
 
-@pytest.mark.parametrize(
-    ("night", "query", "location"),
-    [
+async def test_what_cannot_be_drawn_is_refused(dora: httpx.AsyncClient, clinic: Clinic) -> None:
+    wrong: list[tuple[str, dict[str, str], str]] = [
         ("2026-11-31", {}, "path.night"),
         ("1999-12-31", {}, "path.night"),
         ("2200-01-01", {}, "path.night"),
         (NIGHT, {"format": "pdf"}, "query.format"),
         (NIGHT, {"unit": "g/l"}, "query.unit"),
-    ],
-)
-async def test_what_cannot_be_drawn_is_refused(
-    dora: httpx.AsyncClient, clinic: Clinic, night: str, query: dict[str, str], location: str
-) -> None:
-    problem = is_problem(await dora.get(url(clinic, night=night), params=query), 422)
-    assert problem["errors"][0]["location"] == location
+    ]
+    for night, query, location in wrong:
+        problem = is_problem(await dora.get(url(clinic, night=night), params=query), 422)
+        assert problem["errors"][0]["location"] == location
 
 
 async def test_only_the_care_team_sees_it(
