@@ -97,7 +97,7 @@ def draw_night(night: NightPicture, format: Format, *, unit: GlucoseUnit = "mmol
 
     An SVG begins with its element, so that it can be put into a page as it is; its text is text, its `<title>` and
     `<desc>` say what it shows. A PNG is 1080 pixels wide. At most 5,000 readings (the lowest and highest of each
-    stretch), 50 alerts (the gravest) and 50 doses are drawn, and the picture says so. Takes about 0.1 s.
+    stretch), 50 alerts (the gravest) and 50 doses are drawn, and the picture says so.
     """
     time = TimeScale(night.zone, night.start_ms, night.end_ms)
     parts = _Parts(night, time, curve_of(night, unit), alert_rows(night, time), dose_rows(night, time))
