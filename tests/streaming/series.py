@@ -70,7 +70,8 @@ ODD_FLAGS = (("below_range",), ("above_range",), ("warmup",), ("calibration",), 
 def random_course(rng: np.random.Generator) -> list[Reading]:
     """Return 10 to 120 readings in order of time, none at one instant: now low, now high, now well, or drifting.
 
-    From an evening, a night or a morning on at 1, 3, 5 or 15 min; mmol/L, mg/dL or both; with gaps, LO, HI and flags.
+    From any time of day on at 1, 3, 5 or 15 min; mmol/L, mg/dL or both; with gaps, LO, HI, flags, and now and then one
+    more reading 10 s later.
     """
     at = NIGHTS[int(rng.integers(4))] + int(rng.integers(24 * 60)) * MINUTE_MS
     cadence = (1, 3, 5, 15)[int(rng.integers(4))] * MINUTE_MS
@@ -92,7 +93,7 @@ def random_course(rng: np.random.Generator) -> list[Reading]:
         flags = ODD_FLAGS[int(odd * 100)] if odd < 0.06 else ()
         numberless = bool(flags) and which < 0.5
         found.append(Reading(at, None if numberless else value, "mg/dL" if mg else "mmol/L", flags))
-        at += cadence + int(which < 0.25)
+        at += (10_000 if gap > 0.92 else cadence) + int(which < 0.25)
         if gap < 0.12:
             at += cadence * int(gap * 25) + (LONG_GAPS[int(gap * 250)] * MINUTE_MS if gap < 0.02 else 0)
     return found
@@ -122,7 +123,7 @@ def random_vitals(rng: np.random.Generator, code: Code) -> list[Reading]:
     for _ in range(int(rng.integers(0, 41))):
         side = int(rng.integers(3)) if rng.random() < 0.3 else side
         unit, rule = list(CODES[code].units.items())[int(rng.integers(len(CODES[code].units)))]
-        value = (float(rng.choice(around[side])) - rule.shift) / rule.factor
+        value = round((float(rng.choice(around[side])) - rule.shift) / rule.factor, 9)
         flags = (("off_body",), ("artifact",), ("warmup",))[int(rng.integers(3))] if rng.random() < 0.1 else ()
         found.append(Reading(at, None if rng.random() < 0.05 else value, UCUM[unit], flags))
         at += int(rng.choice([cadence] * 9 + [4 * cadence, 50 * MINUTE_MS, 1]))
