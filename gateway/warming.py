@@ -46,38 +46,41 @@ async def warm(connection: Connection, wards: Sequence[Ward]) -> tuple[dict[int,
         if count % FOLDED_AT_ONCE == 0:
             await asyncio.sleep(0)
         newest, series = gathered.newest[ward.patient], gathered.series.get(ward.patient)
-        if ward.patient in gathered.too_far or (series is not None and len(series) > PAGE):
+        settled = gathered.settled.get(ward.patient)
+        if newest < 0 or (settled is not None and series is None):
+            warmed[ward.patient] = Warmed(newest, None)
+        elif settled is None or series is None or len(series) > PAGE:
             warmed[ward.patient] = Warmed(newest, None, cold=True)
         else:
-            warmed[ward.patient] = Warmed(newest, None if series is None else ward.fold(None, series)[0])
+            warmed[ward.patient] = Warmed(newest, ward.fold(None, series, settled)[0])
     return warmed, gathered.readings
 
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What the store says of patients: newest reading (ms, -1: none), and readings since the newest settled point.
+    """What the store says of patients: newest reading (ms, -1: none), newest settled point, readings that matter there.
 
-    `too_far`: patients whose settled point lies too far back.
+    A patient with readings and without a settled point has one that lies too far back.
     """
 
     newest: dict[int, int]
+    settled: dict[int, int]
     series: dict[int, GlucoseSeries]
-    too_far: frozenset[int]
     readings: int
 
 
 async def gather(connection: Connection, wards: Sequence[Ward]) -> Gathered:
     """Read what has to be folded of patients (all of one code)."""
     if not wards:
-        return Gathered({}, {}, frozenset(), 0)
+        return Gathered({}, {}, {}, 0)
     async with connection.transaction():
         await connection.execute("set transaction isolation level repeatable read, read only")
         newest = await _newest(connection, wards)
-        starts = await _starts(connection, wards, newest)
-        found = [(ward, starts[ward.patient]) for ward in wards if ward.patient in starts]
-        rows = await _readings(connection, wards[0].code, found)
-    too_far = frozenset(patient for patient, at in newest.items() if at >= 0 and patient not in starts)
-    return Gathered(newest, dict(_by_patient(rows)), too_far, len(rows.at))
+        quiet = {ward.patient: quiet_ms(ward.code, ward.rules) for ward in wards}
+        settled = await _settled(connection, wards[0].code, newest, quiet)
+        since = [(ward, settled[ward.patient] - quiet[ward.patient]) for ward in wards if ward.patient in settled]
+        rows = await _readings(connection, wards[0].code, since)
+    return Gathered(newest, settled, dict(_by_patient(rows)), len(rows.at))
 
 
 async def _newest(connection: Connection, wards: Sequence[Ward]) -> dict[int, int]:
@@ -94,11 +97,9 @@ async def _newest(connection: Connection, wards: Sequence[Ward]) -> dict[int, in
     return newest
 
 
-async def _starts(connection: Connection, wards: Sequence[Ward], newest: dict[int, int]) -> dict[int, int]:
-    """Return from where each patient's readings must be folded, ms; not for one where that is too far back."""
-    code = wards[0].code
-    quiet = {ward.patient: quiet_ms(code, ward.rules) for ward in wards}
-    asked = [ward.patient for ward in wards if newest[ward.patient] >= 0]
+async def _settled(connection: Connection, code: Code, newest: dict[int, int], quiet: dict[int, int]) -> dict[int, int]:
+    """Return each patient's newest settled point, ms; not of one for whom it is too far back."""
+    asked = [patient for patient, at in newest.items() if at >= 0]
     parameters = {
         "rules": list(rules_about(code)),
         "patient": np.array(asked, np.int32),
@@ -110,12 +111,9 @@ async def _starts(connection: Connection, wards: Sequence[Ward], newest: dict[in
     ).fetchall():
         if is_about(code, (Rule(rule), subject)):
             episodes[patient].append(Episode(opened_at, resolved_at, Severity.LOW))
-    starts = {}
-    for patient in asked:
-        settled = settled_before(episodes[patient], newest[patient] + 1, quiet[patient])
-        if settled >= newest[patient] - LOOK_BACK_MS:  # what ended before that was not asked for
-            starts[patient] = settled - quiet[patient]
-    return starts
+    found = {patient: settled_before(episodes[patient], newest[patient] + 1, quiet[patient]) for patient in asked}
+    # What ended before that was not asked for.
+    return {patient: at for patient, at in found.items() if at >= newest[patient] - LOOK_BACK_MS}
 
 
 async def _readings(connection: Connection, code: Code, wards: Sequence[tuple[Ward, int]]) -> ReadingRows:
