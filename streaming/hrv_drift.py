@@ -1,7 +1,7 @@
 """Drift of heart-rate variability: a sequential test over a patient's nights decides, a chart's band only colours.
 
-With the default settings, simulated (30 baseline nights, lag-1 correlation 0.2): 0.95 false alerts per 180 stationary
-nights; median delay 4 nights for a lasting fall of 2 SD, 9 for 1 SD. docs/hrv-study.md has them on recorded hearts.
+With the default settings, simulated (30 baseline nights, lag-1 correlation 0.2): 0.97 false alerts per 180 stationary
+nights; median delay 4 nights for a lasting fall of 2 SD, 8 for 1 SD. docs/hrv-study.md has them on recorded hearts.
 """
 
 from __future__ import annotations
