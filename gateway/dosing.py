@@ -1,6 +1,6 @@
 """Settles patients' doses against the store: when openings arrive (gateway) and when deadlines pass (worker)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -195,10 +195,7 @@ class DoseKeeper:
     async def _alert(
         self, chart: _Chart, outcomes: Sequence[DoseOutcome], removed: list[str], writer: AlertWriter, now_ms: int
     ) -> None:
-        """Bring the alerts in line with doses that are news, or gone; from the beginning: with all of them.
-
-        The rules in force at the end of a dose's window say whether a miss of it is an alert, and how severe.
-        """
+        """Bring the alerts in line with doses that are news, or gone; from the beginning: with all of them."""
         whose = chart.whose
         news = {
             outcome.dose.subject: outcome
@@ -209,24 +206,15 @@ class DoseKeeper:
             return
         context = RuleContext(whose.patient, Rule.MISSED_DOSE, whose.zone, VERSION, whose.rules)
         standing = await writer.standing_subjects(context, [*news, *removed])
-        missed_before = {alert.subject for alert in standing}
-        episodes: dict[str, Episode] = {}
-        for subject, outcome in news.items():
-            settings = whose.rules.at(outcome.dose.window_end).of(Rule.MISSED_DOSE)
-            if settings is None:
-                continue
-            episode = missed_episode(outcome, settings, was_missed=subject in missed_before)
-            if episode is not None:
-                medication = whose.medications[outcome.dose.schedule_id]
-                episodes[subject] = replace(episode, evidence={**episode.evidence, "medication": medication})
-        missed = [episode for episode in episodes.values() if episode.resolved_at is None]
-        settled = [episode for episode in episodes.values() if episode.resolved_at is not None]
-        gone = [alert for alert in standing if alert.subject not in episodes]
+        episodes = _missed_episodes(whose, news.values(), {alert.subject for alert in standing})
+        missed = {one.subject: one for one in episodes if one.resolved_at is None}
+        settled = {one.subject: one for one in episodes if one.resolved_at is not None}
+        gone = [alert for alert in standing if alert.subject not in {*missed, *settled}]
         await writer.apply(context, gone, [], note=NOT_ASKED_FOR)
-        late = [alert for alert in standing if alert.subject in {episode.subject for episode in settled}]
-        await writer.apply(context, late, settled, note=DELIVERED_LATE)
-        again = [alert for alert in standing if alert.subject in {episode.subject for episode in missed}]
-        decisions = await writer.apply(context, again, missed, note=TAKEN_AWAY)
+        late = [alert for alert in standing if alert.subject in settled]
+        await writer.apply(context, late, list(settled.values()), note=DELIVERED_LATE)
+        again = [alert for alert in standing if alert.subject in missed]
+        decisions = await writer.apply(context, again, list(missed.values()), note=TAKEN_AWAY)
         await self._remind(whose.patient, [d.episode for d in decisions if isinstance(d, Raise)], writer, now_ms)
 
     @staticmethod
@@ -248,6 +236,24 @@ def _with_relevant_contact(outcome: DoseOutcome, row: DoseRow | None) -> DoseOut
     if outcome.state in OPEN or outcome.state is DoseState.MISSED:
         return outcome
     return replace(outcome, contact_seen_at=row.contact_seen_at if row is not None else None)
+
+
+def _missed_episodes(whose: DosesOf, outcomes: Iterable[DoseOutcome], missed_before: Collection[str]) -> list[Episode]:
+    """Return the episodes of doses that are missed, or were (by subject) and are settled.
+
+    The rules in force at the end of a dose's window say whether a miss of it is an alert, and how severe.
+    """
+    episodes: list[Episode] = []
+    for outcome in outcomes:
+        dose = outcome.dose
+        settings = whose.rules.at(dose.window_end).of(Rule.MISSED_DOSE)
+        if settings is None:
+            continue
+        episode = missed_episode(outcome, settings, was_missed=dose.subject in missed_before)
+        if episode is not None:
+            evidence = {**episode.evidence, "medication": whose.medications[dose.schedule_id]}
+            episodes.append(replace(episode, evidence=evidence))
+    return episodes
 
 
 def _changed_since(chart: _Chart, outcomes: Sequence[DoseOutcome], now_ms: int) -> int | None:

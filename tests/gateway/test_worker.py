@@ -14,6 +14,7 @@ from gateway.source import Message
 from gateway.store.connect import connect
 from gateway.store.queries import load_queries
 from gateway.worker import Worker
+from streaming.low_adherence import low_adherence_episodes
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.gateway.clinic import Clinic
 from tests.gateway.ward import GRACE_MS, Ward, new_worker, open_ward, plain
@@ -70,6 +71,8 @@ async def test_two_workers_and_the_gateway_settle_each_dose_once(ward: Ward, dat
         assert await ward.doses(patient) == plain(wanted)
         standing = [opened for opened, _, state, _ in await ward.alerts(patient) if state == "open"]
         assert standing == [o.dose.window_end for o in wanted if o.state == "missed"]
+        low = [(opened, resolved) for opened, _, _, resolved in await ward.alerts(patient, "low_adherence")]
+        assert low == [(one.opened_at, one.resolved_at) for one in low_adherence_episodes(wanted)]
     twice = "select subject from alert where rule = 'missed_dose' group by patient_id, subject having count(*) > 1"
     assert await ward.clinic.rows(twice) == []
     told = "select count(*) from outbox where action = 'raised' group by alert_id having count(*) > 1"
