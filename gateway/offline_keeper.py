@@ -18,7 +18,7 @@ from gateway.directory import UNSET
 from gateway.patient_rules import all_rules, rules_of
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
-from gateway.watched import WornRow, both, consents, own_rules, spans, try_lock, worn, zones_of
+from gateway.watched import WornRow, both, consents, looking_at_all, own_rules, spans, try_lock, worn, zones_of
 from streaming.episodes import JSON, Episode, Rule
 from streaming.offline import (
     CONTACT_LAG_MS,
@@ -31,7 +31,7 @@ from streaming.offline import (
 )
 from streaming.rules import RulesHistory, settings_json
 from streaming.silence import DeviceOfflineSettings, Spans
-from streaming.zones import MINUTE_MS, ZoneHistory
+from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, ZoneHistory
 
 SQL = load_queries("gateway.store", "offline.sql")
 
@@ -48,7 +48,7 @@ HEARD_BY: Final[Mapping[DeviceModel, Sequence[Code]]] = {
 
 @dataclass(frozen=True, slots=True)
 class DeviceRow:
-    """A worn device as the store knows it, and its running alert, if there is one; times in ms."""
+    """A worn device as the store knows it; times in ms."""
 
     patient_id: int
     device: str
@@ -58,8 +58,6 @@ class DeviceRow:
     interval_ms: int | None
     waiting_since: int | None
     grave: bool
-    alert_id: int | None
-    opened_at: int | None
 
     def contact(self) -> DeviceContact:
         """Return what the rule asks for."""
@@ -93,12 +91,12 @@ class OfflineKeeper:
 
     async def due(self, connection: Connection, now_ms: int) -> dict[int, list[str]]:
         """Return the patients with devices about which there is news, and these."""
-        values = {**_limits(await all_rules(connection), now_ms), "patient": None}
         found: defaultdict[int, list[str]] = defaultdict(list)
-        for row in await _rows(connection, values):
-            found[row.patient_id].append(row.device)
-        for patient, device in await (await connection.execute(SQL.left_behind, {"now": now_ms})).fetchall():
-            found[patient].append(device)
+        async with looking_at_all(connection):
+            for row in await _rows(connection, None, await all_rules(connection), now_ms):
+                found[row.patient_id].append(row.device)
+            for patient, device in await (await connection.execute(SQL.left_behind, {"now": now_ms})).fetchall():
+                found[patient].append(device)
         return dict(found)
 
     async def settle(self, patient: int, touched: Sequence[str], writer: AlertWriter) -> None:
@@ -110,7 +108,7 @@ class OfflineKeeper:
         if not await try_lock(connection, patient):
             return
         rules = await rules_of(connection, patient)
-        rows = await _rows(connection, {**_limits({patient: rules}, writer.now_ms), "patient": patient})
+        rows = await _rows(connection, patient, {patient: rules}, writer.now_ms)
         known = {row.device: row.contact() for row in rows}
         zone = (await zones_of(connection, [patient]))[patient]
         one = _Patient(patient, rules, zone, await consents(connection, patient), await worn(connection, patient))
@@ -164,9 +162,35 @@ def _ended(
     return Episode(running.opened_at, None, last.severity, last.evidence, running.subject)
 
 
-async def _rows(connection: Connection, values: Mapping[str, Any]) -> list[DeviceRow]:
+async def _rows(
+    connection: Connection, patient: int | None, histories: Mapping[int, RulesHistory], now_ms: int
+) -> list[DeviceRow]:
+    """Return the devices of which there is news, or all of one patient's."""
+    values = {**_limits(histories, now_ms), "patient": patient}
+    heard = await _heard_behind(connection, values)
+    values |= {"behind": list(heard), "behind_heard": list(heard.values())}
     async with connection.cursor(row_factory=class_row(DeviceRow)) as cursor:
         return await (await cursor.execute(SQL.devices, values)).fetchall()
+
+
+async def _heard_behind(connection: Connection, values: Mapping[str, Any]) -> dict[int, int]:
+    """Return when devices behind edge boxes were heard, in ms: most of them lately, the others as long ago as it matters."""
+    rows = await (await connection.execute(SQL.behind_edge_boxes, values)).fetchall()
+    models = {key: DeviceModel(model) for key, model, _ in rows}
+    now_ms = values["now"]
+    longest = max((interval for *_, interval in rows if interval), default=0)
+    most = max((one for one in (values["usual_intervals"], *values["intervals"]) if one), default=0)
+    heard: dict[int, int] = {}
+    for since in (now_ms - HOUR_MS, now_ms - round(longest * most) - DAY_MS):
+        pairs = [(key, code) for key, model in models.items() if key not in heard for code in HEARD_BY.get(model, ())]
+        asked = {"device": [key for key, _ in pairs], "code": [int(code) for _, code in pairs], "since": since}
+        if pairs:
+            heard.update(await (await connection.execute(SQL.heard_behind, asked)).fetchall())
+    boxes = [key for key, model in models.items() if model is DeviceModel.PILLBOX]
+    if boxes:
+        for key, at in await (await connection.execute(SQL.boxes_heard_behind, {"device": boxes})).fetchall():
+            heard[key] = max(at, heard.get(key, at))
+    return heard
 
 
 def _limits(histories: Mapping[int, RulesHistory], now_ms: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from gateway.directory import UNSET
 from gateway.patient_rules import all_rules, rules_of
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
-from gateway.watched import both, consents, own_rules, spans, try_lock, worn, zones_of
+from gateway.watched import both, consents, looking_at_all, own_rules, spans, try_lock, worn, zones_of
 from streaming.episodes import Episode, Rule
 from streaming.glucose import HI, LO, NEVER_ALARMED
 from streaming.rules import RulesHistory, settings_json
@@ -47,10 +47,12 @@ FAST_MS: Final = 15 * MINUTE_MS
 SETTLED_MS: Final = 30_000
 # How long a device that was just recorded as worn, perhaps for some time already, has for its first reading.
 FIRST_DATA_MS: Final = 2 * MINUTE_MS
-# Silence that is over is looked at each time for an hour, then once an hour: each time another share of all of it.
+# Silence that is over is looked at each time for an hour, then every four hours: each time another share of all of it.
+# What comes later than that does not change it any more.
 LATELY_MS: Final = HOUR_MS
-SHARES: Final = 180
+SHARES: Final = 720
 SHARE_MS: Final = 20_000
+LATE_MS: Final = 14 * DAY_MS
 
 READINGS: Final[Mapping[str, int]] = {
     "glucose": int(Code.GLUCOSE),
@@ -101,20 +103,21 @@ class SilenceKeeper:
 
     async def due(self, connection: Connection, now_ms: int) -> dict[int, list[Touched]]:
         """Return the patients about whose silence there may be news, each with what it may be about."""
-        histories = await all_rules(connection)
-        values = {**READINGS, **_limits(histories, now_ms), **_times(now_ms)}
-        found: defaultdict[int, list[Touched]] = defaultdict(list)
-        for query in (SQL.silence_may_be_over, SQL.silence_was_filled):
-            async with connection.cursor(row_factory=class_row(Touched)) as cursor:
-                for one in await (await cursor.execute(query, values)).fetchall():
-                    found[one.patient_id].append(one)
-        silent = await (await connection.execute(SQL.fell_silent, values)).fetchall()
-        asleep = await _asleep(connection, [patient for patient, _, night in silent if night], histories, now_ms)
-        for patient, days, _ in silent:
-            if days:
-                found[patient].append(Touched(None, patient, GLUCOSE))
-            if patient in asleep:
-                found[patient].append(Touched(None, patient, NIGHT))
+        async with looking_at_all(connection):
+            histories = await all_rules(connection)
+            values = {**READINGS, **_limits(histories, now_ms), **_times(now_ms)}
+            found: defaultdict[int, list[Touched]] = defaultdict(list)
+            for query in (SQL.silence_may_be_over, SQL.silence_was_filled):
+                async with connection.cursor(row_factory=class_row(Touched)) as cursor:
+                    for one in await (await cursor.execute(query, values)).fetchall():
+                        found[one.patient_id].append(one)
+            silent = await (await connection.execute(SQL.fell_silent, values)).fetchall()
+            asleep = await _asleep(connection, [patient for patient, _, night in silent if night], histories, now_ms)
+            for patient, days, _ in silent:
+                if days:
+                    found[patient].append(Touched(None, patient, GLUCOSE))
+                if patient in asleep:
+                    found[patient].append(Touched(None, patient, NIGHT))
         return dict(found)
 
     async def settle(self, patient: int, touched: Sequence[Touched], writer: AlertWriter) -> None:
@@ -130,7 +133,7 @@ class SilenceKeeper:
                 until = None if one.resolved_at is None else await _first_reading(connection, patient, one.resolved_at)
                 await _fold(chart, one.subject, one.last_at, until, writer)
             else:
-                newest = await _newest_reading(connection, patient)
+                newest = await _newest_reading(connection, patient, writer.now_ms)
                 if not _more_may_come(chart, newest, writer.now_ms):
                     await _fold(chart, one.subject, newest[0] if newest else None, None, writer)
 
@@ -207,10 +210,14 @@ async def _chart(connection: Connection, patient: int, now_ms: int) -> _Chart:
     )
 
 
-async def _newest_reading(connection: Connection, patient: int) -> tuple[int, int] | None:
-    """Return when a patient's newest reading was measured and when it came."""
-    row = await (await connection.execute(SQL.newest_reading, {**READINGS, "patient": patient})).fetchone()
-    return None if row is None else (int(row[0]), int(row[1]))
+async def _newest_reading(connection: Connection, patient: int, now_ms: int) -> tuple[int, int] | None:
+    """Return when a patient's newest reading was measured and when it came; it is seldom an old one."""
+    for since in (now_ms - LATE_MS, 0):
+        values = {**READINGS, "patient": patient, "since": since}
+        row = await (await connection.execute(SQL.newest_reading, values)).fetchone()
+        if row is not None:
+            return int(row[0]), int(row[1])
+    return None
 
 
 async def _first_reading(connection: Connection, patient: int, since: int) -> int | None:
@@ -256,7 +263,7 @@ def _limits(histories: Mapping[int, RulesHistory], now_ms: int) -> dict[str, Any
     """Return how long silence may last: as usual, and for patients with rules of their own."""
     usual: DataSilenceSettings | None = UNSET.at(now_ms).of(RULE)
     own = own_rules(histories, RULE, now_ms)
-    longest = max((one.day_ms for one in (usual, *own.settings) if one is not None), default=0)
+    settings: list[DataSilenceSettings] = [one for one in {usual, *own.settings} if one is not None]
     return {
         "usual_day_ms": usual.day_ms if usual else None,
         "usual_night_ms": usual.night_ms if usual else None,
@@ -264,7 +271,8 @@ def _limits(histories: Mapping[int, RulesHistory], now_ms: int) -> dict[str, Any
         "day_ms": own.column(lambda settings: settings.day_ms),
         "night_ms": own.column(lambda settings: settings.night_ms),
         "back": own.back,
-        "oldest": now_ms - longest,
+        "oldest": now_ms - max((one.day_ms for one in settings), default=0),
+        "recent": now_ms - min((one.night_ms for one in settings), default=0),
     }
 
 
@@ -275,5 +283,6 @@ def _times(now_ms: int) -> dict[str, Any]:
         "fast_ms": FAST_MS,
         "settled": now_ms - SETTLED_MS,
         "lately": now_ms - LATELY_MS,
+        "late": now_ms - LATE_MS,
         "share": now_ms // SHARE_MS % SHARES,
     }

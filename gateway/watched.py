@@ -1,6 +1,7 @@
 """When somebody waits for a patient's data: with consent, with a device, by the rules in force; for whoever tells silence."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +58,17 @@ def own_rules(histories: Mapping[int, RulesHistory], rule: Rule, now_ms: int) ->
     return Own(list(histories), [settings for settings, _ in found], [back for _, back in found])
 
 
+@asynccontextmanager
+async def looking_at_all(connection: Connection) -> AsyncIterator[None]:
+    """Open a transaction for queries over all patients, whose plans are made for the values at hand."""
+    async with connection.transaction():
+        await connection.execute(SQL.plan_for_values)
+        yield
+
+
 async def try_lock(connection: Connection, patient: int) -> bool:
-    """Whether nobody else is at this patient; until the transaction ends nobody will be."""
+    """Whether nobody else is at this patient; until the transaction ends nobody will be, and plans are made as above."""
+    await connection.execute(SQL.plan_for_values)
     return await (await connection.execute(SQL.try_lock_patient, {"patient": patient})).fetchone() is not None
 
 

@@ -101,7 +101,7 @@ class Worker:
             Duty("hrv nights", 2.0, self.assess_nights),
             Duty("silent data", 15.0, self.mark_silent_data),
             Duty("silence", 15.0, self.tell_silence),
-            Duty("offline devices", 15.0, self.tell_offline_devices),
+            Duty("offline devices", 30.0, self.tell_offline_devices),
             Duty("rest", 15.0, self.end_what_rests),
         ]
 

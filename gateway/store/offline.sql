@@ -1,66 +1,81 @@
+-- name: behind_edge_boxes
+-- Devices that edge boxes read and that are to be heard all the time, and by which code it may be, of one patient or
+-- (null) of all; with the longest time after which one of them is offline.
+select d.key, d.model,
+       (coalesce(extract(epoch from d.expected_interval)::float8 * 1000, m.interval_ms))::bigint as interval_ms
+from assignment a
+join device d on d.key = a.device_key
+left join unnest(%(models)s::text[], %(model_ms)s::bigint[]) as m (model, interval_ms) on m.model = d.model
+where d.via is not null and a.valid @> from_ms(%(now)s) and (d.disabled_at is null or d.disabled_at > from_ms(%(now)s))
+  and (%(patient)s::int is null or a.patient_id = %(patient)s);
+
+-- name: heard_behind
+-- When something came last of each of many devices, as far as it was measured after a time that the planner knows; in ms.
+select pair.device, to_ms(max(newest.received_at))
+from unnest(%(device)s::int[], %(code)s::smallint[]) as pair (device, code)
+cross join lateral (
+    select o.received_at from observation o
+    where o.device_key = pair.device and o.code = pair.code and o.at > from_ms(%(since)s)
+    order by o.at desc limit 1
+) newest
+group by pair.device;
+
+-- name: boxes_heard_behind
+-- When the newest event of each of many pill boxes came; in ms.
+select box.device, to_ms(newest.received_at)
+from unnest(%(device)s::int[]) as box (device)
+cross join lateral (
+    select e.received_at from pillbox_event e where e.device_key = box.device order by e.at desc limit 1
+) newest;
+
 -- name: devices
 -- Devices that patients wear now and of which there is news: they became offline, or are told to be and were heard, or it
 -- matters more, or the rule is off now. With `patient`: all of that patient's. Contact is when something came: anything
--- of the device itself, or a reading or an event of its own by way of an edge box. Times in ms.
+-- of the device itself; of one behind an edge box, as `behind` says. Times in ms.
 with own as (
     select * from unnest(%(patients)s::int[], %(intervals)s::float8[], %(will_ms)s::bigint[], %(back)s::bigint[])
         as o (patient_id, intervals, will_ms, back)
+), behind as (
+    select * from unnest(%(behind)s::int[], %(behind_heard)s::bigint[]) as b (device_key, heard_at)
 ), told as materialized (
     select id, patient_id, subject, severity, opened_at, (evidence #>> '{finding,contact_at}')::bigint as contact_at
     from alert where rule = 'device_offline' and running and state <> 'withdrawn'
+      and (%(patient)s::int is null or patient_id = %(patient)s)
 ), worn as materialized (
-    select a.patient_id, d.key, d.id, d.model, d.via, s.online, s.status_at, s.contact_at,
+    select a.patient_id, d.key, d.id, d.model, s.online, s.status_at,
+           greatest(case when d.via is null then s.contact_at else from_ms(b.heard_at) end,
+                    from_ms(t.contact_at)) as heard_at,
            coalesce(extract(epoch from d.expected_interval)::float8 * 1000, m.interval_ms) as interval_ms,
            case when o.patient_id is null then %(usual_intervals)s::float8 else o.intervals end as intervals,
            case when o.patient_id is null then %(usual_will_ms)s::bigint else o.will_ms end as will_ms,
            greatest(lower(a.valid), d.created_at, from_ms(o.back)) as since,
            d.model = 'cgm' and p.hypoglycaemia_risk as grave,
-           t.id as alert_id, t.severity, t.opened_at, from_ms(t.contact_at) as told_contact_at
+           t.id as alert_id, t.severity, t.opened_at
     from assignment a
     join device d on d.key = a.device_key
     join patient p on p.id = a.patient_id
     left join unnest(%(models)s::text[], %(model_ms)s::bigint[]) as m (model, interval_ms) on m.model = d.model
     left join own o on o.patient_id = a.patient_id
+    left join behind b on b.device_key = d.key
     left join told t on t.patient_id = a.patient_id and t.subject = d.id
     left join device_status s on s.device_key = d.key
     where a.valid @> from_ms(%(now)s) and d.model <> 'edge'
       and (d.disabled_at is null or d.disabled_at > from_ms(%(now)s))
       and (%(patient)s::int is null or a.patient_id = %(patient)s)
       and exists (select from consent c where c.patient_id = a.patient_id and c.valid @> from_ms(%(now)s))
-), heard as materialized (
-    select w.*,
-           greatest(case when w.via is null then w.contact_at else last.received_at end, w.told_contact_at) as heard_at
+), waiting as materialized (
+    select w.key, min(d.window_end) as window_end
     from worn w
-    left join lateral (
-        select max(said.received_at) as received_at
-        from (
-            (select newest.received_at
-             from unnest(%(heard_by)s::text[], %(heard_code)s::smallint[]) as c (model, code)
-             cross join lateral (
-                 select o.received_at from observation o
-                 where o.device_key = w.key and o.code = c.code
-                   and o.at > from_ms(%(now)s) - interval '1 day'
-                              - coalesce(w.interval_ms * w.intervals, 0) * interval '1 ms'
-                 order by o.at desc limit 1
-             ) newest
-             where c.model = w.model)
-            union all
-            (select e.received_at from pillbox_event e
-             where w.model = 'pillbox' and e.device_key = w.key order by e.at desc limit 1)
-        ) said
-        where w.via is not null
-    ) last on true
+    join dose d on d.awaits = w.key and d.state = 'unknown' and d.window_end > coalesce(w.heard_at, '-infinity')
+                   and d.window_end <= from_ms(%(now)s - %(dose_grace_ms)s)
+    where w.model = 'pillbox'
+    group by w.key
 ), judged as (
     select h.*, waits.window_end, coalesce(h.heard_at >= h.since, false) as heard,
            h.online is false and h.status_at is not null
                and coalesce(h.heard_at <= h.status_at + %(lag_ms)s * interval '1 ms', true) as gone
-    from heard h
-    left join lateral (
-        select d.window_end from dose d
-        where h.model = 'pillbox' and d.awaits = h.key and d.state = 'unknown'
-          and d.window_end > coalesce(h.heard_at, '-infinity') and d.window_end <= from_ms(%(now)s - %(dose_grace_ms)s)
-        order by d.window_end limit 1
-    ) waits on true
+    from worn h
+    left join waiting waits on waits.key = h.key
 ), edges as (
     select j.*,
            (j.heard or j.since <= from_ms(%(now)s - %(first_ms)s))
@@ -72,8 +87,7 @@ with own as (
 )
 select patient_id, id as device, model, to_ms(heard_at) as contact_at,
        case when gone then to_ms(status_at) end as left_at,
-       interval_ms::bigint as interval_ms, to_ms(window_end) as waiting_since, grave, alert_id,
-       to_ms(opened_at) as opened_at
+       interval_ms::bigint as interval_ms, to_ms(window_end) as waiting_since, grave
 from edges
 where coalesce(offline, false) is distinct from (alert_id is not null)
    or alert_id is not null
@@ -92,7 +106,3 @@ where a.rule = 'device_offline' and a.running and a.state <> 'withdrawn'
         and (d.disabled_at is null or d.disabled_at > from_ms(%(now)s))
         and exists (select from consent c where c.patient_id = a.patient_id and c.valid @> from_ms(%(now)s)))
 order by a.patient_id, a.subject;
-
--- name: model
--- What a device is.
-select model from device where id = %(device)s;

@@ -1,6 +1,7 @@
 -- name: fell_silent
 -- Patients whose glucose is not there and of whom that is not told: for days, or (`night`) for minutes, whatever the hour
 -- is where they live. `own`: whose settings are not the usual ones, null where the rule is off, and when they came back.
+-- Readings are looked for in the newest chunks first, by bounds that the planner knows; few patients need the second look.
 with own as (
     select * from unnest(%(patients)s::int[], %(day_ms)s::bigint[], %(night_ms)s::bigint[], %(back)s::bigint[])
         as o (patient_id, day_ms, night_ms, back)
@@ -19,30 +20,46 @@ with own as (
       and exists (select from assignment a join device d on d.key = a.device_key
                   where a.patient_id = p.id and a.valid @> from_ms(%(now)s) and d.model = any(%(models)s)
                     and (d.disabled_at is null or d.disabled_at > from_ms(%(now)s)))
+), quiet as materialized (
+    select x.* from expecting x
+    where x.day_ms is not null
+      and not exists (
+          select from assignment s
+          cross join lateral (
+              select from observation o
+              where o.device_key = s.device_key and o.code = %(glucose)s and o.patient_id = x.id
+                and o.at > from_ms(%(recent)s)
+                and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
+              limit 1
+          ) heard
+          where s.patient_id = x.id)
 ), heard as materialized (
-    select x.id, x.back, x.day_ms, x.night_ms, newest.at
-    from expecting x
+    select x.*, newest.at
+    from quiet x
     cross join lateral (
         select max(last.at) as at
         from (select distinct device_key from assignment s where s.patient_id = x.id) d
         cross join lateral (
             select o.at from observation o
             where o.device_key = d.device_key and o.code = %(glucose)s and o.patient_id = x.id
-              and o.at > from_ms(%(now)s - x.day_ms) and o.at > from_ms(%(oldest)s)
+              and o.at > from_ms(%(oldest)s)
               and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
             order by o.at desc limit 1
         ) last
     ) newest
-    where x.day_ms is not null
+), judged as (
+    select h.id, coalesce(greatest(h.at, h.back) < from_ms(%(now)s - h.night_ms), false) as night,
+           coalesce(greatest(h.at, h.back) <= from_ms(%(now)s - h.day_ms), h.at is null) as days, h.day_ms
+    from heard h
 )
-select id as patient_id, at is null as days, coalesce(greatest(at, back) < from_ms(%(now)s - night_ms), false) as night
-from heard h
-where (at is null and (back is null or back <= from_ms(%(now)s - day_ms))
-       and exists (select from assignment a join device d on d.key = a.device_key
-                   where a.patient_id = h.id and d.model = any(%(models)s)
-                     and coalesce(lower(a.valid), '-infinity') <= from_ms(%(now)s - day_ms)))
-   or greatest(at, back) < from_ms(%(now)s - night_ms)
-order by id;
+select j.id as patient_id,
+       j.days and exists (select from assignment a join device d on d.key = a.device_key
+                          where a.patient_id = j.id and d.model = any(%(models)s)
+                            and coalesce(lower(a.valid), '-infinity') <= from_ms(%(now)s - j.day_ms)) as days,
+       j.night
+from judged j
+where j.days or j.night
+order by j.id;
 
 -- name: silence_may_be_over
 -- Running alerts of silence about which there may be news: readings came, nobody expects any, or not all the time, the
@@ -54,27 +71,31 @@ with own as (
     select o.back, a.id, a.patient_id, a.subject, (a.evidence #>> '{finding,last_at}')::bigint as last_at,
            (a.evidence #>> '{finding,since_at}')::bigint as since_at,
            (a.evidence #>> '{finding,night_ends_at}')::bigint as night_ends_at,
-           case when a.subject = 'glucose' then case when o.patient_id is null then %(usual_day_ms)s::bigint else o.day_ms end
+           case when a.subject = 'glucose'
+                then case when o.patient_id is null then %(usual_day_ms)s::bigint else o.day_ms end
                 else case when o.patient_id is null then %(usual_night_ms)s::bigint else o.night_ms end end as after_ms
     from alert a left join own o on o.patient_id = a.patient_id
     where a.rule = 'data_silence' and a.running and a.state <> 'withdrawn'
+), heard as materialized (
+    select t.*, newest.at, newest.received_at
+    from told t
+    left join lateral (
+        select last.at, last.received_at
+        from (select distinct device_key from assignment s where s.patient_id = t.patient_id) d
+        cross join lateral (
+            select o.at, o.received_at from observation o
+            where o.device_key = d.device_key and o.code = %(glucose)s and o.patient_id = t.patient_id
+              and o.at > from_ms(%(late)s)
+              and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
+            order by o.at desc limit 1
+        ) last
+        order by last.at desc limit 1
+    ) newest on true
 )
 select t.id, t.patient_id, t.subject, t.last_at, null::bigint as resolved_at
-from told t
+from heard t
 join patient p on p.id = t.patient_id
 left join expected_code e on e.patient_id = t.patient_id and e.code = %(glucose)s
-left join lateral (
-    select last.at, last.received_at
-    from (select distinct device_key from assignment s where s.patient_id = t.patient_id) d
-    cross join lateral (
-        select o.at, o.received_at from observation o
-        where o.device_key = d.device_key and o.code = %(glucose)s and o.patient_id = t.patient_id
-          and o.at > from_ms(coalesce(t.last_at, 0))
-          and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
-        order by o.at desc limit 1
-    ) last
-    order by last.at desc limit 1
-) newest on true
 where t.after_ms is null or t.since_at + t.after_ms > %(now)s or t.night_ends_at <= %(now)s or t.back > t.since_at
    or e.patient_id is null
    or t.subject = 'glucose:night'
@@ -85,17 +106,20 @@ where t.after_ms is null or t.since_at + t.after_ms > %(now)s or t.night_ends_at
                   where a.patient_id = t.patient_id and d.model = any(%(models)s)
                     and a.valid @> tstzrange(from_ms(t.since_at), from_ms(%(now)s), '[]')
                     and (d.disabled_at is null or d.disabled_at > from_ms(%(now)s)))
-   or newest.at > from_ms(%(now)s - t.after_ms) or newest.received_at <= from_ms(%(settled)s)
+   or (t.last_at is null or t.at > from_ms(t.last_at))
+      and (t.at > from_ms(%(now)s - t.after_ms) or t.received_at <= from_ms(%(settled)s))
 order by t.patient_id, t.id;
 
 -- name: silence_was_filled
--- Alerts of silence that is over, lately or of this turn's share of all, into which late readings came.
+-- Alerts of silence that was over lately, or is of this turn's share of all, into which late readings came.
 select a.id, a.patient_id, a.subject, (a.evidence #>> '{finding,last_at}')::bigint as last_at,
        to_ms(a.resolved_at) as resolved_at
 from (
-    select * from alert where rule = 'data_silence' and not running and state <> 'withdrawn' and updated_at >= from_ms(%(lately)s)
+    select * from alert where rule = 'data_silence' and not running and state <> 'withdrawn'
+        and updated_at >= from_ms(%(lately)s) and resolved_at > from_ms(%(late)s)
     union
-    select * from alert where rule = 'data_silence' and not running and state <> 'withdrawn' and id %% 180 = %(share)s
+    select * from alert where rule = 'data_silence' and not running and state <> 'withdrawn'
+        and id %% 720 = %(share)s and resolved_at > from_ms(%(late)s)
 ) a
 cross join lateral (
     select last.received_at
@@ -103,6 +127,7 @@ cross join lateral (
     cross join lateral (
         select o.at, o.received_at from observation o
         where o.device_key = d.device_key and o.code = %(glucose)s and o.patient_id = a.patient_id
+          and o.at > from_ms(%(late)s)
           and o.at > from_ms(coalesce((a.evidence #>> '{finding,last_at}')::bigint, 0)) and o.at < a.resolved_at
           and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
         order by o.at desc limit 1
@@ -136,12 +161,13 @@ where a.patient_id = %(patient)s and (%(models)s::text[] is null or d.model = an
 order by lower(a.valid) nulls first;
 
 -- name: newest_reading
--- A patient's newest glucose that counts, and when it came, in ms.
+-- A patient's newest glucose that counts, of what was measured after a time, and when it came, in ms.
 select to_ms(last.at), to_ms(last.received_at)
 from (select distinct device_key from assignment s where s.patient_id = %(patient)s) d
 cross join lateral (
     select o.at, o.received_at from observation o
     where o.device_key = d.device_key and o.code = %(glucose)s and o.patient_id = %(patient)s
+      and o.at > from_ms(%(since)s)
       and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
     order by o.at desc limit 1
 ) last
@@ -185,3 +211,7 @@ from patient_timezone where patient_id = any(%(patients)s) order by patient_id, 
 -- name: try_lock_patient
 -- Only one process looks after a patient at a time; whoever comes second leaves it for later.
 select id from patient where id = %(patient)s for no key update skip locked;
+
+-- name: plan_for_values
+-- Until the transaction ends, plans are made for the values at hand: a time bound then leaves most chunks out of them.
+set local plan_cache_mode to force_custom_plan;
