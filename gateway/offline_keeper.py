@@ -23,8 +23,10 @@ from streaming.episodes import JSON, Episode, Rule
 from streaming.offline import (
     CONTACT_LAG_MS,
     DOSE_GRACE_MS,
+    EDGE_GRACE_MS,
     EXPECTED_INTERVAL_MS,
     FIRST_CONTACT_MS,
+    ONLINE_GRACE_MS,
     VERSION,
     DeviceContact,
     offline_episodes,
@@ -212,6 +214,8 @@ def _limits(histories: Mapping[int, RulesHistory], now_ms: int) -> dict[str, Any
         "lag_ms": CONTACT_LAG_MS,
         "first_ms": FIRST_CONTACT_MS,
         "dose_grace_ms": DOSE_GRACE_MS,
+        "edge_grace_ms": EDGE_GRACE_MS,
+        "online_grace_ms": ONLINE_GRACE_MS,
     }
 
 

@@ -33,6 +33,10 @@ CONTACT_LAG_MS: Final = 10_000
 """Contact is written down some seconds late: one that close after a last will may be of a message before it."""
 DOSE_GRACE_MS: Final = 2 * MINUTE_MS
 """How long after the end of a dose's window a box may still say that it is there."""
+EDGE_GRACE_MS: Final = 15 * MINUTE_MS
+"""The same for one that an edge box reads, which has others to read as well."""
+ONLINE_GRACE_MS: Final = 2 * HOUR_MS
+"""The same for one whose connection stands: when all is well it has nothing to say but that, once an hour."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,8 @@ with own as (
            case when o.patient_id is null then %(usual_intervals)s::float8 else o.intervals end as intervals,
            case when o.patient_id is null then %(usual_will_ms)s::bigint else o.will_ms end as will_ms,
            greatest(lower(a.valid), d.created_at, from_ms(o.back)) as since,
+           case when d.via is not null then %(edge_grace_ms)s when s.online then %(online_grace_ms)s
+                else %(dose_grace_ms)s end as dose_grace_ms,
            d.model = 'cgm' and p.hypoglycaemia_risk as grave,
            t.id as alert_id, t.severity, t.opened_at
     from assignment a
@@ -67,7 +69,7 @@ with own as (
     select w.key, min(d.window_end) as window_end
     from worn w
     join dose d on d.awaits = w.key and d.state = 'unknown' and d.window_end > coalesce(w.heard_at, '-infinity')
-                   and d.window_end <= from_ms(%(now)s - %(dose_grace_ms)s)
+                   and d.window_end <= from_ms(%(now)s - w.dose_grace_ms)
     where w.model = 'pillbox'
     group by w.key
 ), judged as (

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.source import Message
 from gateway.store.connect import connect
-from streaming.offline import FIRST_CONTACT_MS
+from streaming.offline import EDGE_GRACE_MS, FIRST_CONTACT_MS, ONLINE_GRACE_MS
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.gateway.clinic import Clinic
 from tests.gateway.ward import Ward, moment, new_worker, open_ward
@@ -210,6 +210,23 @@ async def test_a_box_not_heard_since_a_window_closed_is_offline_until_it_is(ward
     await ward.work(ward.now + 3 * MINUTE_MS)
     await tick(ward, ward.now)
     assert len(await told(ward, ada)) == 1
+
+
+@pytest.mark.parametrize(("kind", "grace_ms"), [("online", ONLINE_GRACE_MS), ("edge", EDGE_GRACE_MS)])
+async def test_a_box_that_is_connected_or_read_by_another_has_longer(ward: Ward, kind: str, grace_ms: int) -> None:
+    via = "edge" if kind == "edge" else None
+    await ward.provisioning.add_device("edge", "edge")
+    ada = await wearer(ward, "box", "pillbox", via=via)
+    await ward.schedule(ada, "14:00", since="2026-03-10")
+    await ward.hear(ward.alive("box", via=via))
+    if via is None:
+        await says(ward, "box", online=True)
+    window_end = START + 3 * HOUR_MS
+    await ward.work(window_end + grace_ms)
+    await tick(ward, window_end + grace_ms - 1)
+    assert await told(ward, ada) == []
+    await tick(ward, window_end + grace_ms)
+    assert await told(ward, ada) == [("box", window_end, None, "medium")]
 
 
 async def test_a_box_that_left_matters_more_once_a_dose_waits_for_it(ward: Ward) -> None:
