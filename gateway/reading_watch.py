@@ -1,11 +1,13 @@
 """Folds fresh readings of one code into the rules about it and brings the alerts in line, inside the batch's transaction.
 
 In-order readings are folded into the state in memory. A late one drops the state: the patient is folded again from the
-newest settled point before it, out of the store, until the new fold and the standing alerts agree again.
+newest settled point before it, out of the store, until the new fold and the standing alerts agree again. So is one
+whose rules or zone were set for a time of which readings are stored already.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,18 +19,17 @@ from devices.vocabulary import Code
 from gateway.directory import Directory
 from gateway.evidence import evidence_of
 from gateway.intake import Rows
-from gateway.refolding import Ward, fold_again, is_about, rules_about, with_compression
+from gateway.refolding import Ward, fold_again, is_about, rules_about, shape_before_ms, with_compression
+from gateway.rest_keeper import rest_of
 from gateway.store.alerts import SQL as ALERTS
 from gateway.store.alerts import AlertWriter, RuleContext
-from gateway.store.queries import load_queries
-from gateway.warming import warm
+from gateway.warming import newest_of, warm
 from gateway.watch_table import WatchTable
-from streaming.calm import calmed
-from streaming.episodes import Rule
-from streaming.glucose import GlucoseSeries, counts
+from streaming.calm import NEVER_MS, calmed
+from streaming.detectors import counts_for
+from streaming.episodes import JSON, Rule
+from streaming.glucose import GlucoseSeries
 from streaming.patient_fold import Finding, Key, PatientState
-
-BATCH = load_queries("gateway.store", "batch.sql")
 
 Connection = psycopg.AsyncConnection[Any]
 Transition = tuple[Ward, PatientState | None, bool]
@@ -60,7 +61,7 @@ class ReadingWatch:
                 self.table.doubt([patient])
 
     def adopt(self, directory: Directory) -> None:
-        """Take the patients' rules as they are now; whose rules changed is folded from the store when needed."""
+        """Take the patients' rules and zones as they are now; for whom they changed is folded from the store when needed."""
         for patient in self.table.adopt(directory):
             self._states.pop(patient, None)
 
@@ -82,7 +83,10 @@ class ReadingWatch:
         return readings
 
     async def prepare(self, connection: Connection, rows: Rows, directory: Directory) -> None:
-        """Ask the store for the newest reading of patients not seen before. To be called before the rows are stored."""
+        """Ask the store for the newest reading of patients not seen before. To be called before the rows are stored.
+
+        An episode that goes beyond it is one that a rest ended: what was measured before the rest still belongs to it.
+        """
         rows = self._about(rows)
         if not len(rows):
             return
@@ -91,12 +95,10 @@ class ReadingWatch:
         unknown = table.unknown(rows.patient)
         if not unknown:
             return
-        pairs = [(patient, device) for patient in unknown for device in directory.devices_of[patient]]
-        parameters = {"device": [device for _, device in pairs], "code": [int(self.code)] * len(pairs)}
-        cursor = await connection.execute(BATCH.newest, parameters)
-        newest = dict.fromkeys(unknown, -1)
-        for (patient, _), (at,) in zip(pairs, await cursor.fetchall(), strict=True):
-            newest[patient] = max(newest[patient], at)
+        newest = await newest_of(connection, [Ward.of(self.code, patient, directory) for patient in unknown])
+        asked = {"rules": list(rules_about(self.code)), "patient": list(newest), "at": list(newest.values())}
+        beyond = await (await connection.execute(ALERTS.beyond, asked)).fetchall()
+        table.doubt([patient for (patient,) in beyond])
         table.newest[list(newest)] = list(newest.values())
 
     def matters(self, rows: Rows) -> bool:
@@ -104,7 +106,7 @@ class ReadingWatch:
         rows, candidates = self._begin(rows)
         if len(rows) and (rows.at <= self.table.newest[rows.patient]).any():
             return True
-        return bool(self._to_fold(rows, candidates))
+        return bool(self._to_fold(rows, candidates)) or bool(self.table.due())
 
     async def step(self, rows: Rows, directory: Directory, writer: AlertWriter) -> None:
         """Fold the fresh readings among `rows`, which are stored in this transaction, and write what follows."""
@@ -112,8 +114,11 @@ class ReadingWatch:
         late = (rows.at <= self.table.newest[rows.patient]) & ~candidates
         if late.any():
             candidates[late] = await self._covered(writer.connection, rows.take(late))
+        due = self.table.due()
         for patient, series in self._to_fold(rows, candidates):
-            await self._fold(Ward.of(self.code, patient, directory), series, writer)
+            await self._fold(Ward.of(self.code, patient, directory), series, writer, due.pop(patient, None))
+        for patient, since in due.items():
+            await self._fold_stored(Ward.of(self.code, patient, directory), since, NEVER_MS, writer)
 
     def advance(self, rows: Rows, directory: Directory) -> list[Finding]:
         """Fold fresh rows as far as memory alone allows, and return what was found; nothing is written.
@@ -154,7 +159,7 @@ class ReadingWatch:
         rows = rows.take(np.lexsort((rows.at, rows.patient)))
         starts = np.searchsorted(rows.patient, patients)
         ends = np.append(starts[1:], len(rows))
-        calm = counts(rows.value, rows.flags) & ~self.table.beyond(rows)
+        calm = counts_for(self.code, rows.value, rows.flags) & ~self.table.beyond(rows)
         first, last = rows.at[starts], rows.at[ends - 1]
         eased, since = self.table.eased(patients, first, last, np.logical_and.reduceat(calm, starts))
         self._eased = (patients[eased], since[eased])
@@ -186,9 +191,10 @@ class ReadingWatch:
         self._forget_transaction()
 
     async def _covered(self, connection: Connection, rows: Rows) -> NDArray[np.bool_]:
-        """Return which late rows fall into an episode that is known already."""
+        """Return which late rows fall into an episode that is known already, or tell what it looks like."""
         covered = np.zeros(len(rows), np.bool_)
-        parameters = {"rules": list(rules_about(self.code)), "patient": rows.patient, "at": rows.at}
+        rules, before = list(rules_about(self.code)), shape_before_ms(self.code)
+        parameters = {"rules": rules, "patient": rows.patient, "at": rows.at, "before": before}
         cursor = await connection.execute(ALERTS.covered, parameters)
         for (position,) in await cursor.fetchall():
             covered[position] = True
@@ -208,17 +214,24 @@ class ReadingWatch:
         self._touched[ward.patient] = (ward, state, True)
         return findings
 
-    async def _fold(self, ward: Ward, series: GlucoseSeries, writer: AlertWriter) -> None:
+    async def _fold(self, ward: Ward, series: GlucoseSeries, writer: AlertWriter, changed_from: int | None) -> None:
+        """Fold a patient's fresh readings; `changed_from`: what is stored from then on has to be judged again, too."""
         first, last = int(series.at[0]), int(series.at[-1])
-        self._touched[ward.patient] = None
-        if self._is_in_order(ward.patient, first):
-            findings = self._advance(ward, series)
-            standing = await self._standing(ward, findings, last, writer)
+        if changed_from is not None:
+            await self._fold_stored(ward, min(first, changed_from), NEVER_MS, writer)
+        elif not self._is_in_order(ward.patient, first):
+            await self._fold_stored(ward, first, last, writer)
         else:
-            again = await fold_again(ward, first, last, writer)
-            self._touched[ward.patient] = (ward, again.state, again.complete)
-            findings, standing = again.findings, again.standing
-        await self._write(ward, findings, standing, writer)
+            self._touched[ward.patient] = None
+            findings = self._advance(ward, series)
+            await self._write(ward, findings, await self._standing(ward, findings, last, writer), writer)
+
+    async def _fold_stored(self, ward: Ward, first: int, last: int, writer: AlertWriter) -> None:
+        """Fold a patient from the store, from what `first` touches to what `last` does (`NEVER_MS`: to the end)."""
+        self._touched[ward.patient] = None
+        again = await fold_again(ward, first, last, writer)
+        self._touched[ward.patient] = (ward, again.state, again.complete)
+        await self._write(ward, again.findings, again.standing, writer)
 
     @staticmethod
     async def _standing(
@@ -244,11 +257,15 @@ class ReadingWatch:
         standing: Iterable[tuple[Key, Standing]],
         writer: AlertWriter,
     ) -> None:
-        """Bring the alerts of each rule and subject in line with what was found, and gather evidence for new ones."""
+        """Bring the alerts of each rule and subject in line with what was found, and gather evidence for new ones.
+
+        What is open in the readings but rests by now is over for those who are told (`gateway.rest_keeper` says the same).
+        """
         found: defaultdict[Key, list[Finding]] = defaultdict(list)
         stand: defaultdict[Key, list[Standing]] = defaultdict(list)
         for finding in findings:
-            told = await with_compression(writer.connection, ward, finding)
+            over = _rested_by(writer.now_ms, ward, finding)
+            told = await with_compression(writer.connection, ward, over)
             found[finding.key].append(told)
         for key, alert in standing:
             stand[key].append(alert)
@@ -260,3 +277,15 @@ class ReadingWatch:
         for alert_id, opened_at in writer.raised[raised_before:]:
             evidence = await evidence_of(writer.connection, self.code, ward.patient, ward.devices, opened_at)
             await writer.add_evidence(alert_id, evidence)
+
+
+def _rested_by(now_ms: int, ward: Ward, finding: Finding) -> Finding:
+    """Return a finding that is over if its rule was switched off, or the patient began to rest, after the last reading."""
+    episode = finding.episode
+    if episode.resolved_at is not None:
+        return finding
+    began = rest_of(*finding.key, ward.rules, episode.opened_at, now_ms)
+    if began is None:
+        return finding
+    evidence: dict[str, JSON] = {**episode.evidence, "ended_by": "rest"}
+    return replace(finding, episode=replace(episode, resolved_at=began, evidence=evidence))

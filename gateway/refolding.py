@@ -80,6 +80,11 @@ def is_about(code: Code, key: Key) -> bool:
     return rule in rules_about(code) and (rule is not Rule.THRESHOLD or subject.partition(":")[0] == code.wire)
 
 
+def shape_before_ms(code: Code) -> int:
+    """Return how long before an episode readings say something of what it looks like (`with_compression`)."""
+    return ABRUPT_MS if code is Code.GLUCOSE else 0
+
+
 async def fold_again(ward: Ward, first: int, last: int, writer: AlertWriter) -> Refolded:
     """Fold from the newest settled point before `first` past `last`, until nothing later can have changed."""
     quiet = quiet_ms(ward.code, ward.rules)
@@ -156,6 +161,7 @@ async def with_compression(connection: Connection, ward: Ward, finding: Finding)
     if not isinstance(settings, NocturnalSettings) or episode.resolved_at is None:
         return finding
     series, _ = await page_of(connection, ward, episode.opened_at - 2 * ABRUPT_MS)
+    series = series.take(series.at <= episode.resolved_at)  # what comes later may come with the next batch only
     lower = settings.compression_lowers_severity
     told = annotated(series, ward.zone, episode, settings.limit_mmol, lower_severity=lower)
     return replace(finding, episode=told)

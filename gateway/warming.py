@@ -16,7 +16,7 @@ from gateway.store.binary import ReadingRows, parse_readings
 from gateway.store.queries import load_queries
 from streaming.episodes import Episode, Rule, Severity, settled_before
 from streaming.glucose import GlucoseSeries
-from streaming.patient_fold import PatientState, quiet_ms
+from streaming.patient_fold import Key, PatientState, quiet_ms
 from streaming.zones import DAY_MS
 
 SQL = load_queries("gateway.store", "readings.sql")
@@ -52,7 +52,11 @@ async def warm(connection: Connection, wards: Sequence[Ward]) -> tuple[dict[int,
         elif settled is None or series is None or len(series) > PAGE:
             warmed[ward.patient] = Warmed(newest, None, cold=True)
         else:
-            warmed[ward.patient] = Warmed(newest, ward.fold(None, series, settled)[0])
+            state, _ = ward.fold(None, series, settled)
+            found = {(one.key, one.episode.opened_at) for one in state.open_episodes()} if state is not None else set()
+            # Alerts of another version of a rule, or of a zone that was corrected: the next reading brings them in line.
+            cold = found != gathered.open.get(ward.patient, set())
+            warmed[ward.patient] = Warmed(newest, None if cold else state, cold)
     return warmed, gathered.readings
 
 
@@ -60,11 +64,13 @@ async def warm(connection: Connection, wards: Sequence[Ward]) -> tuple[dict[int,
 class Gathered:
     """What the store says of patients: newest reading (ms, -1: none), newest settled point, readings that matter there.
 
-    A patient with readings and without a settled point has one that lies too far back.
+    A patient with readings and without a settled point has one that lies too far back. `open`: the episodes that were
+    open after the newest reading, with their beginnings.
     """
 
     newest: dict[int, int]
     settled: dict[int, int]
+    open: dict[int, set[tuple[Key, int]]]
     series: dict[int, GlucoseSeries]
     readings: int
 
@@ -72,18 +78,31 @@ class Gathered:
 async def gather(connection: Connection, wards: Sequence[Ward]) -> Gathered:
     """Read what has to be folded of patients (all of one code)."""
     if not wards:
-        return Gathered({}, {}, {}, 0)
+        return Gathered({}, {}, {}, {}, 0)
     async with connection.transaction():
         await connection.execute("set transaction isolation level repeatable read, read only")
-        newest = await _newest(connection, wards)
+        newest = await newest_of(connection, wards)
         quiet = {ward.patient: quiet_ms(ward.code, ward.rules) for ward in wards}
-        settled = await _settled(connection, wards[0].code, newest, quiet)
+        episodes = await _episodes(connection, wards[0].code, newest, quiet)
+        found = {
+            patient: settled_before([one for _, one in episodes[patient]], at + 1, quiet[patient])
+            for patient, at in newest.items()
+            if at >= 0
+        }
+        # What ended before that was not asked for.
+        settled = {patient: at for patient, at in found.items() if at >= newest[patient] - LOOK_BACK_MS}
         since = [(ward, settled[ward.patient] - quiet[ward.patient]) for ward in wards if ward.patient in settled]
         rows = await _readings(connection, wards[0].code, since)
-    return Gathered(newest, settled, dict(_by_patient(rows)), len(rows.at))
+    still = {
+        patient: {
+            (key, one.opened_at) for key, one in found if one.resolved_at is None or one.resolved_at > newest[patient]
+        }
+        for patient, found in episodes.items()
+    }
+    return Gathered(newest, settled, still, dict(_by_patient(rows)), len(rows.at))
 
 
-async def _newest(connection: Connection, wards: Sequence[Ward]) -> dict[int, int]:
+async def newest_of(connection: Connection, wards: Sequence[Ward]) -> dict[int, int]:
     """Return each patient's newest reading over all devices, ms; -1 where there is none."""
     pairs = [(ward.patient, device) for ward in wards for device in ward.devices]
     parameters = {
@@ -97,23 +116,24 @@ async def _newest(connection: Connection, wards: Sequence[Ward]) -> dict[int, in
     return newest
 
 
-async def _settled(connection: Connection, code: Code, newest: dict[int, int], quiet: dict[int, int]) -> dict[int, int]:
-    """Return each patient's newest settled point, ms; not of one for whom it is too far back."""
+async def _episodes(
+    connection: Connection, code: Code, newest: dict[int, int], quiet: dict[int, int]
+) -> defaultdict[int, list[tuple[Key, Episode]]]:
+    """Return each patient's episodes of lately, as alerts stand for them."""
     asked = [patient for patient, at in newest.items() if at >= 0]
     parameters = {
         "rules": list(rules_about(code)),
         "patient": np.array(asked, np.int32),
         "since": np.array([newest[patient] - quiet[patient] - LOOK_BACK_MS for patient in asked], np.int64),
     }
-    episodes: defaultdict[int, list[Episode]] = defaultdict(list)
+    episodes: defaultdict[int, list[tuple[Key, Episode]]] = defaultdict(list)
     for patient, rule, subject, opened_at, resolved_at in await (
         await connection.execute(SQL.alerts_since, parameters)
     ).fetchall():
-        if is_about(code, (Rule(rule), subject)):
-            episodes[patient].append(Episode(opened_at, resolved_at, Severity.LOW))
-    found = {patient: settled_before(episodes[patient], newest[patient] + 1, quiet[patient]) for patient in asked}
-    # What ended before that was not asked for.
-    return {patient: at for patient, at in found.items() if at >= newest[patient] - LOOK_BACK_MS}
+        key = (Rule(rule), subject)
+        if is_about(code, key):
+            episodes[patient].append((key, Episode(opened_at, resolved_at, Severity.LOW)))
+    return episodes
 
 
 async def _readings(connection: Connection, code: Code, wards: Sequence[tuple[Ward, int]]) -> ReadingRows:

@@ -1,19 +1,20 @@
 """What is known of every patient's readings of one code, as arrays: rules, newest reading, doubts, recoveries under way."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.vocabulary import Code
+from devices.vocabulary import EARLIEST_MS, Code
 from gateway.directory import UNSET, Directory
-from gateway.intake import Rows
+from gateway.intake import NOBODY, Rows
 from gateway.marks import UNKNOWN
 from streaming.calm import NEVER_MS, NOT_CALM, calm_of
 from streaming.detectors import AnyDetector, detectors_ever
 from streaming.patient_fold import PatientState
-from streaming.rules import RulesHistory
+from streaming.rules import RulesHistory, differ_from
+from streaming.zones import ZoneHistory
 
 FIRST_SIZE: Final = 1024
 
@@ -25,14 +26,15 @@ class WatchTable:
     """Arrays indexed by patient.
 
     `doubtful`: may have a state; it is known, or must be folded from the store. `newest`: the newest reading over all
-    devices (ms, UNKNOWN: not asked the store yet); what is not later is late. While the readings of a patient with open
+    devices (ms, UNKNOWN: not asked the store yet); what is not later is late. Where a patient's rules or zones were set
+    for a time of which readings are stored already, those have to be judged again (`due`). While the readings of a patient with open
     episodes only go on with the recovery, they are followed here for all patients at once (`streaming.calm`).
     """
 
     def __init__(self, code: Code) -> None:
         """Know nobody."""
         self._code = code
-        self._rules: dict[int, RulesHistory] = {}
+        self._directory: Directory | None = None
         self._profiles: list[Profile] = [detectors_ever(code, UNSET)]
         self.doubtful: NDArray[np.bool_] = np.zeros(FIRST_SIZE, np.bool_)
         self.newest: NDArray[np.int64] = np.full(FIRST_SIZE, UNKNOWN, np.int64)
@@ -41,6 +43,8 @@ class WatchTable:
         self._calm_since: NDArray[np.int64] = np.full(FIRST_SIZE, NEVER_MS, np.int64)
         self._ends_at: NDArray[np.int64] = np.full(FIRST_SIZE, NOT_CALM.ends_at, np.int64)
         self._recovery: NDArray[np.int64] = np.zeros(FIRST_SIZE, np.int64)
+        self._changed_from: NDArray[np.int64] = np.full(FIRST_SIZE, NEVER_MS, np.int64)
+        self._any_changed = False
 
     def grow(self, patient: int) -> None:
         """Make room for a patient."""
@@ -55,6 +59,7 @@ class WatchTable:
         self._calm_since = np.append(self._calm_since, np.full(more, NEVER_MS, np.int64))
         self._ends_at = np.append(self._ends_at, np.full(more, NOT_CALM.ends_at, np.int64))
         self._recovery = np.append(self._recovery, np.zeros(more, np.int64))
+        self._changed_from = np.append(self._changed_from, np.full(more, NEVER_MS, np.int64))
 
     def forget(self) -> None:
         """Know nothing of anybody's readings; rules stay."""
@@ -64,26 +69,39 @@ class WatchTable:
         self._ends_at.fill(NOT_CALM.ends_at)
 
     def adopt(self, directory: Directory) -> list[int]:
-        """Take the patients' rules; return, and doubt, those whose rules are not what they were."""
-        before, self._rules = self._rules, dict(directory.rules)
-        changed = [
-            patient
-            for patient in before.keys() | self._rules.keys()
-            if before.get(patient, UNSET) != self._rules.get(patient, UNSET)
-        ]
+        """Take the patients' rules and zones; return, and doubt, those for whom they are not what they were."""
+        before, self._directory = self._directory, directory
+        rules = _changed({} if before is None else before.rules, directory.rules, UNSET)
+        zones = {} if before is None else _changed(before.zones, directory.zones, before.zone(NOBODY))
+        changed = sorted({*rules, *zones})
         if not changed:
             return []
-        self.grow(max(changed))
+        self.grow(changed[-1])
         places = {_settings_of(profile): place for place, profile in enumerate(self._profiles)}
-        for patient in changed:
-            profile = detectors_ever(self._code, self._rules.get(patient, UNSET))
+        for patient in rules:
+            profile = detectors_ever(self._code, directory.rules_of(patient))
             place = places.setdefault(_settings_of(profile), len(places))
             if place == len(self._profiles):
                 self._profiles.append(profile)
             self._profile[patient] = place
             self._remembers[patient] = any(one.memory_ms for one in profile)
+        if before is not None:
+            for since_ms, patient in ((at, patient) for found in (rules, zones) for patient, at in found.items()):
+                if self._profiles[self._profile[patient]]:
+                    self._changed_from[patient] = min(max(since_ms, EARLIEST_MS), self._changed_from[patient])
+                    self._any_changed = True
         self.doubt(changed)
         return changed
+
+    def due(self) -> dict[int, int]:
+        """Return the patients of whom readings have to be judged again, each with the instant from which on (ms)."""
+        if not self._any_changed:
+            return {}
+        unheard = (self.newest != UNKNOWN) & (self.newest < self._changed_from)
+        self._changed_from[unheard] = NEVER_MS  # whatever comes is judged by what is known now
+        self._any_changed = bool((self._changed_from < NEVER_MS).any())
+        due = np.flatnonzero(self._changed_from <= self.newest)
+        return dict(zip(due.tolist(), self._changed_from[due].tolist(), strict=True))
 
     @property
     def watches_all(self) -> bool:
@@ -121,8 +139,9 @@ class WatchTable:
         return found
 
     def doubted(self) -> list[int]:
-        """Return the patients of whom nothing is known, or not yet."""
-        found: list[int] = np.flatnonzero(self.doubtful).tolist()
+        """Return the patients who are watched and of whom nothing is known, or not yet."""
+        doubted = np.flatnonzero(self.doubtful).astype(np.int32)
+        found: list[int] = doubted[self.watched(doubted)].tolist()
         return found
 
     def doubt(self, patients: Sequence[int]) -> None:
@@ -137,6 +156,7 @@ class WatchTable:
         """Note a patient's state after a fold; not `complete`: there is a later one, only the store knows which."""
         calm = calm_of(state, rules) if state is not None and complete else NOT_CALM
         self.doubtful[patient] = state is not None or not complete
+        self._changed_from[patient] = NEVER_MS
         self._calm_since[patient] = NEVER_MS
         self._ends_at[patient] = calm.ends_at
         self._recovery[patient] = calm.recovery
@@ -157,6 +177,18 @@ class WatchTable:
         """Return the first of the calm readings since the last fold; None: there was none."""
         since = int(self._calm_since[patient])
         return None if since == NEVER_MS else since
+
+
+History = TypeVar("History", RulesHistory, ZoneHistory)
+
+
+def _changed(before: Mapping[int, History], after: Mapping[int, History], usual: History) -> dict[int, int]:
+    """Return whose histories differ, and from which instant on (ms)."""
+    pairs = (
+        (patient, before.get(patient, usual), after.get(patient, usual)) for patient in before.keys() | after.keys()
+    )
+    changed = ((patient, differ_from(was.spans, now.spans)) for patient, was, now in pairs if was != now)
+    return {patient: since_ms for patient, since_ms in changed if since_ms is not None}
 
 
 def _settings_of(profile: Profile) -> frozenset[tuple[object, ...]]:

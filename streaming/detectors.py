@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 from devices.vocabulary import Code
 from streaming.episodes import Episode, Rule
-from streaming.glucose import Bool, Float64, GlucoseSeries, Int16
+from streaming.glucose import Bool, Float64, GlucoseSeries, Int16, counts
 from streaming.highs import FastingHyperglycaemia, Hyperglycaemia
 from streaming.lows import Graver, Hypoglycaemia, NocturnalHypoglycaemia, UrgentLow
 from streaming.prediction import PredictedLow
 from streaming.rules import PatientRules, RulesHistory
-from streaming.thresholds import thresholds_of
+from streaming.thresholds import judged_mask, thresholds_of
 from streaming.zones import ZoneHistory
 
 
@@ -112,6 +111,6 @@ def detectors_ever(code: Code, rules: RulesHistory) -> tuple[AnyDetector, ...]:
     return tuple(dict.fromkeys(one for _, then in rules.spans for one in detectors_of(code, then)))
 
 
-def memory_ms(detectors: Sequence[AnyDetector]) -> int:
-    """Return how far back the readings of a patient matter for whom nothing is open."""
-    return max((one.memory_ms for one in detectors), default=0)
+def counts_for(code: Code, value: Float64, flags: Int16) -> Bool:
+    """Which readings of a code the rules about it hear of at all."""
+    return counts(value, flags) if code is Code.GLUCOSE else judged_mask(value, flags)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -44,6 +44,9 @@ SETTINGS: Final[Mapping[Rule, type[Any]]] = MappingProxyType(
 OFF_UNTIL_SWITCHED_ON: Final = frozenset({Rule.HYPOGLYCAEMIA, Rule.PREDICTED_LOW, Rule.HYPERGLYCAEMIA, Rule.THRESHOLD})
 
 
+T = TypeVar("T")
+EVER_BEFORE: Final = -(2**62)
+
 LARGEST: Final = 2**53
 """No setting is larger; whole numbers above are not exact as a double either."""
 
@@ -66,7 +69,8 @@ PRESETS: Final[Mapping[PatientGroup, Mapping[Rule, Mapping[str, JSON]]]] = Mappi
         # Somebody whose glucose goes up and down: warned ahead, and told of what lasts.
         PatientGroup.FLUCTUATING: {
             Rule.HYPOGLYCAEMIA: {ENABLED: True},
-            Rule.HYPERGLYCAEMIA: {ENABLED: True, "duration_minutes": 60.0},
+            # With 7.0 fasting most of them would be told of every morning; 10.0 is the upper end of the target range.
+            Rule.HYPERGLYCAEMIA: {ENABLED: True, "duration_minutes": 60.0, "fasting_limit_mmol": 10.0},
             Rule.PREDICTED_LOW: {ENABLED: True},
         },
         PatientGroup.STABLE: {},
@@ -143,6 +147,19 @@ class RulesHistory:
         for index, (_, rules) in enumerate(self.spans):
             if starts[index] < starts[index + 1]:
                 yield slice(starts[index], starts[index + 1]), rules
+
+
+def differ_from(before: Sequence[tuple[int, T]], after: Sequence[tuple[int, T]]) -> int | None:
+    """Return the instant (ms, or `EVER_BEFORE`) from which two histories differ first; `None`: they never do.
+
+    Each has what holds from when on, ascending; its first entry also holds for all time before it.
+    """
+    edges = sorted({start for spans in (before, after) for start, _ in spans[1:]})
+    return next((at for at in (EVER_BEFORE, *edges) if _held(before, at) != _held(after, at)), None)
+
+
+def _held(spans: Sequence[tuple[int, T]], at_ms: int) -> T:
+    return next((value for start, value in reversed(spans) if start <= at_ms), spans[0][1])
 
 
 def with_changes(rules: PatientRules, rule: Rule, changes: Mapping[str, JSON]) -> PatientRules:
@@ -263,9 +280,15 @@ def _limits(value: JSON) -> tuple[VitalLimit, ...]:
         isinstance(one, Mapping) and {"code"} <= set(one) <= names for one in value
     ):
         raise SettingError(f"threshold.limits must be a list of objects with {', '.join(sorted(names))}")
-    if any(isinstance(part, bool) for one in value for part in one.values()):
-        raise SettingError("threshold.limits: true and false are no numbers")
+    words = {"code", "severity"}
+    for one in value:
+        for name, part in one.items():
+            number = isinstance(part, int | float) and not isinstance(part, bool)
+            if not (isinstance(part, str) if name in words else number or part is None):
+                raise SettingError(
+                    f"threshold.limits: {name} must be {'text' if name in words else 'a number'}, not {part!r}"
+                )
     try:
         return tuple(VitalLimit(**one) for one in value)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise SettingError(f"threshold: {error}") from error

@@ -176,6 +176,13 @@ def judged_readings(series: GlucoseSeries) -> GlucoseSeries:
 
     Readings of one instant all stay: each limit takes what is worst for it.
     """
-    says_something = ~np.isnan(series.value) | ((series.flags & (LO | HI)) != 0)
-    keep = says_something & ((series.flags & NEVER_JUDGED) == 0)
+    keep = judged_mask(series.value, series.flags)
     return series if bool(keep.all()) else series.take(keep)
+
+
+def judged_mask(value: Float64, flags: Int16) -> Bool:
+    """Which readings of a vital sign thresholds are about; see `judged_readings`."""
+    number = ~np.isnan(value)
+    if not flags.any():  # as nearly always
+        return number
+    return np.asarray((number | ((flags & (LO | HI)) != 0)) & ((flags & NEVER_JUDGED) == 0))

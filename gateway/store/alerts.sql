@@ -34,11 +34,18 @@ select patient_id, rule, subject, to_ms(opened_at) as opened_at from alert
 where rule = any(%(rules)s) and running and state <> 'withdrawn';
 
 -- name: covered
--- Which of many instants lie in an episode of one of several rules, by their position.
+-- Which of many instants lie in an episode of one of several rules, or shortly before it, by their position.
 select distinct i.n - 1
 from unnest(%(patient)s::int[], %(at)s::bigint[]) with ordinality as i (patient, at, n)
 join alert a on a.patient_id = i.patient and a.rule = any(%(rules)s) and a.state <> 'withdrawn'
-    and a.opened_at <= from_ms(i.at) and (a.running or a.resolved_at >= from_ms(i.at));
+    and a.opened_at <= from_ms(i.at + %(before)s) and (a.running or a.resolved_at >= from_ms(i.at));
+
+-- name: beyond
+-- Patients with an episode of one of several rules that goes beyond an instant of each patient's own.
+select distinct asked.patient
+from unnest(%(patient)s::int[], %(at)s::bigint[]) as asked (patient, at)
+join alert a on a.patient_id = asked.patient and a.rule = any(%(rules)s) and a.state <> 'withdrawn'
+    and (a.running or a.resolved_at > from_ms(asked.at));
 
 -- name: insert
 -- A new alert; returns its id.

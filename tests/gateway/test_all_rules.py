@@ -10,6 +10,8 @@ from devices.vocabulary import Code, DeviceModel
 from gateway.directory import load_directory
 from gateway.provisioning import NewDevice, NewPatient
 from gateway.refolding import rules_about
+from gateway.rest_keeper import rest_of
+from gateway.runtime import clock
 from streaming.patient_fold import fold_patient
 from tests.gateway.clinic import EVER, Clinic
 from tests.gateway.harness import settle_all
@@ -78,7 +80,10 @@ async def in_the_store(clinic: Clinic, patient: int) -> list[Found]:
 
 
 async def check(clinic: Clinic, patients: dict[str, list[Reading]], ids: list[int]) -> set[str]:
-    """Compare every patient's alerts with one fold over all readings; return the rules that found something."""
+    """Compare every patient's alerts with one fold over all readings; return the rules that found something.
+
+    What is open after them is over where the patient rests, or the rule is off, since.
+    """
     directory = await load_directory(clinic.connection)
     rules: set[str] = set()
     for patient, readings in zip(ids, patients.values(), strict=True):
@@ -88,8 +93,15 @@ async def check(clinic: Clinic, patients: dict[str, list[Reading]], ids: list[in
         standing = {(*one.key, one.episode.opened_at): one.episode for one in found}
         for one in state.open_episodes() if state is not None else ():
             standing[*one.key, one.episode.opened_at] = one.episode
+        rested = {(*key, at): rest_of(*key, history, at, clock.now_ms()) for *key, at in standing}
         wanted = sorted(
-            (rule.value, subject, opened_at, episode.resolved_at, episode.severity.value)
+            (
+                rule.value,
+                subject,
+                opened_at,
+                episode.resolved_at or rested.get((rule, subject, opened_at)),
+                episode.severity.value,
+            )
             for (rule, subject, opened_at), episode in standing.items()
         )
         assert await in_the_store(clinic, patient) == wanted
