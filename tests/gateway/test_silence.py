@@ -1,6 +1,7 @@
 """Missing glucose as a timeline: told once, over any restart, moved by late data, in the patient's own night."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,9 +10,10 @@ import pytest
 
 from devices.vocabulary import Code
 from gateway.patient_rules import rules_of
-from gateway.silence_keeper import SHARE_MS, SHARES
+from gateway.silence_keeper import READINGS, SHARE_MS, SHARES, SQL, _limits, _times
 from gateway.source import Message
 from gateway.store.connect import connect
+from gateway.watched import looking_at_all
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.gateway.clinic import EVER, Clinic
 from tests.gateway.ward import Ward, moment, new_worker, open_ward
@@ -461,3 +463,18 @@ async def test_nobody_hears_of_a_silence_that_was_over_before_anybody_looked(war
     await send(ward, "cgm", ward.now)
     await tick(ward, ward.now + MINUTE_MS)
     assert await told(ward, ada) == []
+
+
+async def test_the_search_for_silence_reads_the_newest_chunks_only(ward: Ward) -> None:
+    await patient(ward, at_risk=True)
+    await send(ward, "cgm", *(START - day * DAY_MS for day in range(40)))
+    plans = []
+    async with looking_at_all(ward.connection):
+        values = {**READINGS, **_limits({}, START), **_times(START)}
+        for query in (SQL.fell_silent, SQL.silence_may_be_over):
+            found = await ward.connection.execute(b"explain " + query.encode(), values)
+            plans.append("\n".join(line for (line,) in await found.fetchall()))
+    assert await ward.clinic.value("select count(*) from show_chunks('observation')") == 40
+    days, late = (len(set(re.findall(r"_hyper_1_\d+_chunk ", plan))) for plan in plans)
+    assert 0 < days <= 5
+    assert 0 < late <= 16
