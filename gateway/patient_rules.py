@@ -69,20 +69,36 @@ class Layers:
 
     def sound(self) -> "tuple[Layers, list[tuple[StoredChange, SettingError]]]":
         """Return the layers without the changes that mean nothing on those before them, and these with the reason."""
+        try:
+            self.history()
+        except SettingError:
+            return self._sifted()
+        return self, []
+
+    def _sifted(self) -> "tuple[Layers, list[tuple[StoredChange, SettingError]]]":
         found, refused = replace(self, clinic=(), own=()), list[tuple[StoredChange, SettingError]]()
         for change in (*self.clinic, *self.own):
-            more = (
-                replace(found, clinic=(*found.clinic, change))
-                if change.patient_id is None
-                else replace(found, own=(*found.own, change))
-            )
+            layer = "own" if change.patient_id is not None else "clinic"
+            more = replace(found, **{layer: (*getattr(found, layer), change)})
             try:
-                more.history()
+                more.since(change.since_ms).history()
             except SettingError as error:
                 refused.append((change, error))
             else:
                 found = more
         return found, refused
+
+    def since(self, at_ms: int) -> "Layers":
+        """Return what says something from a time on: as much work as there is at one time, not as was ever set."""
+        known = [pair for pair in self.groups if pair[0] <= at_ms]
+        groups = (*known[-1:], *self.groups[len(known) :])
+        return replace(self, groups=groups, clinic=_since(self.clinic, at_ms), own=_since(self.own, at_ms))
+
+
+def _since(layer: Sequence[StoredChange], at_ms: int) -> tuple[StoredChange, ...]:
+    known = {change.rule: change for change in layer if change.since_ms <= at_ms}
+    later = (change for change in layer if change.since_ms > at_ms)
+    return (*(replace(change, since_ms=at_ms) for change in known.values()), *later)
 
 
 # The directory is loaded anew with every change of one patient: only what is new is built again.

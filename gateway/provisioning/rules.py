@@ -106,7 +106,7 @@ class Rules(Core):
         self, patient_id: int, until: datetime, reason: str, *, begin: datetime | None = None, by: int | None = None
     ) -> PauseRow:
         """Have all rules rest, and doses be paused, from `begin` (None: now) on and before `until`."""
-        begin = self._instant if begin is None else begin
+        begin, until = (_whole_ms(at) for at in (begin or self._now, until))
         self._check_pause(begin, until)
         told = check_text("reason", reason)
         if told is None:
@@ -147,7 +147,7 @@ class Rules(Core):
     @property
     def _instant(self) -> datetime:
         """Now, in whole milliseconds as everything that rules are compared with."""
-        return self._now.replace(microsecond=self._now.microsecond // 1000 * 1000)
+        return _whole_ms(self._now)
 
     async def _begin(self, patient_id: int | None) -> tuple[Layers, set[str]]:
         """Hold a patient's rules, or the clinic's, against other changes.
@@ -246,6 +246,10 @@ def _row(rule: Rule, rules: PatientRules, layers: Layers) -> RuleRow:
     layer = next((name for name, changes in reversed(said) if changes), "default")
     settings = with_changes(default_rules(), rule, told).of(rule)
     return RuleRow(rule, rules.of(rule) is not None, settings_json(settings), layer)
+
+
+def _whole_ms(at: datetime) -> datetime:
+    return at.replace(microsecond=at.microsecond // 1000 * 1000)
 
 
 def _ms(at: datetime) -> int:
