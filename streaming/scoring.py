@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from types import MappingProxyType
@@ -91,7 +91,7 @@ class Score:
 
     @property
     def lead_minutes(self) -> float | None:
-        """The median lead; `None` where no event was detected."""
+        """The median lead; `None` where there is none."""
         return median(self.leads) if self.leads else None
 
 
@@ -145,27 +145,43 @@ def score(
     at: Int64,
     zone: ZoneHistory,
     graver: Sequence[Episode] = (),
+    beside: Sequence[Event] = (),
 ) -> Score:
-    """Return how one patient's alarms of a rule did against the events; `at` are the readings (int64 ms, ascending).
+    """Return how one patient's alarms of a rule did against the events, in order; `at`: readings (int64 ms, ascending).
 
     `graver`: alarms of the rules that speak for this one. A forecast counts only where it came before the event.
+    `beside`: events of which the rule need not tell, because it did not watch when they began; an alarm that belongs to
+    one is not false.
     """
     ahead = rule is Rule.PREDICTED_LOW
     told = [[alarm for alarm in alarms if _about(alarm, event, ahead=ahead)] for event in events]
     true = {id(alarm) for of_event in told for alarm in of_event}
-    false = [alarm for alarm in alarms if id(alarm) not in true]
-    firsts = [(event, min(found.opened_at for found in of)) for event, of in zip(events, told, strict=True) if of]
+    false = [
+        alarm
+        for alarm in alarms
+        if id(alarm) not in true and not any(_about(alarm, event, ahead=ahead) for event in beside)
+    ]
     untold = [event for event, of in zip(events, told, strict=True) if not of]
     return Score(
         events=len(events),
-        detected=len(firsts),
+        detected=len(events) - len(untold),
         spoken_for=sum(any(_about(alarm, event, ahead=ahead) for alarm in graver) for event in untold),
         alarms=len(alarms),
         false_alarms=len(false),
         false_at_night=sum(opened_at_night(rule, alarm, zone) for alarm in false),
         data_unknown=data_unknown(alarms, at),
-        leads=tuple((event.known_at - opened_at) / MINUTE_MS for event, opened_at in firsts),
+        leads=tuple(_leads(events, told)),
     )
+
+
+def _leads(events: Sequence[Event], told: Sequence[Sequence[Episode]]) -> Iterator[float]:
+    """Yield the minutes from the first alarm of an event to its certainty, for each that has one of its own."""
+    earlier: set[int] = set()
+    for event, alarms in zip(events, told, strict=True):
+        first = min(alarms, key=lambda alarm: alarm.opened_at, default=None)
+        if first is not None and id(first) not in earlier:
+            yield (event.known_at - first.opened_at) / MINUTE_MS
+        earlier.update(map(id, alarms))
 
 
 def data_unknown(alarms: Iterable[Episode], at: Int64) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from alerts.words import summary
+from deploy.backtest.cases import EVER
 from deploy.backtest.run import Result, Watched
 from streaming.episodes import Rule
 from streaming.glucose import mmol_per_l
@@ -81,7 +82,7 @@ def _picture(result: Result, one: Watched, night: date) -> NightPicture:
         at=glucose.at,
         mmol=np.where(np.isfinite(mmol), mmol, np.nan),
         flags=glucose.flags,
-        limits=list(_limits(one.history.at(end_ms - 1), result.rules)),
+        limits=list(_limits(one.history.at((start_ms + end_ms) // 2), result.rules)),
         alerts=[
             AlertSpan(
                 alarm.rule.value,
@@ -97,6 +98,7 @@ def _picture(result: Result, one: Watched, night: date) -> NightPicture:
             DoseMark(f"schedule {dose.dose.schedule_id}", dose.dose.due_at, dose.taken_at, dose.state.value)
             for dose in case.doses
         ],
+        now_ms=None if case.until == EVER else case.until,
     )
 
 

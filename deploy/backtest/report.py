@@ -9,10 +9,11 @@ from itertools import groupby
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from deploy.backtest.run import Alarm, Burden, Events, Result, Scored, Watched
+from deploy.commands.output import WIDTH
 from streaming.episodes import Episode, Rule
 from streaming.rules import PatientRules, settings_json
 from streaming.scoring import paired
@@ -87,7 +88,7 @@ def differences(first: Result, second: Result, rule: Rule) -> Difference:
 
 def show(results: Sequence[Result], events: Events | None) -> None:
     """Print tables; with several settings a column for each, and the alarms that not both make."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     if len(results) == 1:
         console.print(_alarm_table(told(results[0])) or "no episodes")
         console.print(_burden_table(results[0]))
@@ -97,7 +98,7 @@ def show(results: Sequence[Result], events: Events | None) -> None:
     rules = _rules_of(results)
     console.print(_beside_table(results, rules, events))
     for other in results[1:]:
-        for rule in rules:
+        for rule in _rules_of((first, other)):
             found = differences(first, other, rule)
             console.print(
                 f"{rule}: {found.both} in both, {len(found.only_first)} only with {first.trial.label}, "
@@ -197,7 +198,7 @@ def _told(one: Watched, alarm: Alarm) -> Told:
 def _alarm_table(alarms: Sequence[Told], title: str | None = None) -> Table | None:
     if not alarms:
         return None
-    table = Table("patient", "rule", "severity", "opened", "resolved", title=title)
+    table = _table("patient", "rule", "severity", "opened", "resolved", title=title)
     for one in alarms:
         name = f"{one.rule} {one.subject}".strip()
         cells = (one.patient, name, one.severity, one.opened_at, one.resolved_at or "open")
@@ -206,7 +207,7 @@ def _alarm_table(alarms: Sequence[Told], title: str | None = None) -> Table | No
 
 
 def _burden_table(result: Result) -> Table:
-    table = Table(
+    table = _table(
         "rule", "alarms", "patients", "patient-days", "per day", "patient-nights", "per night", title="burden"
     )
     for rule in result.rules:
@@ -218,14 +219,14 @@ def _burden_table(result: Result) -> Table:
 
 
 _SCORES = {
-    "events": "events", "told of": "sensitivity", "false alarms": "false_alarms",
+    "events": "events", "told of": "sensitivity", "by graver rule": "spoken_for", "false alarms": "false_alarms",
     "false per day": "false_alarms_per_patient_day", "false per night": "false_alarms_per_patient_night",
     "lead, min": "lead_minutes", "data unknown": "data_unknown",
 }  # fmt: skip
 
 
 def _score_table(result: Result, events: Events | None) -> Table:
-    table = Table("rule", "against", *_SCORES, title="score")
+    table = _table("rule", "against", *_SCORES, title="score")
     for rule in result.rules:
         found = score_json(result.score(rule, events), result.burden(rule))
         table.add_row(rule.value, _cell(found["reference"]), *(_cell(found.get(name)) for name in _SCORES.values()))
@@ -233,9 +234,7 @@ def _score_table(result: Result, events: Events | None) -> Table:
 
 
 def _beside_table(results: Sequence[Result], rules: Sequence[Rule], events: Events | None) -> Table:
-    table = Table("rule", "")
-    for result in results:
-        table.add_column(Text(result.trial.label))
+    table = _table("rule", "", *(result.trial.label for result in results))
     for rule, lines in groupby(_beside(results, rules, events), key=lambda line: line[0]):
         for number, (_, name, figures) in enumerate(lines):
             table.add_row("" if number else rule.value, name, *map(_cell, figures))
@@ -253,12 +252,19 @@ def _beside(
                 columns.append({})
                 continue
             burden = result.burden(rule)
-            columns.append({**asdict(burden), **score_json(result.score(rule, events), burden)})
+            # The score leaves out alarms that its events are not about; they are to be answered all the same.
+            columns.append({**score_json(result.score(rule, events), burden), **asdict(burden)})
         names = {"alarms": "alarms", "per day": "alarms_per_patient_day", **_SCORES}
         for name, key in names.items():
             figures = [column.get(key) for column in columns]
             if any(figure is not None for figure in figures):
                 yield rule, name, figures
+
+
+def _table(*names: str, title: str | None = None) -> Table:
+    """Return a table that breaks what it has no room for, and cuts nothing off."""
+    columns = (Column(Text(name), overflow="fold") for name in names)
+    return Table(*columns, title=None if title is None else Text(title))
 
 
 def _per(number: int, spans: int) -> float | None:

@@ -31,7 +31,7 @@ from streaming.scoring import (
     score,
 )
 from streaming.silence import Gap, glucose_silences, night_silences, off_since
-from streaming.zones import MINUTE_MS
+from streaming.zones import MINUTE_MS, Int64
 
 Events = Mapping[tuple[str, Rule], Sequence[Event]]
 """What really happened, by patient and rule."""
@@ -60,10 +60,21 @@ class Watched:
         """Return the episodes of some rules."""
         return [alarm.episode for alarm in self.alarms if alarm.rule in rules]
 
+    def instants(self, rule: Rule) -> Int64:
+        """Return when something was known of what a rule is about while the rule watched, ascending (int64 ms)."""
+        at = self.case.instants(rule)
+        watching = [at[rows] for rows, rules in self.history.parts(at) if rules.of(rule) is not None]
+        return np.concatenate(watching) if watching else NEVER
+
+    def counts(self, rule: Rule, event: Event) -> bool:
+        """Whether an event began in the time that counts, and while the rule watched."""
+        watches = self.history.at(event.start).of(rule) is not None
+        return watches and self.case.since <= event.start < self.case.until
+
 
 @dataclass(frozen=True, slots=True)
 class Burden:
-    """What a rule costs those who answer it. Days and nights are local ones on which the patient has readings."""
+    """What a rule costs those who answer it. Days and nights are local ones with readings while the rule watched."""
 
     alarms: int
     patients: int
@@ -83,7 +94,7 @@ class Result:
 
     def burden(self, rule: Rule) -> Burden:
         """Return what a rule's alarms come to; per patient-night those that opened at 00:00-06:00 local."""
-        spans = [observed(one.case.instants(rule), one.case.zone) for one in self.watched]
+        spans = [observed(one.instants(rule), one.case.zone) for one in self.watched]
         spans = [one for one in spans if one.days]
         total = sum(spans, Observed())
         alarms = [(one.case, episode) for one in self.watched for episode in one.of(rule)]
@@ -209,12 +220,13 @@ def _on(watched: Sequence[Watched]) -> list[Rule]:
 def _scored(one: Watched, rule: Rule, known: Sequence[Event] | None) -> Score:
     case, alarms, events = one.case, one.of(rule), known
     if events is None:
-        found = reference_events(rule, case.glucose, case.zone) or ()
-        events = [event for event in found if case.since <= event.start < case.until]
+        events = reference_events(rule, case.glucose, case.zone) or ()
         if rule is Rule.HYPERGLYCAEMIA:  # a high fasting glucose is no level 2 high
             alarms = [alarm for alarm in alarms if not alarm.subject]
+    counted = [event for event in events if one.counts(rule, event)]
+    beside = [event for event in events if not one.counts(rule, event)]
     at = NEVER if rule in {*DOSE_RULES, Rule.HRV_DRIFT, Rule.DATA_SILENCE} else case.instants(rule)
-    return score(rule, events, alarms, at, case.zone, one.of(*SPEAK_FOR.get(rule, ())))
+    return score(rule, counted, alarms, at, case.zone, one.of(*SPEAK_FOR.get(rule, ())), beside)
 
 
 def _rate(number: int, spans: int) -> float | None:

@@ -78,15 +78,14 @@ def backtest(
             zones = {case.patient: case.zone for case in cases}
             known = read_events(events, zones.get)
     except (RecordingError, NoPatientError) as error:
-        typer.echo(f"vigil: {error}", err=True)
-        raise typer.Exit(1) from error
+        _fail(str(error), error)
     results = _results(trials, cases)
-    if picture is not None:
-        _draw(picture, results[0], night)
     if json_:
         typer.echo(json.dumps(as_json(results, known), ensure_ascii=False))
     else:
         show(results, known)
+    if picture is not None:
+        _draw(picture, results[0], night)
 
 
 def known_zone(name: str) -> ZoneInfo:
@@ -152,6 +151,8 @@ def _check_picture(picture: Path | None, night: str | None) -> None:
             format_of(picture)
         if night is not None:
             date.fromisoformat(night)
+            if picture is None:
+                raise typer.BadParameter("--night is for --picture")
     except PictureError as error:
         _refuse(error)
     except ValueError as error:
@@ -161,9 +162,15 @@ def _check_picture(picture: Path | None, night: str | None) -> None:
 def _draw(picture: Path, result: Result, night: str | None) -> None:
     try:
         write_picture(picture, result, None if night is None else date.fromisoformat(night))
-    except (PictureError, OSError) as error:
-        typer.echo(f"vigil: {error}", err=True)
-        raise typer.Exit(1) from error
+    except PictureError as error:
+        _fail(str(error), error)
+    except OSError as error:
+        _fail(f"{picture}: {error.strerror or error}", error)
+
+
+def _fail(reason: str, error: Exception) -> NoReturn:
+    typer.echo(f"vigil: {reason}", err=True)
+    raise typer.Exit(1) from error
 
 
 def _refuse(error: ValueError) -> NoReturn:

@@ -1,14 +1,18 @@
 """How commands answer on stdout: a sentence or a table for people, with `--json` one JSON object."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, time
-from typing import Any
+from typing import Any, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
+
+WIDTH: Final = 160
+"""Columns of what is no terminal."""
 
 
 def tell(told: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
@@ -24,10 +28,10 @@ def show(items: Sequence[Mapping[str, Any]], *, as_json: bool, **more: Any) -> N
     if not items:
         typer.echo("none")
         return
-    table = Table(*items[0])
+    table = Table(*(Column(name, overflow="fold") for name in items[0]))
     for item in items:
         table.add_row(*(Text(_cell(value)) for value in item.values()))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
 def _cell(value: Any) -> str:

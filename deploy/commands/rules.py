@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -36,7 +36,11 @@ def rules(
     reset: Annotated[list[str] | None, typer.Option(metavar="RULE", help="Forget what was set of the rule.")] = None,
     limits: Annotated[
         list[str] | None,
-        typer.Option("--limit", metavar="LIMIT", help="All limits of threshold: 'heart_rate>120 for 10 high'."),
+        typer.Option(
+            "--limit",
+            metavar="LIMIT",
+            help="All limits of threshold: 'heart_rate>120 for 10 high'; time and severity also of its other side.",
+        ),
     ] = None,
     note: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; kept in the history.")] = None,
     *,
@@ -144,17 +148,25 @@ def _print(found: Thresholds) -> None:
 
 
 def _words(settings: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {'; '.join(map(_limit_words, value)) if name == 'limits' else value}"
-        for name, value in settings.items()
-        if value not in ((), [])
-    )
+    return ", ".join(_setting_words(name, value) for name, value in settings.items() if value not in ((), []))
 
 
-def _limit_words(limit: Mapping[str, Any]) -> str:
-    """Return a limit in the words of `--limit`."""
-    words = [f"{limit['code']}{sign}{limit[side]:g}" for sign, side in _SIDES.items() if limit.get(side) is not None]
+def _setting_words(name: str, value: Any) -> str:
+    """Return a setting as `--set` takes it, the switch of a rule and limits as their own options do."""
+    if name == ENABLED:
+        return "on" if value is True else "off"
+    if name == "limits":
+        return f"limits {'; '.join(words for limit in value for words in _limit_words(limit))}"
+    return f"{name} {value if isinstance(value, str) else json.dumps(value)}"
+
+
+def _limit_words(limit: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each side of a limit in the words of `--limit`."""
+    rest = ""
     for word, name in (("for", "duration_minutes"), ("recovery", "recovery_minutes")):
         if limit.get(name) is not None:
-            words.append(f"{word} {limit[name]:g}")
-    return " ".join([*words, *([limit["severity"]] if "severity" in limit else [])])
+            rest += f" {word} {limit[name]:g}"
+    rest += f" {limit['severity']}" if "severity" in limit else ""
+    for sign, side in _SIDES.items():
+        if limit.get(side) is not None:
+            yield f"{limit['code']}{sign}{limit[side]:g}{rest}"

@@ -355,6 +355,18 @@ def test_several_settings_side_by_side(
     assert out.count("--rule hypoglycaemia") >= 1
 
 
+def test_beside_each_other_all_alarms_are_counted_and_only_rules_that_run(
+    recording: Callable[..., Path], backtest: Callable[..., tuple[int, str, str]]
+) -> None:
+    """An hour of 7.5 before 06:00: a high fasting glucose, which the consensus is not about, is an alarm all the same."""
+    path = recording(*night_of("a", *[7.5] * 24, start="2026-06-02T04:00"))
+    out = backtest(path, "--timezone", "UTC", "--against", "--rule hyperglycaemia", "--against", "--off urgent_low")[1]
+    lines = [" ".join(line.replace("│", " ").split()) for line in out.splitlines()]
+    assert "hyperglycaemia alarms – 1 –" in lines
+    assert lines[lines.index("hyperglycaemia alarms – 1 –") + 1] == "per day – 1.0 –"
+    assert [line.partition(":")[0] for line in lines if " in both, " in line].count("hyperglycaemia") == 1
+
+
 def test_settings_that_mean_nothing_are_wrong_usage(
     recording: Callable[..., Path], backtest: Callable[..., tuple[int, str, str]]
 ) -> None:
@@ -418,8 +430,11 @@ def test_pictures_that_cannot_be_drawn(
     run = (path, "--timezone", "UTC", "--picture")
     assert backtest(*run, tmp_path / "night.gif")[0] == 2
     assert backtest(*run, tmp_path / "night.svg", "--night", "tonight")[0] == 2
-    assert backtest(*run, tmp_path / "night.svg") == (1, "", "vigil: there is no glucose to draw\n")
+    assert backtest(path, "--timezone", "UTC", "--night", "2026-06-02")[0] == 2
+    code, out, err = backtest(*run, tmp_path / "night.svg")
+    assert (code, err) == (1, "vigil: there is no glucose to draw\n")
+    assert "no episodes" in out
     path = recording(*night_of("a", 6, 6))
     code, out, err = backtest(path, "--timezone", "UTC", "--picture", tmp_path / "away" / "night.svg")
-    assert (code, out) == (1, "")
+    assert (code, "no episodes" in out) == (1, True)
     assert err.startswith("vigil: ")

@@ -21,7 +21,8 @@ from devices.vocabulary import Code, Unit
 from streaming.doses_calendar import Pause
 from streaming.episodes import Rule
 from streaming.glucose import GlucoseSeries
-from streaming.rules import PatientGroup, build_history
+from streaming.rules import PatientGroup, RuleChange, build_history
+from streaming.scoring import Event
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, ZoneHistory
 from tests.gateway.clinic import EVER, Clinic, open_clinic
 from tests.gateway.ward import GRACE_MS, Ward, moment, ms, open_ward
@@ -138,6 +139,37 @@ def test_what_comes_after_the_last_reading_counts_to_the_end() -> None:
     assert (lost.opened_at, lost.resolved_at) == (at[-1] + 20 * MINUTE_MS, rest)
     (open_low,) = run_trial(trial_of(), [replace(case, rules=STABLE, until=EVER_MS)]).watched[0].alarms
     assert (open_low.rule, open_low.episode.resolved_at) == (Rule.NOCTURNAL_HYPOGLYCAEMIA, None)
+
+
+def test_while_a_rule_rests_no_day_and_no_event_counts() -> None:
+    """Three days, each with a low at noon; the second is one of rest, and on the third level 1 lows are off again."""
+    start = ms("2026-03-10T00:00Z")
+    values = np.tile(np.where((np.arange(288) >= 144) & (np.arange(288) < 156), 3.5, 6.0), 3)
+    plain = np.zeros(values.size, np.int16)
+    at = start + np.arange(values.size) * 5 * MINUTE_MS
+    readings = {Code.GLUCOSE: GlucoseSeries(at, values, np.full_like(plain, Unit.MMOL_L), plain)}
+    pause = Pause(start + DAY_MS, start + 2 * DAY_MS)
+    off = [RuleChange(start + 2 * DAY_MS, Rule.HYPOGLYCAEMIA, {"enabled": False})]
+    case = Case("a", ZoneHistory.of("UTC"), readings, build_history([(0, PatientGroup.NEW)], (), off, [pause]))
+    result = run_trial(trial_of(), [case])
+    low, nocturnal = result.burden(Rule.HYPOGLYCAEMIA), result.burden(Rule.NOCTURNAL_HYPOGLYCAEMIA)
+    assert (low.alarms, low.patient_days, low.patient_nights) == (1, 1, 1)
+    assert (nocturnal.patient_days, nocturnal.patient_nights) == (2, 2)
+    scored = result.score(Rule.HYPOGLYCAEMIA).score
+    assert (scored.events, scored.detected, scored.false_alarms) == (1, 1, 0)
+
+
+def test_events_beyond_the_time_that_counts_are_nobodys_miss() -> None:
+    values = np.array([6.0] * 12 + [3.5] * 6 + [6.0] * 6)
+    plain = np.zeros(values.size, np.int16)
+    at = ms("2026-03-10T01:00Z") + np.arange(values.size) * 5 * MINUTE_MS
+    readings = {Code.GLUCOSE: GlucoseSeries(at, values, np.full_like(plain, Unit.MMOL_L), plain)}
+    case = Case("a", ZoneHistory.of("UTC"), readings, since=int(at[0]), until=int(at[-1]) + 1)
+    told = [Event(at_ms, at_ms, at_ms) for at_ms in (int(at[0]) - DAY_MS, int(at[12]), int(at[-1]) + DAY_MS)]
+    found = run_trial(trial_of(), [case]).score(
+        Rule.NOCTURNAL_HYPOGLYCAEMIA, {("a", Rule.NOCTURNAL_HYPOGLYCAEMIA): told}
+    )
+    assert (found.score.events, found.score.detected) == (1, 1)
 
 
 def test_wrong_usage_and_nobody_there(backtest: Backtest) -> None:

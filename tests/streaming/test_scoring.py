@@ -61,6 +61,20 @@ def test_the_lead_is_that_of_the_first_alarm_and_negative_when_late() -> None:
     assert (found.sensitivity, found.lead_minutes) == (pytest.approx(2 / 3), -7.5)
 
 
+def test_an_alarm_is_the_warning_of_the_first_event_it_tells_of() -> None:
+    """It is still open when the next low comes: that is told of, but nobody was warned of it hours ahead."""
+    events = [event(10, 11, 10.25), event(13, 14, 13.25), event(16, 17, 16.25)]
+    found = score(LOW, events, [alarm(10, 13.5), alarm(16, 17)], every_five(), UTC)
+    assert (found.detected, found.false_alarms) == (3, 0)
+    assert list(found.leads) == [15, 15]
+
+
+def test_an_alarm_of_what_began_before_the_rule_watched_is_not_false() -> None:
+    before = event(9, 11, 9.25)
+    found = score(LOW, [event(20, 21)], [alarm(10, 11), alarm(15, 16)], every_five(), UTC, beside=[before])
+    assert (found.events, found.detected, found.alarms, found.false_alarms) == (1, 0, 2, 1)
+
+
 def test_a_forecast_counts_only_before_the_low_itself() -> None:
     events = [event(10, 10)]
     for opened, resolved, told in ((9.75, 10, 1), (9, 10, 0), (10, 10.5, 0)):
