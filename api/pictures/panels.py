@@ -87,16 +87,21 @@ def _draw_limits(axes: Axes, night: NightPicture, curve: Curve, lettering: Lette
     for edge in (low, high):
         axes.axhline(edge, color=_QUIET, linewidth=0.5, zorder=0.6)
     ordered = sorted(night.limits, key=lambda limit: limit.mmol)
-    places = _apart([scale.limit(limit.mmol) for limit in ordered], (scale.top - scale.floor) * 0.055)
+    # The name of a limit beyond the axis stands at its edge, with an arrow and without a line.
+    edges = [min(max(scale.limit(limit.mmol), scale.floor), scale.top) for limit in ordered]
+    places = _apart(edges, (scale.top - scale.floor) * 0.055)
     for number, (limit, place, dash) in enumerate(zip(ordered, places, cycle(_DASHES), strict=False)):
-        line = axes.axhline(scale.limit(limit.mmol), color=INK, linewidth=0.9, linestyle=dash, zorder=1)
-        line.set_gid(f"limit-{number}")
+        value = scale.limit(limit.mmol)
+        if scale.floor <= value <= scale.top:
+            line = axes.axhline(value, color=INK, linewidth=0.9, linestyle=dash, zorder=1)
+            line.set_gid(f"limit-{number}")
         _name_limit(axes, limit, curve, place, lettering)
 
 
 def _name_limit(axes: Axes, limit: Limit, curve: Curve, place: float, lettering: Lettering) -> None:
-    number = curve.scale.number(curve.scale.limit(limit.mmol))
-    words = lettering.draw(f"{number} {limit.name}", 11)
+    value = curve.scale.limit(limit.mmol)
+    arrow = "↑" if value > curve.scale.top else "↓" if value < curve.scale.floor else ""
+    words = lettering.draw(f"{arrow}{curve.scale.number(value)} {limit.name}", 11)
     axes.text(1.01, place, words, transform=axes.get_yaxis_transform(), va="center", fontsize=SMALL, parse_math=False)
 
 
@@ -204,6 +209,7 @@ def draw_rows(
     tops = np.cumsum([0.0, *heights])
     axes.set_ylim(tops[-1], 0)
     axes.set_yticks([])
+    axes.spines["right"].set_visible(False)  # sentences go on into the margin
     for number, (row, top) in enumerate(zip(alerts, tops, strict=False)):
         _draw_alert(axes, number, row, float(top), time, lettering)
     for number, (dose, top) in enumerate(zip(doses, tops[len(alerts) :], strict=False)):

@@ -108,6 +108,17 @@ def test_the_axis_reaches_what_lies_beyond_the_usual() -> None:
         assert all(TOP < y < TOP + HEIGHT for _, y in points)
 
 
+def test_a_limit_beyond_the_axis_has_its_name_at_the_edge() -> None:
+    root = svg(usual(limits=[Limit(1.8, "urgent"), Limit(4.0, "night"), Limit(13.9, "high")]))
+    assert gids(root, "limit-") == ["limit-1"]
+    assert {"↓1.8 urgent", "4.0 night", "↑13.9 high"} <= set(texts(root))
+    written = {
+        "".join(one.itertext())[1:-1]: float(one.attrib["y"]) for one in root.iter(f"{SVG}text") if "y" in one.attrib
+    }
+    assert written["↑13.9 high"] == pytest.approx(y_of(12), abs=4)
+    assert written["↓1.8 urgent"] == pytest.approx(y_of(2), abs=4)
+
+
 def test_in_mg_dl_the_limits_are_those_of_the_sensor() -> None:
     limits = [Limit(3.1, "urgent"), Limit(4.0, "night"), Limit(3.5, "own")]
     root = svg(usual(limits=limits), unit="mg/dL")
