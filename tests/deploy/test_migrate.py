@@ -60,6 +60,32 @@ def test_addresses_that_cannot_be_read_go_and_the_others_get_one_form(empty_data
     ]
 
 
+def test_who_was_there_before_rules_could_be_set_keeps_group_and_nights(empty_database_url: str) -> None:
+    migrate(empty_database_url, NOW, load_migrations()[:3])
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute(
+            "insert into patient (name, patient_group, created_at) values ('Ana', 'new', 'epoch'), ('Ben', 'stable', 'epoch')"
+        )
+        connection.execute("insert into device (id, model, created_at) values ('band', 'wristband', 'epoch')")
+        connection.execute(
+            "insert into hrv_night (patient_id, night, starts_at, ends_at, windows) values (1, '2026-11-22', 'epoch', 'epoch', 12)"
+        )
+        connection.execute(
+            "insert into hrv_window (patient_id, window_start, device_key, beats, coverage, corrected, valid)"
+            " values (1, 'epoch', 1, 300, 1, 0, true)"
+        )
+    migrate(empty_database_url, NOW)
+    with psycopg.connect(empty_database_url) as connection:
+        groups = connection.execute(
+            "select patient_id, valid_from::text, patient_group from patient_group_history order by 1"
+        )
+        assert groups.fetchall() == [(1, "-infinity", "new"), (2, "-infinity", "stable")]
+        kinds = connection.execute("select modality from hrv_night union all select modality from hrv_window")
+        assert kinds.fetchall() == [("ppg",), ("ppg",)]
+        connection.execute("insert into patient_group_history values (2, '2026-11-22T00:00Z', 'fluctuating')")
+        assert connection.execute("select patient_group from patient where id = 2").fetchone() == ("fluctuating",)
+
+
 def test_migrating_twice_changes_nothing(empty_database_url: str) -> None:
     assert migrate(empty_database_url, NOW) == load_migrations()
     before = schema(empty_database_url)
