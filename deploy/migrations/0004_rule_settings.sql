@@ -113,9 +113,12 @@ create policy seen on pause for select to vigil_api using ((select may_administe
 create policy written on pause for insert to vigil_api with check (
     changed_by = (select current_user_id()) and ended_by is null
     and ((select may_administer()) or patient_id in (select seen_patients())));
-create policy ended on pause for update to vigil_api using ((select may_administer()) or patient_id in (select seen_patients()))
+-- What has been ended says why nobody was told of anything: it stays as it is.
+create policy ended on pause for update to vigil_api using (
+    ended_at is null and ((select may_administer()) or patient_id in (select seen_patients())))
     with check (ended_by = (select current_user_id()) and ((select may_administer()) or patient_id in (select seen_patients())));
-create policy removed on pause for delete to vigil_api using ((select may_administer()) or patient_id in (select seen_patients()));
+create policy removed on pause for delete to vigil_api using (
+    ended_at is null and ((select may_administer()) or patient_id in (select seen_patients())));
 
 grant select, insert on rule_setting, patient_group_history, pause to vigil_api;
 grant update (valid, ended_at, ended_by), delete on pause to vigil_api;

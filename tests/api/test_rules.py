@@ -127,6 +127,12 @@ async def test_a_refusal_names_the_part_that_is_wrong(clinic: Clinic, dora: http
             {"changes": {"limits": [{"code": "glucose", "low": 4}]}},
             "body.changes.limits",
         ),
+        (
+            "PUT",
+            "/thresholds/threshold",
+            {"changes": {"limits": [{"code": "heart_rate", "high": "120"}]}},
+            "body.changes.limits",
+        ),
         ("PUT", "/thresholds/urgent_low", {"changes": [1]}, "body.changes"),
         ("PUT", "/thresholds/urgent_low", {"note": "x"}, "body.changes"),
         ("PUT", "/thresholds/urgent_low", {"changes": {}, "note": "x" * 501}, "body.note"),
@@ -140,6 +146,7 @@ async def test_a_refusal_names_the_part_that_is_wrong(clinic: Clinic, dora: http
     for method, tail, body, location in wrong:
         problem = is_problem(await dora.request(method, path(clinic, "Ada", tail), json=body), 422)
         assert [error["location"] for error in problem["errors"]] == [location], body
+        assert "instance" not in problem["errors"][0]["message"], "no word of Python's"
     odd = await dora.put(
         path(clinic, "Ada", "/thresholds/urgent_low"),
         content=b'{"changes": {"\\udc00": 3}, "note": "\\udc00"}',
@@ -210,6 +217,9 @@ def test_what_was_set_is_seen_by_the_team_and_stays(clinic: Clinic) -> None:
     assert refused(clinic, "nils", end, u=clinic.users["dora"])
     assert not refused(clinic, "nils", end, u=clinic.users["nils"])
     assert refused(clinic, "emil", "delete from pause")
+    clinic.connection.execute("update pause set ended_at = upper(valid)")
+    for again in (end, "delete from pause"):
+        assert refused(clinic, "anna", again, u=clinic.users["anna"])
     for rewrite in (
         "update rule_setting set note = 'x'",
         "delete from rule_setting",

@@ -229,6 +229,16 @@ async def test_a_pause_that_cannot_be_is_refused(provisioning: Provisioning, ana
     assert (await provisioning.rules_in_force(ana)).pauses == []
 
 
+async def test_a_pause_begins_and_ends_in_whole_milliseconds_as_everything_it_is_compared_with(
+    connection: Connection, ana: int
+) -> None:
+    tiny = timedelta(microseconds=700)
+    found = await Provisioning(connection, None, NOW + tiny).pause(
+        ana, NOW + HOUR + tiny, "in hospital", begin=NOW + tiny
+    )
+    assert (found.begin, found.until) == (NOW, NOW + HOUR)
+
+
 async def test_a_pause_moves_doses(provisioning: Provisioning, connection: Connection, ana: int) -> None:
     schedule = "insert into dose_schedule (patient_id, medication, local_times, valid_from, created_at, computed_until)"
     await connection.execute(
