@@ -74,9 +74,11 @@ class ReadingWatch:
         wards = [Ward.of(self.code, patient, directory) for patient in doubtful]
         warmed, readings = await warm(connection, wards)
         for ward in wards:
+            self.table.newest[ward.patient] = warmed[ward.patient].newest
+        due = self.table.due()
+        for ward in wards:
             found = warmed[ward.patient]
-            self.table.newest[ward.patient] = found.newest
-            if not found.cold:
+            if not (found.cold or ward.patient in due):
                 self.table.settle(ward.patient, found.state, ward.rules, complete=True)
                 if found.state is not None:
                     self._states[ward.patient] = found.state
@@ -95,6 +97,16 @@ class ReadingWatch:
         unknown = table.unknown(rows.patient)
         if not unknown:
             return
+        await self._ask(connection, unknown, directory)
+
+    async def prepare_changed(self, connection: Connection, directory: Directory) -> None:
+        """Ask the same of patients whose rules or zones changed, of whom readings may have to be judged again."""
+        unknown = [patient for patient in self.table.changed_unknown() if patient in directory.devices_of]
+        if unknown:
+            await self._ask(connection, unknown, directory)
+
+    async def _ask(self, connection: Connection, unknown: Sequence[int], directory: Directory) -> None:
+        table = self.table
         newest = await newest_of(connection, [Ward.of(self.code, patient, directory) for patient in unknown])
         asked = {"rules": list(rules_about(self.code)), "patient": list(newest), "at": list(newest.values())}
         beyond = await (await connection.execute(ALERTS.beyond, asked)).fetchall()

@@ -14,6 +14,7 @@ from psycopg.rows import class_row
 from alerts.reconcile import Standing
 from devices.vocabulary import Code
 from gateway.patient_rules import all_rules, rules_of
+from gateway.refolding import GLUCOSE_RULES
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from gateway.watched import try_lock, zones_of
@@ -26,13 +27,6 @@ SQL = load_queries("gateway.store", "rest.sql")
 
 Connection = psycopg.AsyncConnection[Any]
 
-GLUCOSE_RULES: Final = (
-    Rule.NOCTURNAL_HYPOGLYCAEMIA,
-    Rule.URGENT_LOW,
-    Rule.HYPOGLYCAEMIA,
-    Rule.PREDICTED_LOW,
-    Rule.HYPERGLYCAEMIA,
-)
 RULES: Final = (*GLUCOSE_RULES, Rule.THRESHOLD, Rule.HRV_DRIFT)
 NOTE: Final = "the rule was switched off, or the patient began to rest"
 

@@ -45,6 +45,7 @@ class RuleWatch:
             watch.adopt(directory)
             if began:
                 await watch.warm(connection, directory)
+            await watch.prepare_changed(connection, directory)
         self._directory = directory
 
     async def prepare(self, connection: Connection, rows: Rows, directory: Directory) -> None:

@@ -67,6 +67,8 @@ class WatchTable:
         self.newest.fill(UNKNOWN)
         self._calm_since.fill(NEVER_MS)
         self._ends_at.fill(NOT_CALM.ends_at)
+        self._changed_from.fill(NEVER_MS)
+        self._any_changed = False
 
     def adopt(self, directory: Directory) -> list[int]:
         """Take the patients' rules and zones; return, and doubt, those for whom they are not what they were."""
@@ -86,12 +88,24 @@ class WatchTable:
             self._profile[patient] = place
             self._remembers[patient] = any(one.memory_ms for one in profile)
         if before is not None:
-            for since_ms, patient in ((at, patient) for found in (rules, zones) for patient, at in found.items()):
-                if self._profiles[self._profile[patient]]:
-                    self._changed_from[patient] = min(max(since_ms, EARLIEST_MS), self._changed_from[patient])
-                    self._any_changed = True
+            self._note_changes(before, rules)
+            self._note_changes(before, zones)
         self.doubt(changed)
         return changed
+
+    def _note_changes(self, before: Directory, changed: Mapping[int, int]) -> None:
+        """Note from when on (ms) readings of watched patients may have been judged by what held before."""
+        for patient, since_ms in changed.items():
+            if patient in before.devices_of and self._profiles[self._profile[patient]]:
+                self._changed_from[patient] = min(max(since_ms, EARLIEST_MS), self._changed_from[patient])
+                self._any_changed = True
+
+    def changed_unknown(self) -> list[int]:
+        """Return the patients whose rules or zones changed while their newest reading is not known."""
+        if not self._any_changed:
+            return []
+        found: list[int] = np.flatnonzero((self._changed_from < NEVER_MS) & (self.newest == UNKNOWN)).tolist()
+        return found
 
     def due(self) -> dict[int, int]:
         """Return the patients of whom readings have to be judged again, each with the instant from which on (ms)."""

@@ -16,7 +16,8 @@ from gateway.commands import send_commands
 from gateway.dosing import DoseKeeper
 from gateway.hrv_keeper import HrvKeeper
 from gateway.offline_keeper import OfflineKeeper
-from gateway.rest_keeper import GLUCOSE_RULES, RestKeeper
+from gateway.refolding import GLUCOSE_RULES
+from gateway.rest_keeper import RestKeeper
 from gateway.rosters import RosterKeeper
 from gateway.runtime import clock
 from gateway.runtime.backoff import full_jitter

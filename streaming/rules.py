@@ -149,7 +149,8 @@ class RulesHistory:
                 yield slice(starts[index], starts[index + 1]), rules
 
 
-def differ_from(before: Sequence[tuple[int, T]], after: Sequence[tuple[int, T]]) -> int | None:
+@lru_cache(maxsize=1024)
+def differ_from(before: tuple[tuple[int, T], ...], after: tuple[tuple[int, T], ...]) -> int | None:
     """Return the instant (ms, or `EVER_BEFORE`) from which two histories differ first; `None`: they never do.
 
     Each has what holds from when on, ascending; its first entry also holds for all time before it.

@@ -93,7 +93,7 @@ async def check(clinic: Clinic, patients: dict[str, list[Reading]], ids: list[in
         standing = {(*one.key, one.episode.opened_at): one.episode for one in found}
         for one in state.open_episodes() if state is not None else ():
             standing[*one.key, one.episode.opened_at] = one.episode
-        rested = {(*key, at): rest_of(*key, history, at, clock.now_ms()) for *key, at in standing}
+        rested = {one: rest_of(one[0], one[1], history, one[2], clock.now_ms()) for one in standing}
         wanted = sorted(
             (
                 rule.value,

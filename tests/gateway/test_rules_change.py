@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.source import Message
+from streaming.episodes import JSON
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.gateway.clinic import Clinic
 from tests.gateway.ward import Ward, moment, open_ward
@@ -153,7 +154,7 @@ async def test_a_journey_that_is_told_late_is_judged_by_the_night_it_brought(war
 async def test_readings_off_the_body_are_no_recovery(ward: Ward) -> None:
     ada = await ward.clinic.wearer("cgm")
     ward.now = NOON - 1
-    limit = {"code": "heart_rate", "high": 120.0, "duration_minutes": 0, "recovery_minutes": 10}
+    limit: dict[str, JSON] = {"code": "heart_rate", "high": 120.0, "duration_minutes": 0, "recovery_minutes": 10}
     await ward.provisioning.set_rule(ada, "threshold", {"limits": [limit]})
     ward.now = NOON + HOUR_MS
     await send(ward, (NOON, 130.0), code="heart_rate")
