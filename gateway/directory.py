@@ -68,6 +68,11 @@ class Directory:
         """Return the rules that watch a patient; those of a stable one where nobody has set anything."""
         return self.rules.get(patient_id, UNSET)
 
+    def worn_from(self, device: int, patient_id: int) -> int:
+        """Return since when (ms) a patient has had a device for the first time."""
+        held = self.assignments.get(device, ())
+        return min((one.since_ms for one in held if one.patient_id == patient_id), default=-EVER)
+
     def wearers(self, device: NDArray[np.int32], at: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return who wore each device at each time: int32[n]; UNASSIGNED or WITHOUT_CONSENT where nobody may count."""
         patient = self.wearer[device]

@@ -35,11 +35,12 @@ GLUCOSE_RULES = (
 
 @dataclass(frozen=True, slots=True)
 class Ward:
-    """One patient as the rules about one code see them."""
+    """One patient as the rules about one code see them. `worn_from`: since when (ms) the patient had each of the devices."""
 
     code: Code
     patient: int
     devices: Sequence[int]
+    worn_from: Sequence[int]
     zone: ZoneHistory
     rules: RulesHistory
 
@@ -47,7 +48,8 @@ class Ward:
     def of(cls, code: Code, patient: int, directory: Directory) -> "Ward":
         """Return the patient as the directory has them."""
         devices = directory.devices_of[patient]
-        return cls(code, patient, devices, directory.zone(patient), directory.rules_of(patient))
+        worn_from = [directory.worn_from(device, patient) for device in devices]
+        return cls(code, patient, devices, worn_from, directory.zone(patient), directory.rules_of(patient))
 
     def fold(
         self, state: PatientState | None, series: GlucoseSeries, settled_ms: int | None = None

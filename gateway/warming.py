@@ -10,7 +10,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from devices.vocabulary import Code
+from devices.vocabulary import EARLIEST_MS, Code
 from gateway.refolding import PAGE, Ward, is_about, rules_about
 from gateway.store.binary import ReadingRows, parse_readings
 from gateway.store.queries import load_queries
@@ -104,10 +104,15 @@ async def gather(connection: Connection, wards: Sequence[Ward]) -> Gathered:
 
 async def newest_of(connection: Connection, wards: Sequence[Ward]) -> dict[int, int]:
     """Return each patient's newest reading over all devices, ms; -1 where there is none."""
-    pairs = [(ward.patient, device) for ward in wards for device in ward.devices]
+    pairs = [
+        (ward.patient, device, max(since, EARLIEST_MS))
+        for ward in wards
+        for device, since in zip(ward.devices, ward.worn_from, strict=True)
+    ]
     parameters = {
-        "patient": np.array([patient for patient, _ in pairs], np.int32),
-        "device": np.array([device for _, device in pairs], np.int32),
+        "patient": np.array([patient for patient, _, _ in pairs], np.int32),
+        "device": np.array([device for _, device, _ in pairs], np.int32),
+        "since": np.array([since for _, _, since in pairs], np.int64),
         "code": int(wards[0].code),
     }
     newest = dict.fromkeys((ward.patient for ward in wards), -1)

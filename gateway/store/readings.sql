@@ -6,11 +6,12 @@ order by at
 limit %(limit)s;
 
 -- name: newest_of
--- The newest reading of one code of each (patient, device) that has any.
+-- The newest reading of one code of each (patient, device) that has any, since the patient had the device.
 select pair.patient, to_ms(newest.at)
-from unnest(%(patient)s::int[], %(device)s::int[]) as pair (patient, device)
+from unnest(%(patient)s::int[], %(device)s::int[], %(since)s::bigint[]) as pair (patient, device, since)
 cross join lateral (select o.at from observation o
                     where o.device_key = pair.device and o.code = %(code)s and o.patient_id = pair.patient
+                      and o.at >= from_ms(pair.since)
                     order by o.at desc limit 1) newest;
 
 -- name: alerts_since

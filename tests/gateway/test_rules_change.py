@@ -178,3 +178,23 @@ async def test_a_late_reading_beside_an_episode_changes_what_it_looks_like(ward:
     await send(ward, (NIGHT - 5 * MINUTE_MS, 5.0))
     assert await ward.clinic.value(depth) == pytest.approx(25.2)
     assert await told(ward) == ["raised"]
+
+
+async def test_a_sensor_handed_over_leaves_each_what_was_measured_on_them(ward: Ward) -> None:
+    """What the new wearer's readings say of the sensor says nothing of the old one's, also after a restart."""
+    ada = await ward.clinic.wearer("cgm")
+    bob = await ward.provisioning.add_patient("Bob", "UTC")
+    handed_over = NIGHT + 30 * MINUTE_MS
+    await send(ward, (NIGHT - DAY_MS, 5.0))
+    ward.now = NIGHT + DAY_MS
+    await ward.provisioning.assign("cgm", bob, since=moment(handed_over))
+    await send(ward, (handed_over + MINUTE_MS, 3.5))
+    await restart(ward)
+    for minutes, value in ((0, 3.4), (5, 5.0), (12, 5.0), (10, 3.3), (20, 5.0), (27, 5.0)):
+        await send(ward, (NIGHT + minutes * MINUTE_MS, value))
+    await send(ward, (handed_over + 5 * MINUTE_MS, 5.0), (handed_over + 20 * MINUTE_MS, 5.0))
+    found = await ward.clinic.rows("select patient_id, to_ms(opened_at), to_ms(resolved_at) from alert order by id")
+    assert found == [
+        (bob, handed_over + MINUTE_MS, handed_over + 20 * MINUTE_MS),
+        (ada, NIGHT, NIGHT + 27 * MINUTE_MS),
+    ]
