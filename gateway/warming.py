@@ -1,6 +1,7 @@
 """What the rules remember of many patients at once, folded out of the store: how the gateway begins where it left off."""
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,13 @@ from streaming.zones import DAY_MS
 
 SQL = load_queries("gateway.store", "readings.sql")
 
+log = logging.getLogger(__name__)
+
 Connection = psycopg.AsyncConnection[Any]
 
 # An alert that is looked at to find a settled point ended at most so long before the newest reading, or still runs.
 LOOK_BACK_MS = 2 * DAY_MS
+FAULTS = (ArithmeticError, LookupError, TypeError, ValueError)
 # Patients folded between two looks at what else there is to do.
 FOLDED_AT_ONCE = 256
 
@@ -52,12 +56,21 @@ async def warm(connection: Connection, wards: Sequence[Ward]) -> tuple[dict[int,
         elif settled is None or series is None or len(series) > PAGE:
             warmed[ward.patient] = Warmed(newest, None, cold=True)
         else:
-            state, _ = ward.fold(None, series, settled)
-            found = {(one.key, one.episode.opened_at) for one in state.open_episodes()} if state is not None else set()
-            # Alerts of another version of a rule, or of a zone that was corrected: the next reading brings them in line.
-            cold = found != gathered.open.get(ward.patient, set())
-            warmed[ward.patient] = Warmed(newest, None if cold else state, cold)
+            warmed[ward.patient] = _folded(ward, newest, series, settled, gathered.open.get(ward.patient, set()))
     return warmed, gathered.readings
+
+
+def _folded(ward: Ward, newest: int, series: GlucoseSeries, settled: int, open_alerts: set[tuple[Key, int]]) -> Warmed:
+    """Fold one patient; whoever cannot be folded must not keep the gateway from beginning, nor others' messages."""
+    try:
+        state, _ = ward.fold(None, series, settled)
+    except FAULTS:
+        log.exception("a patient's readings could not be folded", extra={"patient": ward.patient})
+        return Warmed(newest, None, cold=True)
+    found = {(one.key, one.episode.opened_at) for one in state.open_episodes()} if state is not None else set()
+    # Alerts of another version of a rule, or of a zone that was corrected: the next reading brings them in line.
+    cold = found != open_alerts
+    return Warmed(newest, None if cold else state, cold)
 
 
 @dataclass(frozen=True, slots=True)

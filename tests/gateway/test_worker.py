@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from gateway.rest_keeper import GLUCOSE_RULES
+from gateway.refolding import GLUCOSE_RULES
 from gateway.runtime import clock
 from gateway.source import Message
 from gateway.store.connect import connect
