@@ -159,7 +159,7 @@ def test_every_line_comes_and_everything_is_stored(
     database_url: str, mqtt_url: str, record_property: Callable[[str, object], None]
 ) -> None:
     steps = []
-    size = Size(runs=2, messages=4_000, devices=40, sample_messages=80, visible_messages=40, alert_seconds=1.0)
+    size = Size(runs=1, messages=4_000, devices=40, sample_messages=80, visible_messages=40, alert_seconds=1.0)
     started = clock.now()
     lines = list(run_suite(Servers(database_url, mqtt_url), size, lambda: steps.append(1)))
     assert tuple(line.benchmark for line in lines) == NAMES
