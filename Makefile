@@ -2,10 +2,9 @@
 
 VENV := .venv/bin
 UV ?= uv
-PURE := tests/alerts tests/devices tests/streaming
 LOCK := $(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet
 
-.PHONY: setup demo test check test-servers soak lock clean
+.PHONY: setup demo test soak lock clean
 
 setup:
 	@sh deploy/setup.sh
@@ -13,19 +12,12 @@ setup:
 demo: setup
 	@exec $(VENV)/vigil demo $(DEMO_ARGS)
 
-# The tests that need no server run beside those that do, which mostly wait: two processors, four fifths of the time.
 test: setup
-	@$(MAKE) --no-print-directory --jobs=2 check test-servers
-
-check:
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check
 	$(VENV)/mypy
 	$(VENV)/lint-imports
-	$(VENV)/pytest -q -m "not soak" $(PURE)
-
-test-servers:
-	$(VENV)/pytest -m "not soak" $(addprefix --ignore=,$(PURE)) $(PYTEST_ARGS)
+	$(VENV)/pytest -m "not soak" $(PYTEST_ARGS)
 
 soak: setup
 	$(VENV)/pytest -m soak --timeout 3600 $(PYTEST_ARGS)
