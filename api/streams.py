@@ -10,7 +10,6 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -28,6 +27,7 @@ from api.problems import RETRY_SOON, ProblemError
 from api.settings import ApiSettings
 from api.sign_in import current_role
 from api.tokens import AccessToken
+from gateway.runtime.process import ended
 from gateway.store.queries import load_queries
 
 SQL = load_queries("api.sql", "streams.sql")
@@ -77,9 +77,7 @@ class Streams:
         self._closing.set()
         self._wake_all()
         if self._listener is not None:
-            self._listener.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listener
+            await ended(self._listener)
             self._listener = None
 
     async def head(self) -> int:
