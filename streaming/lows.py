@@ -180,11 +180,7 @@ class UrgentLow:
         """Fold merged readings into the state; see `streaming.detectors.Detector`."""
         del zone
         low = self.candidates(series.value, series.unit, series.flags)
-        if state is None and not low.any():
-            return None, []
-        taken_over = spoken_for(series.at, graver, Rule.NOCTURNAL_HYPOGLYCAEMIA)
-        rows = _judged(series, low, low & ~taken_over, (Severity.URGENT, Severity.URGENT), low, taken_over)
-        return fold_excursions(state, rows, self.course)
+        return _fold_beside_graver(state, series, low, graver, self.course, Severity.URGENT)
 
 
 class Hypoglycaemia:
@@ -217,15 +213,28 @@ class Hypoglycaemia:
         """Fold merged readings into the state; see `streaming.detectors.Detector`."""
         del zone
         low = self.candidates(series.value, series.unit, series.flags)
-        if state is None and not low.any():
-            return None, []
-        taken_over = spoken_for(series.at, graver, Rule.NOCTURNAL_HYPOGLYCAEMIA)
-        told = spoken_for(series.at, graver, Rule.NOCTURNAL_HYPOGLYCAEMIA, Rule.URGENT_LOW)
-        rows = _judged(series, low, low & ~told, (Severity.MEDIUM, Severity.MEDIUM), low, taken_over)
-        return fold_excursions(state, rows, self.course)
+        return _fold_beside_graver(state, series, low, graver, self.course, Severity.MEDIUM, Rule.URGENT_LOW)
 
 
 _TAKEN_OVER: Final[Mapping[str, JSON]] = {"continued_as": Rule.NOCTURNAL_HYPOGLYCAEMIA.value}
+
+
+def _fold_beside_graver(
+    state: Excursion | None,
+    series: GlucoseSeries,
+    low: Bool,
+    graver: Graver,
+    course: Course,
+    severity: Severity,
+    *silencing: Rule,
+) -> tuple[Excursion | None, list[Episode]]:
+    """Fold lows that a nocturnal alert takes over, and that open nothing while one of the `silencing` rules speaks."""
+    if state is None and not low.any():
+        return None, []
+    taken_over = spoken_for(series.at, graver, Rule.NOCTURNAL_HYPOGLYCAEMIA)
+    told = taken_over | spoken_for(series.at, graver, *silencing)
+    rows = _judged(series, low, low & ~told, (severity, severity), low, taken_over)
+    return fold_excursions(state, rows, course)
 
 
 def _judged(
