@@ -20,7 +20,6 @@ from gateway.directory import Directory
 from gateway.evidence import evidence_of
 from gateway.intake import Rows
 from gateway.refolding import Ward, fold_again, is_about, rules_about, shape_before_ms, with_compression
-from gateway.rest_keeper import rest_of
 from gateway.store.alerts import SQL as ALERTS
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.warming import newest_of, warm
@@ -30,6 +29,7 @@ from streaming.detectors import counts_for
 from streaming.episodes import JSON, Rule
 from streaming.glucose import GlucoseSeries
 from streaming.patient_fold import Finding, Key, PatientState
+from streaming.rest import rest_of
 
 Connection = psycopg.AsyncConnection[Any]
 Transition = tuple[Ward, PatientState | None, bool]

@@ -4,7 +4,7 @@ The fold over readings says the same as soon as the next one comes; but none may
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,16 +12,13 @@ import psycopg
 from psycopg.rows import class_row
 
 from alerts.reconcile import Standing
-from devices.vocabulary import Code
 from gateway.patient_rules import all_rules, rules_of
 from gateway.refolding import GLUCOSE_RULES
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from gateway.watched import try_lock, zones_of
-from streaming.detectors import detectors_of
 from streaming.episodes import Episode, Rule
-from streaming.rules import PatientRules, RulesHistory
-from streaming.silence import off_since
+from streaming.rest import rest_of
 
 SQL = load_queries("gateway.store", "rest.sql")
 
@@ -72,18 +69,6 @@ class RestKeeper:
                 began = rest_of(rule, alert.subject, rules, alert.opened_at, writer.now_ms)
                 if alert.running and began is not None:
                     await writer.apply(context, [alert], [_ended(alert, began)], note=NOTE)
-
-
-def rest_of(rule: Rule, subject: str, rules: RulesHistory, opened_at: int, now_ms: int) -> int | None:
-    """Return when, after an episode began and by now, its rule first watched no more, as the fold sees it; in ms."""
-    return off_since(rules, opened_at, now_ms, _watches(rule, subject))
-
-
-def _watches(rule: Rule, subject: str) -> Callable[[PatientRules], bool]:
-    if rule is Rule.HRV_DRIFT:
-        return lambda then: then.of(rule) is not None
-    code = Code[subject.partition(":")[0].upper()] if rule is Rule.THRESHOLD else Code.GLUCOSE
-    return lambda then: any((one.rule, one.subject) == (rule, subject) for one in detectors_of(code, then))
 
 
 def _ended(alert: Standing, began: int) -> Episode:

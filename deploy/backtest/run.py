@@ -10,7 +10,6 @@ import numpy as np
 
 from deploy.backtest.cases import DOSE_RULES, EVER, NEVER, Case
 from deploy.backtest.trials import TESTABLE, Trial
-from streaming.detectors import detectors_of
 from streaming.doses import missed_episode
 from streaming.doses_matching import DoseSettings
 from streaming.episodes import Episode, Rule
@@ -18,7 +17,8 @@ from streaming.glucose import merge
 from streaming.hrv_drift import fold_nights
 from streaming.low_adherence import low_adherence_episodes
 from streaming.patient_fold import Finding, fold_patient
-from streaming.rules import PatientRules, RulesHistory
+from streaming.rest import rest_of
+from streaming.rules import RulesHistory
 from streaming.scoring import (
     REFERRED,
     SPEAK_FOR,
@@ -30,7 +30,7 @@ from streaming.scoring import (
     reference_events,
     score,
 )
-from streaming.silence import Gap, glucose_silences, night_silences, off_since
+from streaming.silence import Gap, glucose_silences, night_silences
 from streaming.zones import MINUTE_MS, Int64
 
 Events = Mapping[tuple[str, Rule], Sequence[Event]]
@@ -155,11 +155,7 @@ def _rested(one: Finding, last_at: int, until: int, history: RulesHistory) -> Ep
     """Return the episode; one that is open ends where its rule went off, or the patient to rest, after the last reading."""
     if one.episode.resolved_at is not None:
         return one.episode
-
-    def watches(then: PatientRules) -> bool:
-        return any((other.rule, other.subject) == one.key for other in detectors_of(one.detector.code, then))
-
-    off = off_since(history, last_at, until, watches)
+    off = rest_of(*one.key, history, last_at, until)
     return one.episode if off is None else replace(one.episode, resolved_at=off)
 
 

@@ -10,9 +10,9 @@ from devices.vocabulary import Code, DeviceModel
 from gateway.directory import load_directory
 from gateway.provisioning import NewDevice, NewPatient
 from gateway.refolding import rules_about
-from gateway.rest_keeper import rest_of
 from gateway.runtime import clock
 from streaming.patient_fold import fold_patient
+from streaming.rest import rest_of
 from tests.gateway.clinic import EVER, Clinic
 from tests.gateway.harness import settle_all
 from tests.gateway.test_any_order import random_batches

@@ -12,10 +12,10 @@ from gateway.directory import load_directory
 from gateway.provisioning import AlreadyExistsError, NewDevice, NotFoundError
 from gateway.refolding import GLUCOSE_RULES, page_of
 from gateway.refolding import Ward as Folded
-from gateway.rest_keeper import rest_of
 from gateway.source import Message
 from streaming.episodes import JSON, Rule
 from streaming.patient_fold import fold_patient
+from streaming.rest import rest_of
 from streaming.zones import MINUTE_MS
 from tests.gateway.clinic import EVER, Clinic
 from tests.gateway.ward import Ward, moment, open_ward
