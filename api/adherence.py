@@ -14,11 +14,11 @@ from api.database import fetch_all
 from api.dependencies import TheSession
 from api.openapi import problems
 from api.patients import seen_patient
-from gateway.dosing import DoseKeeper
+from gateway.rules.doses.keeper import DoseKeeper
 from gateway.store.queries import load_queries
-from streaming.adherence import Adherence, adherence
-from streaming.doses_calendar import DueDose
-from streaming.doses_matching import DoseOutcome, DoseState
+from streaming.doses.adherence import Adherence, adherence
+from streaming.doses.calendar import DueDose
+from streaming.doses.matching import DoseOutcome, DoseState
 
 SQL = load_queries("api.sql", "adherence.sql")
 router = APIRouter(prefix="/patients", tags=["patients"])

@@ -18,10 +18,10 @@ from api.openapi import problems
 from api.patients import seen_patient
 from api.problems import ProblemError
 from api.trends import EPOCH
-from gateway.dosing import DoseKeeper
+from gateway.rules.doses.keeper import DoseKeeper
 from gateway.store.queries import load_queries
-from streaming.glucose import GlucoseSeries, merge
-from streaming.glucose_summary import PERCENTILES, PROFILE_MINUTES, DailyProfile, summarise
+from streaming.glucose.summary import PERCENTILES, PROFILE_MINUTES, DailyProfile, summarise
+from streaming.glucose.values import GlucoseSeries, merge
 from streaming.zones import DAY_MS, MINUTE_MS, ZoneHistory
 
 SQL = load_queries("api.sql", "glucose.sql")

@@ -31,11 +31,11 @@ from api.pictures.night import (
 from api.problems import RETRY_SOON, ProblemError
 from devices.units import to_canonical
 from devices.vocabulary import Code, Flag
-from gateway.dosing import DoseKeeper
-from gateway.patient_rules import rules_of
+from gateway.clinic.patient_rules import rules_of
+from gateway.rules.doses.keeper import DoseKeeper
 from gateway.store.queries import load_queries
 from streaming.episodes import Rule
-from streaming.glucose import GLUCOSE_UNITS, Float64, GlucoseSeries, counts, merge
+from streaming.glucose.values import GLUCOSE_UNITS, Float64, GlucoseSeries, counts, merge
 from streaming.rules import PatientRules
 
 SQL = load_queries("api.sql", "nights.sql")

@@ -13,7 +13,7 @@ from api.openapi import problems
 from api.patients import seen_patient
 from api.problems import ProblemError, invalid, not_found
 from api.rules_view import Pause, Thresholds
-from gateway.provisioning import AlreadyExistsError, InvalidValueError, NotFoundError, Rules
+from gateway.clinic.provisioning import AlreadyExistsError, InvalidValueError, NotFoundError, Rules
 from streaming.episodes import Rule
 from streaming.rules import PatientGroup
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.alert_view import PublicId
-from gateway.provisioning.records import PauseRow, RulesInForce
+from gateway.clinic.provisioning.records import PauseRow, RulesInForce
 from streaming.rules import PatientGroup
 
 

@@ -16,7 +16,7 @@ from api.database import Database, fetch_all, fetch_one, fetch_value
 from api.problems import RETRY_SOON, ProblemError, unauthorized
 from api.settings import ApiSettings
 from api.tokens import AccessToken, Role, new_refresh_token, refresh_token_hash, sign_access_token
-from gateway.passwords import PasswordError, hash_password, needs_rehash, verify_password
+from gateway.clinic.passwords import PasswordError, hash_password, needs_rehash, verify_password
 from gateway.store.queries import load_queries
 
 SQL = load_queries("api.sql", "sessions.sql")

@@ -1,7 +1,7 @@
 """The broker's address from the settings, with its certificates loaded."""
 
 from deploy.settings import BrokerSettings, SettingsError
-from gateway.broker_address import Address, parse_url
+from gateway.runtime.broker_address import Address, parse_url
 
 
 def broker_address(settings: BrokerSettings) -> Address:

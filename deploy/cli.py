@@ -114,7 +114,7 @@ def _expected_failure(error: Exception) -> tuple[int, str] | None:
         ("deploy.settings", "SettingsError"): 2,
         ("deploy.stack.errors", "StackError"): 1,
         ("deploy.migrate", "MigrationError"): 1,
-        ("gateway.broker_accounts", "BrokerAccountError"): 1,
+        ("gateway.clinic.broker_accounts", "BrokerAccountError"): 1,
         ("psycopg", "OperationalError"): 1,
         ("aiomqtt", "MqttError"): 1,
         ("gateway.ble.spool_file", "SpoolError"): 1,

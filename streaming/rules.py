@@ -11,16 +11,16 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from streaming.doses import MissedDoseSettings
-from streaming.doses_calendar import Pause
+from streaming.doses.calendar import Pause
+from streaming.doses.low_adherence import LowAdherenceSettings
+from streaming.doses.missed import MissedDoseSettings
 from streaming.episodes import JSON, Rule
-from streaming.highs import HyperglycaemiaSettings
-from streaming.low_adherence import LowAdherenceSettings
-from streaming.lows import HypoglycaemiaSettings, NocturnalSettings, UrgentLowSettings
-from streaming.page_hinkley import DriftSettings
-from streaming.prediction import PredictedLowSettings
-from streaming.silence import DataSilenceSettings, DeviceOfflineSettings
-from streaming.thresholds import ThresholdSettings, VitalLimit
+from streaming.hrv.page_hinkley import DriftSettings
+from streaming.limits.highs import HyperglycaemiaSettings
+from streaming.limits.lows import HypoglycaemiaSettings, NocturnalSettings, UrgentLowSettings
+from streaming.limits.prediction import PredictedLowSettings
+from streaming.limits.thresholds import ThresholdSettings, VitalLimit
+from streaming.silence.gaps import DataSilenceSettings, DeviceOfflineSettings
 from streaming.zones import Int64
 
 ENABLED: Final = "enabled"

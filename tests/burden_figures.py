@@ -19,13 +19,13 @@ from deploy.backtest.cases import Case, recorded_cases
 from deploy.backtest.run import Result, run_trial
 from deploy.backtest.trials import trial_of
 from deploy.recordings import read_recording
-from streaming.doses import settle
-from streaming.doses_calendar import DoseSchedule, due_doses
-from streaming.doses_matching import DoseOutcome, DoseState, Opening
+from streaming.doses.calendar import DoseSchedule, due_doses
+from streaming.doses.matching import DoseOutcome, DoseState, Opening
+from streaming.doses.missed import settle
 from streaming.episodes import Episode, Rule
-from streaming.hrv_drift import fold_nights
+from streaming.hrv.drift import fold_nights
+from streaming.limits.scoring import Observed, observed, opened_at_night
 from streaming.rules import PatientGroup
-from streaming.scoring import Observed, observed, opened_at_night
 from streaming.zones import DAY_MS, HOUR_MS, ZoneHistory
 from tests.recordings import RECORDINGS
 from tests.streaming.hrv_recorded import as_nights, people

@@ -12,7 +12,7 @@ from textwrap import wrap
 from typing import Final
 
 from streaming.episodes import Rule
-from streaming.scoring import observed
+from streaming.limits.scoring import observed
 from streaming.zones import HOUR_MS, ZoneHistory
 from tests.burden_figures import (
     GLUCOSE_KINDS,

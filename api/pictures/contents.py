@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from streaming.glucose import Float64, Int16
+from streaming.glucose.values import Float64, Int16
 from streaming.zones import DAY_MS, Int64, ZoneHistory
 
 TARGET_MMOL: Final = (3.9, 10.0)
@@ -57,7 +57,7 @@ class NightPicture:
     """One patient's glucose in [start_ms, end_ms), two days at most, with what happened beside it.
 
     `at` int64 ms, `mmol` float64 mmol/L (NaN: no number) and `flags` int16 (`Flag`) have one length and come in any order;
-    of several sensors give what `streaming.glucose.merge` makes of them. `label` is how the patient is called. Limits and
+    of several sensors give what `streaming.glucose.values.merge` makes of them. `label` is how the patient is called. Limits and
     target are in mmol/L. `now_ms`: what lies after it has not happened yet; `None`: all of it has.
 
     Raises `ValueError` for a time that has no length or is too long, and for arrays of different lengths,

@@ -12,7 +12,7 @@ from api.pictures.contents import NightPicture
 from api.pictures.thinning import lowest_and_highest
 from devices.units import glucose_limit
 from devices.vocabulary import Unit
-from streaming.glucose import HI, LO, MG_DL_PER_MMOL_L, Bool, Float64, counts
+from streaming.glucose.values import HI, LO, MG_DL_PER_MMOL_L, Bool, Float64, counts
 from streaming.zones import MINUTE_MS, Int64
 
 GlucoseUnit = Literal["mmol/L", "mg/dL"]

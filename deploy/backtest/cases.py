@@ -12,12 +12,12 @@ import numpy as np
 from deploy.recordings import RecordedSeries, Recording
 from devices.units import to_canonical
 from devices.vocabulary import Code, Unit
-from streaming.doses_matching import DoseOutcome, DoseState
+from streaming.doses.matching import DoseOutcome, DoseState
 from streaming.episodes import Rule
-from streaming.glucose import GlucoseSeries
-from streaming.hrv_nights import NightValue, night_bounds, night_value
-from streaming.hrv_windows import WINDOW_MS, windows_of
-from streaming.rr_cleaning import RRRun
+from streaming.glucose.values import GlucoseSeries
+from streaming.hrv.nights import NightValue, night_bounds, night_value
+from streaming.hrv.rr_cleaning import RRRun
+from streaming.hrv.windows import WINDOW_MS, windows_of
 from streaming.rules import PatientGroup, RulesHistory, preset
 from streaming.zones import Int64, ZoneHistory
 

@@ -10,7 +10,7 @@ from deploy.backtest.run import Events
 from deploy.backtest.trials import TESTABLE
 from deploy.recordings import RecordingError, csv_lines, instant
 from streaming.episodes import Rule
-from streaming.scoring import Event
+from streaming.limits.scoring import Event
 from streaming.zones import ZoneHistory
 
 COLUMNS: Final = ("patient", "rule", "start", "end")

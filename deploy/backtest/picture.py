@@ -13,7 +13,7 @@ from alerts.words import summary
 from deploy.backtest.cases import EVER
 from deploy.backtest.run import Result, Watched
 from streaming.episodes import Rule
-from streaming.glucose import mmol_per_l
+from streaming.glucose.values import mmol_per_l
 from streaming.rules import PatientRules
 from streaming.zones import HOUR_MS
 

@@ -15,8 +15,8 @@ from rich.text import Text
 from deploy.backtest.run import Alarm, Burden, Events, Result, Scored, Watched
 from deploy.commands.output import WIDTH
 from streaming.episodes import Episode, Rule
+from streaming.limits.scoring import paired
 from streaming.rules import PatientRules, settings_json
-from streaming.scoring import paired
 from streaming.zones import ZoneHistory
 
 NOTHING_SAID = "–"

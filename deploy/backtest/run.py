@@ -10,16 +10,14 @@ import numpy as np
 
 from deploy.backtest.cases import DOSE_RULES, EVER, NEVER, Case
 from deploy.backtest.trials import TESTABLE, Trial
-from streaming.doses import missed_episode
-from streaming.doses_matching import DoseSettings
+from streaming.doses.low_adherence import low_adherence_episodes
+from streaming.doses.matching import DoseSettings
+from streaming.doses.missed import missed_episode
 from streaming.episodes import Episode, Rule
-from streaming.glucose import merge
-from streaming.hrv_drift import fold_nights
-from streaming.low_adherence import low_adherence_episodes
-from streaming.patient_fold import Finding, fold_patient
-from streaming.rest import rest_of
-from streaming.rules import RulesHistory
-from streaming.scoring import (
+from streaming.glucose.values import merge
+from streaming.hrv.drift import fold_nights
+from streaming.limits.patient_fold import Finding, fold_patient
+from streaming.limits.scoring import (
     REFERRED,
     SPEAK_FOR,
     Event,
@@ -30,7 +28,9 @@ from streaming.scoring import (
     reference_events,
     score,
 )
-from streaming.silence import Gap, glucose_silences, night_silences
+from streaming.rules import RulesHistory
+from streaming.silence.gaps import Gap, glucose_silences, night_silences
+from streaming.silence.rest import rest_of
 from streaming.zones import MINUTE_MS, Int64
 
 Events = Mapping[tuple[str, Rule], Sequence[Event]]

@@ -12,9 +12,9 @@ from deploy.backtest.cases import Case
 from deploy.backtest.trials import Trial
 from deploy.recordings import instant
 from devices.vocabulary import Code
-from gateway.history import Person, patient_history, people
+from gateway.clinic.history import Person, patient_history, people
 from gateway.store.connect import connect
-from streaming.detectors import detectors_ever
+from streaming.limits.detectors import detectors_ever
 from streaming.zones import DAY_MS
 
 WARM_UP_MS: Final = 7 * DAY_MS

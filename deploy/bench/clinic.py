@@ -18,10 +18,10 @@ from deploy.bench.publisher import Job, Outcome, Start
 from deploy.bench.workload import STEP_MS, Plan, Workload, build, device_id
 from deploy.stack.embedded import EmbeddedStack
 from devices.vocabulary import CODE_BY_WIRE, DeviceModel
-from gateway.bridge.bridge import session_id
-from gateway.broker_address import Address, parse_url
-from gateway.provisioning import NewDevice, NewPatient, Provisioning
+from gateway.clinic.provisioning import NewDevice, NewPatient, Provisioning
+from gateway.ingest.mqtt.bridge import session_id
 from gateway.runtime import clock
+from gateway.runtime.broker_address import Address, parse_url
 from gateway.store.queries import load_queries
 
 SQL = load_queries("deploy.bench", "bench.sql")

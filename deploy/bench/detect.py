@@ -21,17 +21,17 @@ from numpy.typing import NDArray
 from deploy.bench.errors import BenchError
 from deploy.bench.report import Line
 from devices.vocabulary import Code, DeviceModel, Unit
-from gateway.directory import Directory, load_directory
-from gateway.intake import Rows
-from gateway.provisioning import NewDevice, NewPatient, Provisioning
-from gateway.reading_watch import ReadingWatch
-from gateway.refolding import Ward
+from gateway.clinic.directory import Directory, load_directory
+from gateway.clinic.provisioning import NewDevice, NewPatient, Provisioning
+from gateway.ingest import storing as store
+from gateway.ingest.reader import Rows
+from gateway.rules.readings.one_code import ReadingWatch
+from gateway.rules.readings.refold import Ward
+from gateway.rules.readings.warm_up import gather
 from gateway.runtime import clock
-from gateway.store import batch as store
 from gateway.store.connect import connect
-from gateway.warming import gather
 from streaming.episodes import JSON, Rule
-from streaming.glucose import NEVER_ALARMED
+from streaming.glucose.values import NEVER_ALARMED
 
 NAMES: Final = ("glucose_step", "glucose_step_all_rules", "memory", "hydrate")
 CADENCE_MS: Final = 5 * 60_000

@@ -9,8 +9,8 @@ from typing import Final, Self
 import mqtt5
 
 from deploy.bench.errors import BenchError
-from gateway.broker_address import Address
 from gateway.runtime import clock
+from gateway.runtime.broker_address import Address
 
 TIMEOUT_S: Final = 30.0
 CHUNK: Final = 256

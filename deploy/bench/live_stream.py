@@ -17,7 +17,7 @@ from deploy.bench.clinic import Clinic, pause
 from deploy.bench.errors import BenchError
 from deploy.bench.programs import Program
 from deploy.stack.processes import free_port
-from gateway.provisioning import Provisioning
+from gateway.clinic.provisioning import Provisioning
 from gateway.runtime import clock
 
 HOST: Final = "127.0.0.1"

@@ -12,10 +12,10 @@ import mqtt5
 import msgspec
 import uvloop
 
-from gateway.bridge.bridge import SUBSCRIPTIONS
-from gateway.bridge.connection import ConnectionSettings
-from gateway.broker_address import Address, parse_url
+from gateway.ingest.mqtt.bridge import SUBSCRIPTIONS
+from gateway.ingest.mqtt.connection import ConnectionSettings
 from gateway.runtime import clock
+from gateway.runtime.broker_address import Address, parse_url
 
 CLIENT_ID: Final = "vigil-bench-null"
 

@@ -13,8 +13,8 @@ import msgspec
 from deploy.bench.errors import BenchError
 from deploy.bench.link import Link, encode
 from deploy.bench.workload import Plan, build
-from gateway.broker_address import parse_url
 from gateway.runtime import clock
+from gateway.runtime.broker_address import parse_url
 
 WINDOW: Final = 4_096
 SUBSCRIBED_WITHIN_S: Final = 60.0

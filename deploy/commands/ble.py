@@ -25,8 +25,8 @@ from gateway.ble.link import RADIO_ERRORS, Radio
 from gateway.ble.main import BleRunSettings, run_ble
 from gateway.ble.scanning import Sighting, survey
 from gateway.ble.spool import Spool, SpoolInUseError
-from gateway.broker_address import Address, mqtt_client
 from gateway.runtime import clock
+from gateway.runtime.broker_address import Address, mqtt_client
 
 ROSTER_WITHIN_S = 5.0
 METRICS_WITHIN_S = 5.0

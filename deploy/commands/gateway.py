@@ -7,7 +7,7 @@ import uvloop
 from deploy.broker import broker_address
 from deploy.logs import configure_logs
 from deploy.settings import Settings, load_settings
-from gateway.main import GatewaySettings, run_gateway
+from gateway.ingest.main import GatewaySettings, run_gateway
 
 
 def gateway() -> None:

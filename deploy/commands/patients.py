@@ -11,7 +11,7 @@ from deploy.commands.output import show, tell
 from deploy.commands.provisioned import AsJson, Begin, group_of_commands, instant, run_provisioning
 from deploy.commands.rules import rules
 from devices.vocabulary import CODE_BY_WIRE, Code
-from gateway.provisioning import InvalidValueError, PauseRow, Provisioning
+from gateway.clinic.provisioning import InvalidValueError, PauseRow, Provisioning
 
 patient = group_of_commands("Patients: who is watched, in which time zone, with which consent, by which rules.")
 patient.command("rules")(rules)

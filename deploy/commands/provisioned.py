@@ -11,8 +11,8 @@ import psycopg
 import typer
 
 from deploy.settings import DatabaseSettings, Settings, load_settings
-from gateway.broker_accounts import BrokerAccountError, BrokerAccounts
-from gateway.provisioning import InvalidValueError, Provisioning, ProvisioningError
+from gateway.clinic.broker_accounts import BrokerAccountError, BrokerAccounts
+from gateway.clinic.provisioning import InvalidValueError, Provisioning, ProvisioningError
 from gateway.runtime import clock
 
 _Result = TypeVar("_Result")

@@ -10,7 +10,7 @@ import typer
 from deploy.commands.output import show, tell
 from deploy.commands.provisioned import AsJson, Begin, group_of_commands, instant, run_provisioning
 from devices.vocabulary import DeviceModel
-from gateway.provisioning import InvalidValueError, Provisioning
+from gateway.clinic.provisioning import InvalidValueError, Provisioning
 
 _WEEKDAYS = {name: number for number, name in enumerate(("mon", "tue", "wed", "thu", "fri", "sat", "sun"), start=1)}
 

@@ -22,7 +22,7 @@ from devices.encode import encode_telemetry
 from devices.messages import Series
 from devices.vocabulary import DEVICE_ID, MAX_SERIES, Code, Flag, Topic, Unit, topic
 from firmware_sim.broker import Broker
-from gateway.directory import load_directory
+from gateway.clinic.directory import load_directory
 from gateway.runtime import clock
 from streaming.zones import ZoneHistory
 

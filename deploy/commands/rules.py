@@ -10,7 +10,7 @@ import typer
 from api.rules_view import Thresholds
 from deploy.commands.output import show, tell
 from deploy.commands.provisioned import AsJson, run_provisioning
-from gateway.provisioning import InvalidValueError, Provisioning
+from gateway.clinic.provisioning import InvalidValueError, Provisioning
 from streaming.episodes import JSON, Rule
 from streaming.rules import ENABLED
 

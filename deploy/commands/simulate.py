@@ -25,8 +25,8 @@ from firmware_sim.fleet import Progress as FleetProgress
 from firmware_sim.meter import Summary
 from firmware_sim.plan import DevicePlan, PatientPlan
 from firmware_sim.scenarios import Scenario, Start, patients
-from gateway.broker_accounts import BrokerAccounts
-from gateway.provisioning import NewDevice, NewPatient, Provisioning
+from gateway.clinic.broker_accounts import BrokerAccounts
+from gateway.clinic.provisioning import NewDevice, NewPatient, Provisioning
 from gateway.runtime import clock
 
 GLUCOSE_EVERY = timedelta(minutes=5)

@@ -5,7 +5,7 @@ import asyncio
 from deploy.broker import broker_address
 from deploy.logs import configure_logs
 from deploy.settings import Settings, load_settings
-from gateway.worker import WorkerSettings, run_worker
+from gateway.worker.main import WorkerSettings, run_worker
 
 
 def worker() -> None:

@@ -25,7 +25,7 @@ from firmware_sim.ble.radio import VirtualRadio
 from firmware_sim.ble.stories import MAKERS, Bedside, bedsides
 from firmware_sim.ble.ward import start_all
 from firmware_sim.scenarios import Scenario, Start
-from gateway.provisioning import NewDevice, NewPatient, Provisioning
+from gateway.clinic.provisioning import NewDevice, NewPatient, Provisioning
 from gateway.runtime import clock
 
 DAYS = 1.25

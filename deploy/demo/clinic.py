@@ -16,8 +16,8 @@ from deploy.commands.simulate import provision
 from deploy.stack.embedded import new_password
 from firmware_sim.plan import DevicePlan
 from firmware_sim.scenarios import Scenario, Start, patients
-from gateway.broker_accounts import BrokerAccounts
-from gateway.provisioning import AlreadyExistsError, Provisioning
+from gateway.clinic.broker_accounts import BrokerAccounts
+from gateway.clinic.provisioning import AlreadyExistsError, Provisioning
 
 ADMIN = "admin@vigil.example"
 DOCTOR = "doctor@vigil.example"

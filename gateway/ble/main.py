@@ -14,8 +14,8 @@ from gateway.ble.link import Radio
 from gateway.ble.metrics import BleMetrics
 from gateway.ble.spool import MOST_BYTES, Command, Spool, SpoolFullError
 from gateway.ble.uplink import Uplink, clock_is_set
-from gateway.broker_address import Address
 from gateway.runtime import clock
+from gateway.runtime.broker_address import Address
 from gateway.runtime.process import ended, told_to_stop
 
 LOOK_S: Final = 0.05

@@ -30,8 +30,8 @@ from devices.vocabulary import MAX_PAYLOAD_BYTES, Reason, Topic, topic
 from gateway.ble.delivery import WINDOW, Delivery
 from gateway.ble.outgoing import Outgoing
 from gateway.ble.spool import Command, Spool, SpoolFullError
-from gateway.broker_address import Address, mqtt_client
 from gateway.runtime.backoff import full_jitter
+from gateway.runtime.broker_address import Address, mqtt_client
 
 KEEPALIVE_S: Final = 60
 PATIENCE_S: Final = 60.0

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from psycopg.types.json import Jsonb
 
 from api.tokens import AccessToken, Role, sign_access_token
-from gateway.passwords import hash_password
+from gateway.clinic.passwords import hash_password
 
 SECRET = "a secret of at least forty-eight bytes, enough for HS384"
 PASSWORD = "correct horse battery staple"

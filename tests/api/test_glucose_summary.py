@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from api import glucose
-from streaming.glucose import GlucoseSeries
-from streaming.glucose_episodes import Level
-from streaming.glucose_summary import PROFILE_MINUTES, GlucoseSummary, summarise
+from streaming.glucose.episodes import Level
+from streaming.glucose.summary import PROFILE_MINUTES, GlucoseSummary, summarise
+from streaming.glucose.values import GlucoseSeries
 from streaming.zones import DAY_MS, ZoneHistory
 from tests.api.clinic import START, Clinic, is_problem
 

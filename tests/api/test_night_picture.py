@@ -17,7 +17,7 @@ from api.pictures.night import (
 from api.pictures.rows import HATCHES, MARKERS
 from api.pictures.thinning import lowest_and_highest
 from devices.vocabulary import Flag
-from streaming.doses_matching import DoseState
+from streaming.doses.matching import DoseState
 from streaming.episodes import Rule, Severity
 from streaming.zones import HOUR_MS, MINUTE_MS
 from tests.api.drawn import (

@@ -18,11 +18,11 @@ from deploy.backtest.run import run_trial
 from deploy.backtest.trials import trial_of
 from deploy.cli import main
 from devices.vocabulary import Code, Unit
-from streaming.doses_calendar import Pause
+from streaming.doses.calendar import Pause
 from streaming.episodes import Rule
-from streaming.glucose import GlucoseSeries
+from streaming.glucose.values import GlucoseSeries
+from streaming.limits.scoring import Event
 from streaming.rules import PatientGroup, RuleChange, build_history
-from streaming.scoring import Event
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, ZoneHistory
 from tests.gateway.clinic import EVER, Clinic, open_clinic
 from tests.gateway.ward import GRACE_MS, Ward, moment, ms, open_ward

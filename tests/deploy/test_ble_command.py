@@ -26,9 +26,9 @@ from firmware_sim.scenarios import Start
 from gateway.ble.findings import Reading, Record
 from gateway.ble.metrics import BleMetrics
 from gateway.ble.spool import Spool
-from gateway.broker_accounts import BrokerAccounts
-from gateway.broker_address import mqtt_client, parse_url
+from gateway.clinic.broker_accounts import BrokerAccounts
 from gateway.runtime import clock
+from gateway.runtime.broker_address import mqtt_client, parse_url
 
 VIGIL = Path(sys.executable).parent / "vigil"
 ROSTER = "vigil/v1/edge-1/roster"

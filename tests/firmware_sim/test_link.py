@@ -16,7 +16,7 @@ from firmware_sim.fleet import Fleet, FleetSettings, Progress, TooManyDevices, r
 from firmware_sim.physiology.noise import HOUR_MS, MINUTE_MS
 from firmware_sim.plan import Coverage, DevicePlan
 from firmware_sim.scenarios import Scenario, Start, patients
-from gateway.broker_accounts import BrokerAccounts
+from gateway.clinic.broker_accounts import BrokerAccounts
 from gateway.runtime import clock
 from tests.firmware_sim.peer import Peer
 

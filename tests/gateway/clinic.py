@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 
 from devices.vocabulary import DeviceModel
-from gateway.provisioning import NewDevice, NewPatient, Provisioning
+from gateway.clinic.provisioning import NewDevice, NewPatient, Provisioning
 from gateway.runtime import clock
 from tests.streaming.nocturnal_reference import Reading, nocturnal_alerts
 

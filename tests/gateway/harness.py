@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from gateway.pipeline import Pipeline, PipelineSettings
-from gateway.receipts import ReceiptBook
+from gateway.ingest.pipeline import Pipeline, PipelineSettings
+from gateway.ingest.receipts import ReceiptBook
+from gateway.ingest.source import Batch, Message, SourceClosedError
 from gateway.runtime import clock
 from gateway.runtime.metrics import GatewayMetrics
-from gateway.source import Batch, Message, SourceClosedError
 from tests.gateway.wire import Outgoing
 
 

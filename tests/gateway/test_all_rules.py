@@ -7,12 +7,12 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from devices.vocabulary import Code, DeviceModel
-from gateway.directory import load_directory
-from gateway.provisioning import NewDevice, NewPatient
-from gateway.refolding import rules_about
+from gateway.clinic.directory import load_directory
+from gateway.clinic.provisioning import NewDevice, NewPatient
+from gateway.rules.readings.refold import rules_about
 from gateway.runtime import clock
-from streaming.patient_fold import fold_patient
-from streaming.rest import rest_of
+from streaming.limits.patient_fold import fold_patient
+from streaming.silence.rest import rest_of
 from tests.gateway.clinic import EVER, Clinic
 from tests.gateway.harness import settle_all
 from tests.gateway.test_any_order import random_batches

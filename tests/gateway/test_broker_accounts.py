@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import aiomqtt
 import pytest
 
-from gateway.broker_accounts import Account, BrokerAccountError, BrokerAccounts
-from gateway.broker_address import parse_url
+from gateway.clinic.broker_accounts import Account, BrokerAccountError, BrokerAccounts
+from gateway.runtime.broker_address import parse_url
 from gateway.runtime.clock import monotonic
 
 

@@ -12,8 +12,8 @@ from firmware_sim.device import Device
 from firmware_sim.fleet import Fleet, FleetSettings
 from firmware_sim.scenarios import Scenario, Start, patients
 from firmware_sim.sensors import Draft
-from gateway.broker_accounts import BrokerAccounts
-from gateway.provisioning import NewDevice, NewPatient, Provisioning
+from gateway.clinic.broker_accounts import BrokerAccounts
+from gateway.clinic.provisioning import NewDevice, NewPatient, Provisioning
 from gateway.runtime import clock
 from tests.gateway.clinic import EVER, Clinic
 from tests.gateway.processes import GatewayProcess, until

@@ -12,12 +12,12 @@ import pytest
 
 from deploy.stack.embedded import MosquittoServer
 from devices.vocabulary import CommandType
-from gateway.broker_address import mqtt_client, parse_url
-from gateway.commands import send_commands
 from gateway.runtime import clock
+from gateway.runtime.broker_address import mqtt_client, parse_url
 from gateway.runtime.metrics import WorkerMetrics
 from gateway.store.connect import connect
-from gateway.worker import Worker, WorkerSettings
+from gateway.worker.commands import send_commands
+from gateway.worker.main import Worker, WorkerSettings
 from tests.gateway.clinic import Clinic
 from tests.gateway.processes import until
 from tests.gateway.ward import Ward, open_ward

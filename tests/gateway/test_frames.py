@@ -3,7 +3,7 @@
 import mqtt5
 import pytest
 
-from gateway.bridge.frames import PACKET_CAP, Cut, StreamBrokenError, cut
+from gateway.ingest.mqtt.framing import PACKET_CAP, Cut, StreamBrokenError, cut
 
 
 def publish(number: int, payload: bytes = b"{}", content_type: str | None = None) -> bytes:

@@ -9,17 +9,17 @@ import numpy as np
 import psycopg
 import pytest
 
-from gateway.hrv_keeper import HrvKeeper
-from gateway.pipeline import Pipeline, PipelineSettings
-from gateway.provisioning import Provisioning
-from gateway.receipts import ReceiptBook
+from gateway.clinic.provisioning import Provisioning
+from gateway.ingest.pipeline import Pipeline, PipelineSettings
+from gateway.ingest.receipts import ReceiptBook
+from gateway.ingest.source import Batch, Message, SourceClosedError
+from gateway.rules.hrv import HrvKeeper
 from gateway.runtime.metrics import GatewayMetrics
-from gateway.source import Batch, Message, SourceClosedError
 from gateway.store.connect import connect
 from streaming.episodes import Rule
-from streaming.hrv_drift import VERSION, fold_nights
-from streaming.hrv_nights import NightValue, night_bounds
-from streaming.page_hinkley import DriftSettings
+from streaming.hrv.drift import VERSION, fold_nights
+from streaming.hrv.nights import NightValue, night_bounds
+from streaming.hrv.page_hinkley import DriftSettings
 from streaming.zones import HOUR_MS, MINUTE_MS, ZoneHistory
 from tests.gateway.clinic import Clinic
 from tests.gateway.wire import telemetry

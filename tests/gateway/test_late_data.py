@@ -7,9 +7,9 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from devices.vocabulary import DeviceModel
-from gateway.directory import load_directory
-from gateway.pipeline import Pipeline
-from gateway.provisioning import NewDevice
+from gateway.clinic.directory import load_directory
+from gateway.clinic.provisioning import NewDevice
+from gateway.ingest.pipeline import Pipeline
 from gateway.store.connect import connect
 from tests.gateway.clinic import EVER, AlertRow, Clinic, expected
 from tests.gateway.harness import messages_of, pipeline

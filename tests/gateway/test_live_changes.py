@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from devices.vocabulary import Code, DeviceModel
-from gateway.directory import load_directory
-from gateway.provisioning import AlreadyExistsError, NewDevice, NotFoundError
-from gateway.refolding import GLUCOSE_RULES, page_of
-from gateway.refolding import Ward as Folded
-from gateway.source import Message
+from gateway.clinic.directory import load_directory
+from gateway.clinic.provisioning import AlreadyExistsError, NewDevice, NotFoundError
+from gateway.ingest.source import Message
+from gateway.rules.readings.refold import GLUCOSE_RULES, page_of
+from gateway.rules.readings.refold import Ward as Folded
 from streaming.episodes import JSON, Rule
-from streaming.patient_fold import fold_patient
-from streaming.rest import rest_of
+from streaming.limits.patient_fold import fold_patient
+from streaming.silence.rest import rest_of
 from streaming.zones import MINUTE_MS
 from tests.gateway.clinic import EVER, Clinic
 from tests.gateway.ward import Ward, moment, open_ward

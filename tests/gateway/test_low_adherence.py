@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from streaming.low_adherence import LowAdherenceSettings, low_adherence_episodes
+from streaming.doses.low_adherence import LowAdherenceSettings, low_adherence_episodes
 from streaming.rules import settings_json
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.gateway.clinic import Clinic

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from devices.vocabulary import DeviceModel
-from gateway.pipeline import Pipeline, PipelineSettings
-from gateway.provisioning import NewDevice
-from gateway.receipt_keeper import ReceiptKeeper
-from gateway.receipts import ReceiptBook
+from gateway.clinic.provisioning import NewDevice
+from gateway.ingest.pipeline import Pipeline, PipelineSettings
+from gateway.ingest.receipt_writer import ReceiptKeeper
+from gateway.ingest.receipts import ReceiptBook
 from gateway.runtime import clock
 from gateway.runtime.metrics import GatewayMetrics
 from tests.gateway.clinic import EVER, Clinic

@@ -7,7 +7,7 @@ import cbor2
 import numpy as np
 import pytest
 
-from gateway.receipt_keeper import ReceiptKeeper
+from gateway.ingest.receipt_writer import ReceiptKeeper
 from gateway.runtime import clock
 from gateway.runtime.metrics import GatewayMetrics
 from tests.gateway.clinic import EVER, Clinic

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway.source import Message
+from gateway.ingest.source import Message
 from gateway.store.connect import connect
-from streaming.offline import EDGE_GRACE_MS, FIRST_CONTACT_MS, ONLINE_GRACE_MS
+from streaming.silence.offline import EDGE_GRACE_MS, FIRST_CONTACT_MS, ONLINE_GRACE_MS
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.gateway.clinic import Clinic
 from tests.gateway.ward import Ward, moment, new_worker, open_ward

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from gateway.directory import load_directory
-from gateway.patient_rules import SINCE_EVER, Layers, StoredChange, all_rules, pauses_of, rules_of
-from gateway.provisioning import NewPatient, Provisioning
+from gateway.clinic.directory import load_directory
+from gateway.clinic.patient_rules import SINCE_EVER, Layers, StoredChange, all_rules, pauses_of, rules_of
+from gateway.clinic.provisioning import NewPatient, Provisioning
 from gateway.runtime import clock
 from streaming.episodes import JSON, Rule
 from streaming.rules import PatientGroup, RulesHistory, preset

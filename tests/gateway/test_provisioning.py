@@ -10,11 +10,10 @@ import psycopg
 import pytest
 
 from devices.vocabulary import Code, DeviceModel
-from gateway.broker_accounts import BrokerAccountError, BrokerAccounts
-from gateway.broker_address import parse_url
-from gateway.directory import load_directory
-from gateway.passwords import verify_password
-from gateway.provisioning import (
+from gateway.clinic.broker_accounts import BrokerAccountError, BrokerAccounts
+from gateway.clinic.directory import load_directory
+from gateway.clinic.passwords import verify_password
+from gateway.clinic.provisioning import (
     AccountMismatch,
     AlreadyExistsError,
     InvalidValueError,
@@ -24,6 +23,7 @@ from gateway.provisioning import (
     Provisioning,
     WornByAnotherError,
 )
+from gateway.runtime.broker_address import parse_url
 
 NOW = datetime(2026, 11, 2, 20, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.provisioning import Provisioning
+from gateway.clinic.provisioning import Provisioning
 from gateway.runtime import clock
 from tests.gateway.clinic import EVER, Clinic
 from tests.gateway.processes import GatewayProcess, until

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from gateway.pipeline import Pipeline
+from gateway.ingest.pipeline import Pipeline
 from tests.gateway.clinic import Clinic
 from tests.gateway.harness import messages_of, pipeline
 from tests.gateway.wire import readings_message, telemetry

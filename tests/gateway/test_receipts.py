@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.receipt_keeper import format_ranges, parse_ranges
-from gateway.receipts import ABSENT, GAP_LOST_AFTER_MS, RANGES_CAP, Heads, Receipt, ReceiptBook
+from gateway.ingest.receipt_writer import format_ranges, parse_ranges
+from gateway.ingest.receipts import ABSENT, GAP_LOST_AFTER_MS, RANGES_CAP, Heads, Receipt, ReceiptBook
 
 NOW = 1_763_770_000_000
 Sent = tuple[int, int, int]  # device, seq, oldest

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.rest_keeper import NOTE
-from gateway.source import Message
+from gateway.ingest.source import Message
+from gateway.rules.rest import NOTE
 from streaming.episodes import JSON
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.gateway.clinic import Clinic

@@ -10,14 +10,14 @@ import pytest
 from deploy.stack.embedded import MosquittoServer
 from devices.roster import Roster, RosterDevice, decode_roster
 from devices.vocabulary import DeviceModel
-from gateway import rosters as module
-from gateway.broker_address import mqtt_client, parse_url
-from gateway.provisioning import NewDevice
-from gateway.rosters import RosterKeeper, rosters
+from gateway.clinic.provisioning import NewDevice
 from gateway.runtime import clock
+from gateway.runtime.broker_address import mqtt_client, parse_url
 from gateway.runtime.metrics import WorkerMetrics
 from gateway.store.connect import connect
-from gateway.worker import Worker, WorkerSettings
+from gateway.worker import rosters as module
+from gateway.worker.main import Worker, WorkerSettings
+from gateway.worker.rosters import RosterKeeper, rosters
 from tests.gateway.clinic import EVER, Clinic
 from tests.gateway.processes import until
 from tests.gateway.ward import Ward, moment, open_ward

@@ -10,12 +10,12 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from devices.vocabulary import Code
-from gateway.directory import load_directory
-from gateway.patient_rules import pauses_of, rules_of
-from gateway.provisioning import AlreadyExistsError, InvalidValueError, NotFoundError, Provisioning, RuleRow
+from gateway.clinic.directory import load_directory
+from gateway.clinic.patient_rules import pauses_of, rules_of
+from gateway.clinic.provisioning import AlreadyExistsError, InvalidValueError, NotFoundError, Provisioning, RuleRow
 from streaming.episodes import JSON, Rule
+from streaming.limits.thresholds import ThresholdSettings
 from streaming.rules import PatientGroup
-from streaming.thresholds import ThresholdSettings
 
 NOW = datetime(2026, 11, 2, 20, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)

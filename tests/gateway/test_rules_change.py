@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.source import Message
+from gateway.ingest.source import Message
 from streaming.episodes import JSON
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.gateway.clinic import Clinic

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from devices.vocabulary import Code
-from gateway.patient_rules import rules_of
-from gateway.silence_keeper import READINGS, SHARE_MS, SHARES, SQL, _limits, _times
-from gateway.source import Message
+from gateway.clinic.patient_rules import rules_of
+from gateway.ingest.source import Message
+from gateway.rules.silence import READINGS, SHARE_MS, SHARES, SQL, _limits, _times
+from gateway.rules.watched import looking_at_all
 from gateway.store.connect import connect
-from gateway.watched import looking_at_all
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.gateway.clinic import EVER, Clinic
 from tests.gateway.ward import Ward, moment, new_worker, open_ward

@@ -8,13 +8,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from gateway.refolding import GLUCOSE_RULES
+from gateway.ingest.source import Message
+from gateway.rules.readings.refold import GLUCOSE_RULES
 from gateway.runtime import clock
-from gateway.source import Message
 from gateway.store.connect import connect
 from gateway.store.queries import load_queries
-from gateway.worker import Worker
-from streaming.low_adherence import low_adherence_episodes
+from gateway.worker.main import Worker
+from streaming.doses.low_adherence import low_adherence_episodes
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.gateway.clinic import Clinic
 from tests.gateway.ward import GRACE_MS, Ward, new_worker, open_ward, plain

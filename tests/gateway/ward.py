@@ -9,17 +9,17 @@ from typing import Any
 
 import psycopg
 
-from gateway.broker_address import parse_url
-from gateway.pipeline import Pipeline, PipelineSettings
-from gateway.provisioning import Provisioning
-from gateway.receipt_keeper import ReceiptKeeper
+from gateway.clinic.provisioning import Provisioning
+from gateway.ingest.pipeline import Pipeline, PipelineSettings
+from gateway.ingest.receipt_writer import ReceiptKeeper
+from gateway.ingest.source import Batch, Message, SourceClosedError
+from gateway.runtime.broker_address import parse_url
 from gateway.runtime.metrics import GatewayMetrics, WorkerMetrics
-from gateway.source import Batch, Message, SourceClosedError
 from gateway.store.connect import connect
-from gateway.worker import Worker, WorkerSettings
-from streaming.doses import Contact, settle
-from streaming.doses_calendar import DoseSchedule, due_doses
-from streaming.doses_matching import DoseOutcome, Opening
+from gateway.worker.main import Worker, WorkerSettings
+from streaming.doses.calendar import DoseSchedule, due_doses
+from streaming.doses.matching import DoseOutcome, Opening
+from streaming.doses.missed import Contact, settle
 from streaming.zones import DAY_MS, MINUTE_MS, ZoneHistory
 from tests.gateway.clinic import EVER, Clinic
 

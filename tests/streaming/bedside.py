@@ -8,8 +8,8 @@ import numpy as np
 
 from devices.vocabulary import Code
 from streaming.episodes import Episode, settled_before
-from streaming.glucose import GlucoseSeries
-from streaming.patient_fold import Finding, Key, PatientState, fold_patient, quiet_ms
+from streaming.glucose.values import GlucoseSeries
+from streaming.limits.patient_fold import Finding, Key, PatientState, fold_patient, quiet_ms
 from streaming.rules import RulesHistory
 from streaming.zones import ZoneHistory
 

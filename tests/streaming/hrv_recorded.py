@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from streaming.hrv_drift import RULE
-from streaming.hrv_nights import NightValue
-from streaming.hrv_windows import MOST_CORRECTED, hrv_statistics, windows_of
-from streaming.page_hinkley import DriftSettings
-from streaming.rr_cleaning import RRRun, beats_of, correct
+from streaming.hrv.drift import RULE
+from streaming.hrv.nights import NightValue
+from streaming.hrv.page_hinkley import DriftSettings
+from streaming.hrv.rr_cleaning import RRRun, beats_of, correct
+from streaming.hrv.windows import MOST_CORRECTED, hrv_statistics, windows_of
 from streaming.rules import PatientRules, RulesHistory
 from streaming.zones import DAY_MS, HOUR_MS
 from tests.recordings import RECORDINGS

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from math import exp, log
 from zoneinfo import ZoneInfo
 
-from streaming.prediction import DENSE, DENSE_MARGIN, SPARSE, SPARSE_MARGIN
+from streaming.limits.prediction import DENSE, DENSE_MARGIN, SPARSE, SPARSE_MARGIN
 from tests.streaming.nocturnal_reference import Reading, lowest_per_instant
 from tests.streaming.rule_references import Found, below
 

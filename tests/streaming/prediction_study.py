@@ -1,6 +1,6 @@
 """Study of the predicted low: each subject foreseen by a model of the others, beside two baselines, on the same data.
 
-`python -m tests.streaming.prediction_study` writes the coefficients of `streaming.prediction` and the tables. On average
+`python -m tests.streaming.prediction_study` writes the coefficients of `streaming.limits.prediction` and the tables. On average
 the model is above both baselines, above AR2 by less than the noise (docs/clinical.md says what else it does not show).
 
 A low begins with a reading below the limit after 15 min at or above it. An alarm opens and is withdrawn as in
@@ -24,9 +24,9 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from devices.vocabulary import Unit
-from streaming import prediction
-from streaming.glucose import Bool, Float64, GlucoseSeries
-from streaming.prediction import HORIZON_MS, MODEL_TOP_MMOL, WITHDRAWN_AFTER_MS
+from streaming.glucose.values import Bool, Float64, GlucoseSeries
+from streaming.limits import prediction
+from streaming.limits.prediction import HORIZON_MS, MODEL_TOP_MMOL, WITHDRAWN_AFTER_MS
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, Int64, ZoneHistory
 from tests.recordings import RECORDINGS
 

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from devices.vocabulary import CODES, FLAG_BY_WIRE, UCUM, UNIT_BY_UCUM, Code, Flag
-from streaming.glucose import GlucoseSeries
+from streaming.glucose.values import GlucoseSeries
 from tests.streaming.nocturnal_reference import Reading
 
 MINUTE_MS = 60_000

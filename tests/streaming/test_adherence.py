@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.adherence import Adherence, DrugHoliday, adherence
-from streaming.doses import settle
-from streaming.doses_calendar import DoseSchedule, DueDose, due_doses
-from streaming.doses_matching import DoseOutcome, DoseState, Opening
+from streaming.doses.adherence import Adherence, DrugHoliday, adherence
+from streaming.doses.calendar import DoseSchedule, DueDose, due_doses
+from streaming.doses.matching import DoseOutcome, DoseState, Opening
+from streaming.doses.missed import settle
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, ZoneHistory
 from tests.recordings import RECORDINGS
 

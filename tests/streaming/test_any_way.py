@@ -12,7 +12,7 @@ import pytest
 
 from devices.vocabulary import Code
 from streaming.episodes import JSON, Episode, Rule
-from streaming.patient_fold import Key
+from streaming.limits.patient_fold import Key
 from streaming.rules import ENABLED, PatientGroup, PatientRules, RulesHistory, preset, with_changes
 from streaming.zones import ZoneHistory
 from tests.streaming.bedside import Bedside

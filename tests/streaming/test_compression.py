@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streaming.compression import CompressionDip, annotated, compression_dip
 from streaming.episodes import Episode, Severity
-from streaming.glucose import GlucoseSeries, merge
-from streaming.lows import NocturnalHypoglycaemia
+from streaming.glucose.compression import CompressionDip, annotated, compression_dip
+from streaming.glucose.values import GlucoseSeries, merge
+from streaming.limits.lows import NocturnalHypoglycaemia
 from streaming.zones import ZoneHistory
 from tests.recordings import RECORDINGS
 from tests.streaming.nocturnal_reference import Reading, lowest_per_instant

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 import streaming
 from devices.vocabulary import CODES, Code, Flag
-from streaming.detectors import AnyDetector, Detector, detectors_of
 from streaming.episodes import JSON, Episode, Rule, settled_before
-from streaming.glucose import GlucoseSeries
-from streaming.patient_fold import Key, fold_patient, quiet_ms
+from streaming.glucose.values import GlucoseSeries
+from streaming.limits.detectors import AnyDetector, Detector, detectors_of
+from streaming.limits.patient_fold import Key, fold_patient, quiet_ms
+from streaming.limits.thresholds import VitalLimit
 from streaming.rules import (
     ENABLED,
     RESTING,
@@ -33,7 +34,6 @@ from streaming.rules import (
     settings_json,
     with_changes,
 )
-from streaming.thresholds import VitalLimit
 from streaming.zones import HOUR_MS, ZoneHistory
 from tests.streaming.bedside import Bedside, Episodes, fold_parts, joined, since
 from tests.streaming.series import (

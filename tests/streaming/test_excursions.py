@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from devices.vocabulary import Unit
 from streaming.episodes import Episode, Severity, settled_before
-from streaming.excursions import SPLITTING_GAP_MS, Course, Excursion, Judged, Pending, fold_excursions
+from streaming.limits.excursions import SPLITTING_GAP_MS, Course, Excursion, Judged, Pending, fold_excursions
 from streaming.zones import MINUTE_MS
 
 # A row: minute, and "." within the limit, "x" beyond it, "!" gravely so, "o" beyond but not to open, "e" ends whatever.

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from devices.vocabulary import CODES, UNIT_BY_UCUM, Code, Unit
 from gateway.runtime import clock
 from streaming.episodes import Episode, Severity, settled_before
-from streaming.excursions import Excursion
-from streaming.glucose import (
+from streaming.glucose.values import (
     Float64,
     GlucoseSeries,
     Int16,
     low_mask,
     merge,
 )
-from streaming.lows import NocturnalHypoglycaemia, NocturnalSettings
+from streaming.limits.excursions import Excursion
+from streaming.limits.lows import NocturnalHypoglycaemia, NocturnalSettings
 from streaming.zones import ZoneHistory
 from tests.recordings import RECORDINGS
 from tests.streaming.nocturnal_reference import Alert, Reading, lowest_per_instant, nocturnal_alerts

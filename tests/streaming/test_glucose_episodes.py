@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from devices.vocabulary import Unit
 from gateway.runtime import clock
-from streaming.glucose import GlucoseSeries, high_mask, low_mask, merge
-from streaming.glucose_episodes import (
+from streaming.glucose.episodes import (
     SPLITTING_GAP_MS,
     ConsensusEpisode,
     End,
@@ -23,6 +22,7 @@ from streaming.glucose_episodes import (
     consensus_episodes,
     count_episodes,
 )
+from streaming.glucose.values import GlucoseSeries, high_mask, low_mask, merge
 from tests.recordings import RECORDINGS
 from tests.streaming.episode_references import PlainEpisode, iglu_counts, plain_episodes
 from tests.streaming.nocturnal_reference import Reading

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devices.vocabulary import Unit
-from streaming.glucose import GlucoseSeries, merge
-from streaming.glucose_episodes import EpisodeCount, Level, consensus_episodes, count_episodes
-from streaming.glucose_summary import GlucoseSummary, Target, summarise
+from streaming.glucose.episodes import EpisodeCount, Level, consensus_episodes, count_episodes
+from streaming.glucose.summary import GlucoseSummary, Target, summarise
+from streaming.glucose.values import GlucoseSeries, merge
 from streaming.zones import DAY_MS, ZoneHistory
 from tests.recordings import RECORDINGS
 from tests.streaming.episode_references import beyond, one_per_instant

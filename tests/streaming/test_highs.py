@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from alerts.words import summary
 from devices.vocabulary import Flag, Unit
-from streaming.detectors import Detector
 from streaming.episodes import Episode, Rule, Severity, settled_before
-from streaming.glucose import GlucoseSeries, merge
-from streaming.highs import (
+from streaming.glucose.values import GlucoseSeries, merge
+from streaming.limits.detectors import Detector
+from streaming.limits.highs import (
     MOST_LOWEST,
     FastingHyperglycaemia,
     Hyperglycaemia,

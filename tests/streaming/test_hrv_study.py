@@ -12,9 +12,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from streaming.hrv_drift import fold_nights
-from streaming.hrv_nights import BASELINE_DAYS, MAD_TO_SD, ROLLING_DAYS, Baseline
-from streaming.page_hinkley import DriftSettings, SequentialTest
+from streaming.hrv.drift import fold_nights
+from streaming.hrv.nights import BASELINE_DAYS, MAD_TO_SD, ROLLING_DAYS, Baseline
+from streaming.hrv.page_hinkley import DriftSettings, SequentialTest
 from streaming.zones import DAY_MS
 from tests.streaming.hrv_recorded import (
     FIRST,
@@ -235,7 +235,7 @@ def test_drift_on_recorded_hearts(kind: str, monkeypatch: pytest.MonkeyPatch) ->
             rows[f"either, threshold 5, {name}"] = figures(
                 hearts, either(DriftSettings(threshold=5.0)), fall, all_measures
             )
-    monkeypatch.setattr("streaming.hrv_drift.baseline", mad_baseline)
+    monkeypatch.setattr("streaming.hrv.drift.baseline", mad_baseline)
     rows["version 1"] = figures(hearts, page_hinkley(VERSION_1), ONLY_RMSSD, patients=patients)
     for name, (false, two, one) in rows.items():
         print(f"| {kind} | {name} | {false:.2f} | {two:g} | {one:g} |")  # noqa: T201 - the table is the purpose

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devices.vocabulary import Modality
-from streaming.hrv_windows import CONTEXT_MS, WINDOW_MS, HrvWindow, hrv_statistics, windows_of
-from streaming.rr_cleaning import RRRun, beats_of
+from streaming.hrv.rr_cleaning import RRRun, beats_of
+from streaming.hrv.windows import CONTEXT_MS, WINDOW_MS, HrvWindow, hrv_statistics, windows_of
 from tests.recordings import RECORDINGS
 
 START = 1_790_812_800_000  # 2026-10-01T00:00Z

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.vocabulary import Flag, Unit
-from streaming import prediction
 from streaming.episodes import Episode, Rule, Severity, settled_before
-from streaming.glucose import Float64, GlucoseSeries, merge
-from streaming.lows import Graver
-from streaming.prediction import PredictedLow, PredictedLowSettings, PredictedState, forecast
+from streaming.glucose.values import Float64, GlucoseSeries, merge
+from streaming.limits import prediction
+from streaming.limits.lows import Graver
+from streaming.limits.prediction import PredictedLow, PredictedLowSettings, PredictedState, forecast
 from streaming.zones import HOUR_MS, MINUTE_MS, ZoneHistory
 from tests.recordings import RECORDINGS
 from tests.streaming import prediction_study as study

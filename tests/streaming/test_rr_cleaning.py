@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.vocabulary import Flag
-from streaming.rr_cleaning import Artifact, RRRun, beats_of, classify, correct
+from streaming.hrv.rr_cleaning import Artifact, RRRun, beats_of, classify, correct
 from tests.recordings import RECORDINGS
 
 # Synthetic, with an ectopic beat (60, 61), a missed (100), an extra (150, 151), a long (190) and a short one (215).

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streaming.doses_calendar import Pause
+from streaming.doses.calendar import Pause
 from streaming.episodes import JSON, Rule
 from streaming.rules import (
     ENABLED,

@@ -9,9 +9,9 @@ import pytest
 
 from devices.vocabulary import Unit
 from streaming.episodes import Episode, Rule, Severity
-from streaming.glucose import GlucoseSeries
-from streaming.glucose_episodes import Level, consensus_episodes
-from streaming.scoring import Event, Observed, Score, observed, opened_at_night, paired, reference_events, score
+from streaming.glucose.episodes import Level, consensus_episodes
+from streaming.glucose.values import GlucoseSeries
+from streaming.limits.scoring import Event, Observed, Score, observed, opened_at_night, paired, reference_events, score
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, Int64, ZoneHistory
 from tests.streaming.prediction_study import SHANGHAI, ZHANG, low_onsets, recorded
 

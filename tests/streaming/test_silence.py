@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.vocabulary import DeviceModel
-from streaming.doses_calendar import Pause
+from streaming.doses.calendar import Pause
 from streaming.episodes import Episode, Rule, Severity
-from streaming.offline import CONTACT_LAG_MS, EXPECTED_INTERVAL_MS, DeviceContact, offline_episodes
 from streaming.rules import PatientGroup, RuleChange, RulesHistory, build_history
-from streaming.silence import (
+from streaming.silence.gaps import (
     EVER_MS,
     DataSilenceSettings,
     DeviceOfflineSettings,
@@ -24,6 +23,7 @@ from streaming.silence import (
     night_silences,
     off_since,
 )
+from streaming.silence.offline import CONTACT_LAG_MS, EXPECTED_INTERVAL_MS, DeviceContact, offline_episodes
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, ZoneHistory
 
 UTC = ZoneHistory.of("UTC")

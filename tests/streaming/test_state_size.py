@@ -11,10 +11,10 @@ import numpy as np
 from hypothesis import given
 
 from devices.vocabulary import Code, Unit
-from streaming.detectors import detectors_of
 from streaming.episodes import Rule
-from streaming.glucose import Float64, GlucoseSeries
-from streaming.patient_fold import PatientState, fold_patient
+from streaming.glucose.values import Float64, GlucoseSeries
+from streaming.limits.detectors import detectors_of
+from streaming.limits.patient_fold import PatientState, fold_patient
 from streaming.rules import ENABLED, OFF_UNTIL_SWITCHED_ON, PatientGroup, RulesHistory, preset, with_changes
 from streaming.zones import HOUR_MS, MINUTE_MS, Int64, ZoneHistory
 from tests.streaming.nocturnal_reference import Reading

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from alerts.words import summary
 from devices.vocabulary import CODES, Code, Flag, Unit
-from streaming.detectors import detectors_of
 from streaming.episodes import JSON, Episode, Rule, Severity
-from streaming.glucose import GlucoseSeries
-from streaming.patient_fold import Key, PatientState, fold_patient
+from streaming.glucose.values import GlucoseSeries
+from streaming.limits.detectors import detectors_of
+from streaming.limits.patient_fold import Key, PatientState, fold_patient
+from streaming.limits.thresholds import NOT_WATCHED, Threshold, VitalLimit
 from streaming.rules import ENABLED, PatientGroup, PatientRules, RulesHistory, preset, with_changes
-from streaming.thresholds import NOT_WATCHED, Threshold, VitalLimit
 from streaming.zones import MINUTE_MS, ZoneHistory
 
 UTC = ZoneHistory.of("UTC")

@@ -20,8 +20,8 @@ from firmware_sim.ble.hci_tcp import serve_hci
 from firmware_sim.ble.plan import BlePlan
 from firmware_sim.ble.radio import VirtualRadio
 from firmware_sim.ble.ward import Ward, start_all
-from gateway.broker_accounts import BrokerAccounts
-from gateway.provisioning import NewDevice, Provisioning
+from gateway.clinic.broker_accounts import BrokerAccounts
+from gateway.clinic.provisioning import NewDevice, Provisioning
 from gateway.runtime import clock
 from tests.gateway.clinic import Clinic, open_clinic
 from tests.gateway.processes import GatewayProcess, VigilProcess

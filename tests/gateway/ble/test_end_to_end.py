@@ -14,7 +14,7 @@ from firmware_sim.ble.plan import BlePlan
 from firmware_sim.ble.stories import bedsides
 from firmware_sim.ble.truth import Happened, Measured
 from firmware_sim.scenarios import Scenario
-from gateway.provisioning import NewPatient
+from gateway.clinic.provisioning import NewPatient
 from tests.gateway.ble.home import Home, home
 from tests.gateway.processes import VigilProcess, until
 

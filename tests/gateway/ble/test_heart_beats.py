@@ -21,8 +21,8 @@ from devices.messages import Series
 from devices.vocabulary import CONTENT_TYPE_JSON, Flag
 from gateway.ble.findings import BeatRun, Finding, RateRun
 from gateway.ble.heart_beats import MOST_HELD, SETTLE_MS, HeartStream, close, flush, hear
-from streaming.hrv_windows import WINDOW_MS, HrvWindow, windows_of
-from streaming.rr_cleaning import RRRun
+from streaming.hrv.rr_cleaning import RRRun
+from streaming.hrv.windows import WINDOW_MS, HrvWindow, windows_of
 
 START = 1_790_812_800_000  # 2026-10-01T00:00Z
 MINUTE = 60_000

@@ -23,9 +23,9 @@ from gateway.ble.link import Radio
 from gateway.ble.metrics import BleMetrics
 from gateway.ble.spool import Command, Spool
 from gateway.ble.uplink import Uplink
-from gateway.broker_address import parse_url
-from gateway.provisioning import NewPatient
+from gateway.clinic.provisioning import NewPatient
 from gateway.runtime import clock
+from gateway.runtime.broker_address import parse_url
 from tests.gateway.ble.home import Home, home
 from tests.gateway.processes import VigilProcess, until
 

@@ -14,8 +14,8 @@ from deploy.stack.processes import before_exec
 from devices.vocabulary import Code, DeviceModel, EventType, Unit
 from gateway.ble.findings import Happening, Reading, Record, Unreadable
 from gateway.ble.spool import Spool
-from gateway.broker_accounts import BrokerAccounts
-from gateway.provisioning import NewDevice, Provisioning
+from gateway.clinic.broker_accounts import BrokerAccounts
+from gateway.clinic.provisioning import NewDevice, Provisioning
 from gateway.runtime import clock
 from tests.gateway.clinic import EVER, Clinic
 from tests.gateway.processes import GatewayProcess, until
@@ -28,7 +28,7 @@ import asyncio, sys
 from gateway.ble import delivery
 from gateway.ble.spool import Spool
 from gateway.ble.uplink import Uplink
-from gateway.broker_address import parse_url
+from gateway.runtime.broker_address import parse_url
 from gateway.runtime import clock
 
 delivery.FIRST_PROBE_S = 1.0  # a broker that was killed may come back without the gateway's subscription

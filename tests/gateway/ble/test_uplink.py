@@ -21,9 +21,9 @@ from gateway.ble import uplink as uplink_module
 from gateway.ble.findings import Happening, Reading, Record
 from gateway.ble.spool import Command, Spool, SpoolFullError
 from gateway.ble.uplink import CLOCK_IS_SET_MS, Uplink, clock_is_set
-from gateway.broker_accounts import BrokerAccounts
-from gateway.broker_address import Address, parse_url
+from gateway.clinic.broker_accounts import BrokerAccounts
 from gateway.runtime import clock
+from gateway.runtime.broker_address import Address, parse_url
 from tests.gateway.processes import until
 from tests.gateway.proxy import Proxy
 from tests.gateway.wire import client

@@ -1,0 +1,185 @@
+"""Who wears which device, where they live and what they consented to: a cache of the store, with a version."""
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from gateway.clinic.patient_rules import all_rules
+from gateway.store.queries import load_queries
+from streaming.rules import PatientGroup, RulesHistory, preset
+from streaming.zones import ZoneHistory
+
+SQL = load_queries("gateway.store", "directory.sql")
+log = logging.getLogger(__name__)
+
+# Open ends of intervals, in ms; far outside any time a device may send, far inside int64.
+EVER = 2**62
+UNSET = RulesHistory.of(preset(PatientGroup.STABLE))
+UNASSIGNED = 0
+WITHOUT_CONSENT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Who, from when (inclusive) to when (exclusive), in ms since the epoch."""
+
+    patient_id: int
+    since_ms: int
+    until_ms: int
+
+
+@dataclass(slots=True)
+class Directory:
+    """Devices by id, wearers by device and time. Arrays are indexed by device key or patient id."""
+
+    version: int
+    keys: dict[str, int]
+    names: dict[int, str]
+    models: dict[int, str]
+    via: NDArray[np.int32]
+    wearer: NDArray[np.int32]  # of the newest assignment of each device
+    since: NDArray[np.int64]
+    until: NDArray[np.int64]
+    consents: NDArray[np.bool_]  # patients whose consent has no end
+    assignments: Mapping[int, Sequence[Interval]]
+    partial_consents: Mapping[int, Sequence[Interval]]
+    devices_of: Mapping[int, Sequence[int]]
+    zones: Mapping[int, ZoneHistory]
+    rules: Mapping[int, RulesHistory] = field(default_factory=dict)
+    _unzoned: ZoneHistory = field(default_factory=lambda: ZoneHistory.of("UTC"))
+
+    @property
+    def size(self) -> int:
+        """One more than the largest device key."""
+        return len(self.wearer)
+
+    def zone(self, patient_id: int) -> ZoneHistory:
+        """Return the zones a patient lives by; UTC for one who has none."""
+        return self.zones.get(patient_id, self._unzoned)
+
+    def rules_of(self, patient_id: int) -> RulesHistory:
+        """Return the rules that watch a patient; those of a stable one where nobody has set anything."""
+        return self.rules.get(patient_id, UNSET)
+
+    def worn_from(self, device: int, patient_id: int) -> int:
+        """Return since when (ms) a patient has had a device for the first time."""
+        held = self.assignments.get(device, ())
+        return min((one.since_ms for one in held if one.patient_id == patient_id), default=-EVER)
+
+    def wearers(self, device: NDArray[np.int32], at: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return who wore each device at each time: int32[n]; UNASSIGNED or WITHOUT_CONSENT where nobody may count."""
+        patient = self.wearer[device]
+        outside = (at < self.since[device]) | (at >= self.until[device])
+        if outside.any():
+            for i in np.flatnonzero(outside):
+                patient[i] = _holder(self.assignments.get(int(device[i]), ()), int(at[i]))
+        doubtful = (patient > 0) & ~self.consents[patient]
+        if doubtful.any():
+            for i in np.flatnonzero(doubtful):
+                if not _holder(self.partial_consents.get(int(patient[i]), ()), int(at[i])):
+                    patient[i] = WITHOUT_CONSENT
+        return patient
+
+    def wearer_at(self, device: int, at: int) -> int:
+        """Return who wore one device at one time, like `wearers`."""
+        patient = _holder(self.assignments.get(device, ()), at)
+        if patient <= 0 or self.consents[patient] or _holder(self.partial_consents.get(patient, ()), at):
+            return patient
+        return WITHOUT_CONSENT
+
+
+def known_zone(name: str) -> ZoneInfo:
+    """Return a time zone, UTC (and an error in the log) for a name this machine does not know.
+
+    Provisioning refuses unknown names, but the database may be older or newer than the zone data here; one patient's
+    zone must not stop the gateway for everybody.
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):
+        log.error("unknown time zone; UTC is used", extra={"timezone": name})  # noqa: TRY400 - no traceback is needed
+        return ZoneInfo("UTC")
+
+
+def _holder(intervals: Iterable[Interval], at: int) -> int:
+    return next((i.patient_id for i in intervals if i.since_ms <= at < i.until_ms), UNASSIGNED)
+
+
+def _bound(ms: float) -> int:
+    return int(math.copysign(EVER, ms)) if math.isinf(ms) else round(ms)
+
+
+async def load_directory(connection: psycopg.AsyncConnection[Any]) -> Directory:
+    """Read the whole directory (10,000 patients: some tens of ms), consistently with its version."""
+    async with connection.transaction():
+        await connection.execute("set transaction isolation level repeatable read, read only")
+        version = await (await connection.execute(SQL.version)).fetchone()
+        devices = await (await connection.execute(SQL.devices)).fetchall()
+        assignments = await (await connection.execute(SQL.assignments)).fetchall()
+        timezones = await (await connection.execute(SQL.timezones)).fetchall()
+        consents = await (await connection.execute(SQL.consents)).fetchall()
+        rules = await all_rules(connection)
+    return _build(version[0] if version else 0, devices, assignments, timezones, consents, rules)
+
+
+def _build(
+    version: int,
+    devices: Sequence[tuple[int, str, str, int]],
+    assignments: Sequence[tuple[int, int, float, float]],
+    timezones: Sequence[tuple[int, float, str]],
+    consents: Sequence[tuple[int, float, float]],
+    rules: Mapping[int, RulesHistory],
+) -> Directory:
+    size = max((key for key, *_ in devices), default=0) + 1
+    patients = max((row[1] for row in assignments), default=0) + 1
+    via = np.zeros(size, np.int32)
+    wearer = np.zeros(size, np.int32)
+    since = np.full(size, EVER, np.int64)
+    until = np.full(size, -EVER, np.int64)
+    consented = np.zeros(patients, np.bool_)
+    for key, _, _, edge in devices:
+        via[key] = edge
+    held: dict[int, list[Interval]] = {}
+    devices_of: dict[int, list[int]] = {}
+    for key, patient_id, start, end in assignments:
+        interval = Interval(patient_id, _bound(start), _bound(end))
+        held.setdefault(key, []).append(interval)
+        wearer[key], since[key], until[key] = patient_id, interval.since_ms, interval.until_ms
+        of_patient = devices_of.setdefault(patient_id, [])
+        if key not in of_patient:
+            of_patient.append(key)
+    given: dict[int, list[Interval]] = {}
+    for patient_id, start, end in consents:
+        if patient_id >= patients:
+            continue
+        interval = Interval(patient_id, _bound(start), _bound(end))
+        if interval.since_ms == -EVER and interval.until_ms == EVER:
+            consented[patient_id] = True
+        else:
+            given.setdefault(patient_id, []).append(interval)
+    zones: dict[int, list[tuple[int, ZoneInfo]]] = {}
+    for patient_id, start, timezone in timezones:
+        zones.setdefault(patient_id, []).append((_bound(start), known_zone(timezone)))
+    return Directory(
+        version=version,
+        keys={name: key for key, name, *_ in devices},
+        names={key: name for key, name, *_ in devices},
+        models={key: model for key, _, model, _ in devices},
+        via=via,
+        wearer=wearer,
+        since=since,
+        until=until,
+        consents=consented,
+        assignments=held,
+        partial_consents=given,
+        devices_of=devices_of,
+        zones={patient: ZoneHistory.from_spans(history) for patient, history in zones.items()},
+        rules=rules,
+    )

@@ -1,0 +1,344 @@
+"""From messages to what may be stored: decoded, resolved to the wearer at measurement time, refusals with reasons."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.batch import BatchBuilder, Event, ObservationBatch
+from devices.errors import PayloadError
+from devices.runs import RRRun
+from devices.status import Status, decode_status
+from devices.vocabulary import DEVICE_ID, TOPIC_ROOT, Reason
+from gateway.clinic.directory import WITHOUT_CONSENT, Directory
+from gateway.ingest.source import Delivered
+
+_TOPIC = re.compile(rf"{TOPIC_ROOT}/(?P<device>[^/]+)/(?P<kind>telemetry|event|status)")
+NOBODY = 0
+
+
+class Kind(Enum):
+    """What a topic carries."""
+
+    TELEMETRY = 0
+    EVENT = 1
+    STATUS = 2
+    UNKNOWN = 3
+
+
+Route = tuple[int, Kind]
+"""The key of the device that a topic belongs to, and what it carries."""
+
+
+@dataclass(slots=True)
+class Rows:
+    """Readings that may be stored, one row each, columns of one length. `message` is the position in the batch."""
+
+    message: NDArray[np.int32]
+    device: NDArray[np.int32]
+    patient: NDArray[np.int32]
+    at: NDArray[np.int64]
+    code: NDArray[np.int16]
+    unit: NDArray[np.int16]
+    flags: NDArray[np.int16]
+    value: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.at)
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "Rows":
+        """Return the chosen rows."""
+        return Rows(
+            self.message[rows],
+            self.device[rows],
+            self.patient[rows],
+            self.at[rows],
+            self.code[rows],
+            self.unit[rows],
+            self.flags[rows],
+            self.value[rows],
+        )
+
+    @staticmethod
+    def join(parts: Sequence["Rows"]) -> "Rows":
+        """Return all rows of the parts, in their order."""
+        if len(parts) == 1:
+            return parts[0]
+        return Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in Rows.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class WornRun:
+    """RR intervals with the device and the wearer they belong to."""
+
+    run: RRRun
+    device: int
+    patient: int
+
+
+@dataclass(frozen=True, slots=True)
+class WornEvent:
+    """An event with the device and the wearer it belongs to."""
+
+    event: Event
+    device: int
+    patient: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """What a device says of itself; `heard_now` unless the broker had kept it from some earlier time."""
+
+    status: Status
+    heard_now: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Something for the quarantine. `series`: positions in the message, None for all of it.
+
+    `private`: the wearer has not consented, so that the bytes must not be kept.
+    """
+
+    message: int
+    reason: Reason
+    detail: str
+    series: tuple[int, ...] | None = None
+    device_id: str | None = None
+    patient: int | None = None
+    private: bool = False
+
+
+@dataclass(slots=True)
+class Intake:
+    """What a batch that arrived at `now_ms` holds after decoding and resolving with `directory`.
+
+    `head_message` to `sent_at` are columns of one length: the numbered messages of known devices.
+    """
+
+    directory: Directory
+    now_ms: int
+    rows: Rows
+    runs: list[WornRun]
+    events: list[WornEvent]
+    statuses: dict[int, StatusReport]
+    head_message: NDArray[np.int32]
+    head_device: NDArray[np.int32]
+    seq: NDArray[np.int64]
+    oldest: NDArray[np.int64]
+    sent_at: NDArray[np.int64]
+    refused: list[Refused]
+    missing: int
+
+
+class Reader:
+    """Reads batches with one directory; its table of topics is bounded by the devices the directory knows."""
+
+    def __init__(self, directory: Directory) -> None:
+        """Read with this directory."""
+        self.directory = directory
+        self._routes: dict[str, Route] = {}
+
+    def read(self, messages: Sequence[Delivered], now_ms: int) -> Intake:
+        """Decode and resolve a batch that arrived at `now_ms`. Nothing a peer sends makes it raise."""
+        reading = Reading(self, now_ms)
+        reading.add(messages)
+        return reading.finish()
+
+    def routes(self) -> dict[str, Route]:
+        """Return the topics met so far."""
+        return self._routes
+
+    def route(self, topic: str) -> Route:
+        """Return the device behind a topic and what it carries; NOBODY and UNKNOWN for any other."""
+        match = _TOPIC.fullmatch(topic)
+        if match is None:
+            return NOBODY, Kind.UNKNOWN
+        key = self.directory.keys.get(match["device"])
+        if key is None:
+            return NOBODY, Kind.UNKNOWN
+        route = self._routes[topic] = (key, Kind[match["kind"].upper()])
+        return route
+
+    def resolve(self, batch: ObservationBatch, refused: list[Refused], now_ms: int) -> Intake:
+        """Say who wore what when it was measured; refuse what nobody wore or consented to."""
+        directory = self.directory
+        heads = batch.heads
+        rows = Rows(
+            batch.message, batch.device, batch.device, batch.at, batch.code, batch.unit, batch.flags, batch.value
+        )
+        spoken_for = self._edge_messages(batch, refused)
+        if spoken_for:
+            rows.device = batch.device.copy()
+            for message, key in spoken_for.items():
+                rows.device[batch.message == message] = key
+        rows.patient = directory.wearers(rows.device, rows.at)
+        nobody = rows.patient <= 0
+        if nobody.any():
+            self._refuse_rows(rows, batch.series, nobody, refused, now_ms)
+            rows = rows.take(~nobody)
+        runs, events = self._wear(batch, spoken_for, refused, now_ms)
+        refused += [
+            Refused(r.message, r.reason, r.detail, r.series, *self._about(batch, r.message, spoken_for, now_ms))
+            for r in batch.refusals
+        ]
+        numbered = (heads.seq >= 0) & (heads.device > 0)
+        everything = bool(numbered.all())
+        return Intake(
+            directory=directory,
+            now_ms=now_ms,
+            rows=rows,
+            runs=runs,
+            events=events,
+            statuses={},
+            head_message=heads.message if everything else heads.message[numbered],
+            head_device=heads.device if everything else heads.device[numbered],
+            seq=heads.seq if everything else heads.seq[numbered],
+            oldest=heads.oldest if everything else heads.oldest[numbered],
+            sent_at=heads.sent_at if everything else heads.sent_at[numbered],
+            refused=refused,
+            missing=batch.missing,
+        )
+
+    def _edge_messages(self, batch: ObservationBatch, refused: list[Refused]) -> dict[int, int]:
+        """Return, by message, the device an edge box speaks for; NOBODY (and a refusal) where it may not."""
+        spoken_for: dict[int, int] = {}
+        directory, heads = self.directory, batch.heads
+        for row, name in enumerate(heads.device_named):
+            if name is None:
+                continue
+            message, sender = int(heads.message[row]), int(heads.device[row])
+            key = directory.keys.get(name, NOBODY)
+            if key == sender:
+                continue
+            if key == NOBODY or directory.via[key] != sender:
+                spoken_for[message] = NOBODY
+                detail = f"{directory.names[sender]} may not speak for {name!r}: the device is not bound to it"
+                refused.append(Refused(message, Reason.UNKNOWN_DEVICE, detail, None, directory.names[sender]))
+            else:
+                spoken_for[message] = key
+        return spoken_for
+
+    def _wear(
+        self, batch: ObservationBatch, spoken_for: dict[int, int], refused: list[Refused], now_ms: int
+    ) -> tuple[list[WornRun], list[WornEvent]]:
+        """Resolve the wearers of RR runs (by their first beat) and of events."""
+        runs: list[WornRun] = []
+        events: list[WornEvent] = []
+        for run in batch.rr:
+            device = spoken_for.get(run.message, run.device)
+            patient = self.directory.wearer_at(device, int(run.at))
+            if patient > 0:
+                runs.append(WornRun(run, device, patient))
+            elif device != NOBODY:
+                refused.append(self._unworn(run.message, (run.series,), device, patient, now_ms))
+        for event in batch.events:
+            device = spoken_for.get(event.message, event.device)
+            patient = self.directory.wearer_at(device, event.at)
+            if patient > 0:
+                events.append(WornEvent(event, device, patient))
+            elif device != NOBODY:
+                refused.append(self._unworn(event.message, (event.position,), device, patient, now_ms))
+        return runs, events
+
+    def _refuse_rows(
+        self,
+        rows: Rows,
+        series: NDArray[np.int16],
+        nobody: NDArray[np.bool_],
+        refused: list[Refused],
+        now_ms: int,
+    ) -> None:
+        """Refuse rows that nobody may own, once for each message, device and cause."""
+        found = sorted(
+            {
+                (int(rows.message[i]), int(rows.device[i]), int(rows.patient[i]), int(series[i]))
+                for i in np.flatnonzero(nobody)
+                if rows.device[i] != NOBODY
+            }
+        )
+        for (message, device, patient), group in groupby(found, key=lambda entry: entry[:3]):
+            positions = tuple(position for *_, position in group)
+            refused.append(self._unworn(message, positions, device, patient, now_ms))
+
+    def _unworn(self, message: int, series: tuple[int, ...], device: int, patient: int, now_ms: int) -> Refused:
+        name = self.directory.names[device]
+        owner = self.directory.wearer_at(device, now_ms)
+        if patient == WITHOUT_CONSENT:
+            detail = f"the wearer of {name} has not consented to the processing of these data"
+            return Refused(message, Reason.NO_CONSENT, detail, series, name)
+        detail = f"nobody wore {name} at the time of these data"
+        return Refused(message, Reason.UNASSIGNED_DEVICE, detail, series, name, owner if owner > 0 else None)
+
+    def _about(
+        self, batch: ObservationBatch, message: int, spoken_for: dict[int, int], now_ms: int
+    ) -> tuple[str | None, int | None, bool]:
+        """Return the device id and the present wearer behind a refused message, and whether it is private."""
+        row = int(np.searchsorted(batch.heads.message, message))
+        sender = int(batch.heads.device[row])
+        owner = self.directory.wearer_at(spoken_for.get(message, sender), now_ms)
+        return self.directory.names[sender], owner if owner > 0 else None, owner == WITHOUT_CONSENT
+
+    def take_statuses(self, statuses: list[tuple[int, int, Delivered]], intake: Intake, now_ms: int) -> None:
+        """Decode what devices say of themselves into the intake."""
+        for position, device, message in statuses:
+            if not message.payload:
+                continue  # a retained status was cleared: nothing is said
+            try:
+                status = decode_status(message.payload, message.content_type)
+            except PayloadError as error:
+                name = self.directory.names[device]
+                owner = self.directory.wearer_at(device, now_ms)
+                patient, private = owner if owner > 0 else None, owner == WITHOUT_CONSENT
+                intake.refused.append(Refused(position, error.reason, error.detail, None, name, patient, private))
+            else:
+                intake.statuses[device] = StatusReport(status, heard_now=not message.retain)
+
+
+class Reading:
+    """A batch that is being read, part by part: `add` decodes, `finish` checks and resolves the whole."""
+
+    def __init__(self, reader: Reader, now_ms: int) -> None:
+        """Read with the reader's directory what arrived at `now_ms`."""
+        self._reader = reader
+        self._now_ms = now_ms
+        self._builder = BatchBuilder()
+        self._statuses: list[tuple[int, int, Delivered]] = []
+        self._refused: list[Refused] = []
+        self._count = 0
+
+    def add(self, messages: Sequence[Delivered]) -> None:
+        """Decode the next messages of the batch."""
+        routes, route_of, now_ms = self._reader.routes(), self._reader.route, self._now_ms
+        add_telemetry, add_event = self._builder.add_telemetry, self._builder.add_event
+        telemetry, event, status = Kind.TELEMETRY, Kind.EVENT, Kind.STATUS
+        for position, message in enumerate(messages, self._count):
+            topic = message.topic
+            device, kind = routes.get(topic) or route_of(topic)
+            if kind is telemetry:
+                add_telemetry(position, device, message.payload, message.content_type, now_ms)
+            elif kind is event:
+                add_event(position, device, message.payload, message.content_type, now_ms)
+            elif kind is status:
+                self._statuses.append((position, device, message))
+            else:
+                self._refused.append(_without_device(position, topic))
+        self._count += len(messages)
+
+    def finish(self) -> Intake:
+        """Check and resolve what was decoded."""
+        intake = self._reader.resolve(self._builder.finish(), self._refused, self._now_ms)
+        self._reader.take_statuses(self._statuses, intake, self._now_ms)
+        return intake
+
+
+def _without_device(position: int, topic: str) -> Refused:
+    match = _TOPIC.fullmatch(topic)
+    if match is None or DEVICE_ID.match(match["device"]) is None:
+        return Refused(position, Reason.UNKNOWN_DEVICE, "the topic names no device", None, None)
+    return Refused(position, Reason.UNKNOWN_DEVICE, f"no device {match['device']} is known", None, match["device"])

@@ -1,0 +1,1 @@
+"""The rules about doses: openings and deadlines against schedules."""

@@ -1,0 +1,1 @@
+"""The rules that fold over readings, in the transaction that stores them."""

@@ -1,0 +1,169 @@
+"""Folds one patient's readings again out of the store, from the newest settled point on, until fold and alerts agree."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import psycopg
+
+from alerts.reconcile import Standing
+from devices.vocabulary import Code
+from gateway.clinic.directory import Directory
+from gateway.store.alerts import AlertWriter
+from gateway.store.queries import load_queries
+from streaming.episodes import Rule, Spanning, settled_before
+from streaming.glucose.compression import ABRUPT_MS, annotated
+from streaming.glucose.values import GlucoseSeries
+from streaming.limits.lows import NocturnalSettings
+from streaming.limits.patient_fold import Finding, Key, PatientState, fold_patient, quiet_ms
+from streaming.rules import RulesHistory
+from streaming.zones import ZoneHistory
+
+SQL = load_queries("gateway.store", "readings.sql")
+
+Connection = psycopg.AsyncConnection[Any]
+PAGE = 2_000
+GLUCOSE_RULES = (
+    Rule.NOCTURNAL_HYPOGLYCAEMIA,
+    Rule.URGENT_LOW,
+    Rule.HYPOGLYCAEMIA,
+    Rule.PREDICTED_LOW,
+    Rule.HYPERGLYCAEMIA,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ward:
+    """One patient as the rules about one code see them. `worn_from`: since when (ms) the patient had each of the devices."""
+
+    code: Code
+    patient: int
+    devices: Sequence[int]
+    worn_from: Sequence[int]
+    zone: ZoneHistory
+    rules: RulesHistory
+
+    @classmethod
+    def of(cls, code: Code, patient: int, directory: Directory) -> "Ward":
+        """Return the patient as the directory has them."""
+        devices = directory.devices_of[patient]
+        worn_from = [directory.worn_from(device, patient) for device in devices]
+        return cls(code, patient, devices, worn_from, directory.zone(patient), directory.rules_of(patient))
+
+    def fold(
+        self, state: PatientState | None, series: GlucoseSeries, settled_ms: int | None = None
+    ) -> tuple[PatientState | None, list[Finding]]:
+        """Fold readings, later than all before, by the patient's rules and zone; see `fold_patient`."""
+        return fold_patient(self.code, state, series, self.zone, self.rules, settled_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Refolded:
+    """What a fold out of the store came to.
+
+    `complete`: the state is that after the patient's newest reading. `standing`: the alerts that the findings replace.
+    """
+
+    state: PatientState | None
+    complete: bool
+    findings: list[Finding]
+    standing: list[tuple[Key, Standing]]
+
+
+def rules_about(code: Code) -> tuple[Rule, ...]:
+    """Return the rules whose alerts readings of a code can raise."""
+    return GLUCOSE_RULES if code is Code.GLUCOSE else (Rule.THRESHOLD,)
+
+
+def is_about(code: Code, key: Key) -> bool:
+    """Whether alerts of a rule and subject come from the readings of a code."""
+    rule, subject = key
+    return rule in rules_about(code) and (rule is not Rule.THRESHOLD or subject.partition(":")[0] == code.wire)
+
+
+def shape_before_ms(code: Code) -> int:
+    """Return how long before an episode readings say something of what it looks like (`with_compression`)."""
+    return ABRUPT_MS if code is Code.GLUCOSE else 0
+
+
+async def fold_again(ward: Ward, first: int, last: int, writer: AlertWriter) -> Refolded:
+    """Fold from the newest settled point before `first` past `last`, until nothing later can have changed."""
+    quiet = quiet_ms(ward.code, ward.rules)
+    standing, settled = await _settled(ward, first, quiet, writer)
+    alerts = [alert for _, alert in standing]
+    state: PatientState | None = None
+    found: dict[tuple[Key, int], Finding] = {}
+    cursor = settled - quiet
+    while True:
+        page, complete = await page_of(writer.connection, ward, cursor)
+        if len(page):
+            state, news = ward.fold(state, page, settled)
+            found.update(((one.key, one.episode.opened_at), one) for one in news)
+            cursor = int(page.at[-1]) + 1
+        reached = cursor - 1
+        spans: list[Spanning] = [*alerts, *(one.episode for one in found.values())]
+        if complete or (reached >= last + quiet and not _touched(spans, reached - quiet, reached)):
+            break
+    until = None if complete else reached
+    touched = [
+        (key, alert)
+        for key, alert in standing
+        if alert.opened_at >= settled and (until is None or alert.opened_at <= until)
+    ]
+    findings = sorted(found.values(), key=lambda one: one.episode.opened_at)
+    return Refolded(state, complete, [one for one in findings if one.episode.opened_at >= settled], touched)
+
+
+async def _settled(ward: Ward, at_ms: int, quiet: int, writer: AlertWriter) -> tuple[list[tuple[Key, Standing]], int]:
+    """Return the patient's alerts (locked) from the newest settled point before `at_ms` on, and that point."""
+    since = at_ms - quiet
+    while True:
+        rows = await writer.standing_rules(ward.patient, rules_about(ward.code), since)
+        standing = [(key, alert) for key, alert in rows if is_about(ward.code, key)]
+        settled = settled_before((alert for _, alert in standing), at_ms, quiet)
+        if settled - quiet >= since:
+            return standing, settled
+        since = settled - quiet
+
+
+def _touched(spans: Iterable[Spanning], since: int, until: int) -> bool:
+    return any(span.opened_at <= until and span.covers(max(span.opened_at, since)) for span in spans)
+
+
+async def page_of(connection: Connection, ward: Ward, since: int) -> tuple[GlucoseSeries, bool]:
+    """Return up to PAGE readings from `since` on, whole instants only, and whether they are the last."""
+    parameters = {
+        "patient": ward.patient,
+        "devices": list(ward.devices),
+        "code": int(ward.code),
+        "since": since,
+        "limit": PAGE,
+    }
+    rows = await (await connection.execute(SQL.readings, parameters)).fetchall()
+    complete = len(rows) < PAGE
+    columns = list(zip(*rows, strict=True)) if rows else [(), (), (), ()]
+    series = GlucoseSeries(
+        np.array(columns[0], np.int64),
+        np.array(columns[1], np.float64),
+        np.array(columns[2], np.int16),
+        np.array(columns[3], np.int16),
+    )
+    if not complete and series.at[0] != series.at[-1]:
+        series = series.take(series.at < series.at[-1])
+    return series, complete
+
+
+async def with_compression(connection: Connection, ward: Ward, finding: Finding) -> Finding:
+    """Return a nocturnal finding that is over with what is to be said of a compression low; others as they are.
+
+    The shape of a dip is known only with its way out, so no alert waits for it.
+    """
+    settings, episode = finding.detector.settings, finding.episode
+    if not isinstance(settings, NocturnalSettings) or episode.resolved_at is None:
+        return finding
+    series, _ = await page_of(connection, ward, episode.opened_at - 2 * ABRUPT_MS)
+    series = series.take(series.at <= episode.resolved_at)  # what comes later may come with the next batch only
+    lower = settings.compression_lowers_severity
+    told = annotated(series, ward.zone, episode, settings.limit_mmol, lower_severity=lower)
+    return replace(finding, episode=told)

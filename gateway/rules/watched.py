@@ -1,0 +1,110 @@
+"""When somebody waits for a patient's data: with consent, with a device, by the rules in force; for whoever tells silence."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+
+from devices.vocabulary import DeviceModel
+from gateway.clinic.directory import EVER, known_zone
+from gateway.store.queries import load_queries
+from streaming.episodes import Rule
+from streaming.rules import RulesHistory
+from streaming.silence.gaps import EVER_MS, Spans, back_since
+from streaming.zones import ZoneHistory
+
+SQL = load_queries("gateway.store", "silence.sql")
+
+Connection = psycopg.AsyncConnection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WornRow:
+    """When a patient had a device that was enabled (ms, None: without end), and when that and the device were recorded."""
+
+    device: str
+    since: int | None
+    until: int | None
+    recorded_at: int
+    made_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What one rule has in force for patients who are not watched as usual; columns of one length.
+
+    `settings` is None where the rule is off or rests, `back` (ms) when a rest ended, if there was one.
+    """
+
+    patients: Sequence[int]
+    settings: Sequence[Any]
+    back: Sequence[int | None]
+
+    def column(self, of: Callable[[Any], float]) -> list[float | None]:
+        """Return one of the settings, None where there are none."""
+        return [None if settings is None else of(settings) for settings in self.settings]
+
+
+def own_rules(histories: Mapping[int, RulesHistory], rule: Rule, now_ms: int) -> Own:
+    """Return what is in force now for the patients of `histories`; many share one of these."""
+    known: dict[int, tuple[Any, int | None]] = {}
+    for history in histories.values():
+        if id(history) not in known:
+            known[id(history)] = (history.at(now_ms).of(rule), back_since(history, now_ms))
+    found = [known[id(history)] for history in histories.values()]
+    return Own(list(histories), [settings for settings, _ in found], [back for _, back in found])
+
+
+@asynccontextmanager
+async def looking_at_all(connection: Connection) -> AsyncIterator[None]:
+    """Open a transaction for queries over all patients, whose plans are made for the values at hand."""
+    async with connection.transaction():
+        await connection.execute(SQL.plan_for_values)
+        yield
+
+
+async def try_lock(connection: Connection, patient: int) -> bool:
+    """Whether nobody else is at this patient; until the transaction ends nobody will be, and plans are made as above."""
+    await connection.execute(SQL.plan_for_values)
+    return await (await connection.execute(SQL.try_lock_patient, {"patient": patient})).fetchone() is not None
+
+
+async def worn(connection: Connection, patient: int, models: Sequence[DeviceModel] | None = None) -> list[WornRow]:
+    """Return when a patient had devices, of these models or of any."""
+    names = None if models is None else [model.value for model in models]
+    async with connection.cursor(row_factory=class_row(WornRow)) as cursor:
+        return await (await cursor.execute(SQL.worn, {"patient": patient, "models": names})).fetchall()
+
+
+async def consents(connection: Connection, patient: int) -> Spans:
+    """Return when a patient consents, in ms."""
+    return spans(await (await connection.execute(SQL.consents, {"patient": patient})).fetchall())
+
+
+async def zones_of(connection: Connection, patients: Sequence[int]) -> dict[int, ZoneHistory]:
+    """Return the zones that patients live by; UTC for one who has none."""
+    rows = await (await connection.execute(SQL.timezones, {"patients": list(patients)})).fetchall()
+    found: dict[int, list[tuple[int, Any]]] = {}
+    for patient, since, name in rows:
+        found.setdefault(patient, []).append((-EVER if since is None else since, known_zone(name)))
+    return {one: ZoneHistory.from_spans(found[one]) if one in found else ZoneHistory.of("UTC") for one in patients}
+
+
+def spans(bounds: Iterable[tuple[int | None, int | None]]) -> list[tuple[int, int]]:
+    """Return times given by their bounds (None: without end), in order, those that touch as one."""
+    whole = [(-EVER_MS if since is None else since, EVER_MS if until is None else until) for since, until in bounds]
+    found: list[tuple[int, int]] = []
+    for since, until in sorted(pair for pair in whole if pair[0] < pair[1]):
+        if found and since <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], until))
+        else:
+            found.append((since, until))
+    return found
+
+
+def both(some: Spans, others: Spans) -> list[tuple[int, int]]:
+    """Return the times that lie in a span of either."""
+    return spans((max(a, c), min(b, d)) for a, b in some for c, d in others)

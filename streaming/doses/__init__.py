@@ -1,0 +1,1 @@
+"""Doses: when they are due, which opening was which dose, adherence."""

@@ -1,0 +1,136 @@
+"""What became of every dose: taken, missed, or not known, and the missed-dose alerts that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from streaming.doses.calendar import DueDose
+from streaming.doses.matching import DoseOutcome, DoseSettings, DoseState, Matcher, Opening, acts_of
+from streaming.episodes import Episode, Severity
+
+VERSION: Final = 1
+
+_BEGINNING: Final = -(2**62)
+
+
+@dataclass(frozen=True, slots=True)
+class MissedDoseSettings:
+    """How severe a missed dose is, and one of a schedule that is marked critical."""
+
+    severity: str = Severity.MEDIUM.value
+    critical_severity: str = Severity.HIGH.value
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what is no severity of this rule."""
+        if not {self.severity, self.critical_severity} <= {Severity.HIGH, Severity.MEDIUM, Severity.LOW}:
+            raise ValueError("the severities must be high, medium or low")
+
+    def severity_of(self, dose: DueDose) -> Severity:
+        """Return how much a miss of this dose matters."""
+        return Severity(self.critical_severity if dose.critical else self.severity)
+
+
+_DEFAULT: Final = MissedDoseSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """The newest stamp of a patient's box with no gap before it, and when Vigil saw it (ms).
+
+    With several boxes: that of the box with the oldest stamp, because the dose may have been in that one.
+    """
+
+    stamp_ms: int
+    seen_at_ms: int
+
+
+def settle(
+    doses: Iterable[DueDose],
+    openings: Iterable[Opening],
+    contact: Contact | None,
+    now_ms: int,
+    settings: DoseSettings | None = None,
+    *,
+    known: Iterable[DoseOutcome] = (),
+    since_ms: int | None = None,
+) -> list[DoseOutcome]:
+    """Say for every dose of one patient what became of it; in order of `due_at`, then schedule.
+
+    Openings are taken in order of time, whatever order they came in, and each asks, in turn, among the doses whose
+    compartment it may be (a schedule or an event without compartment matches any):
+
+    1. Is it inside windows? The dose of each schedule that is nearest to being due, and not settled, is *taken*.
+       If all of them are settled, the nearest of all is *doubled*: a second opening.
+    2. Is a dose before it unsettled, due at most `late_ms` ago? The latest such is *late*.
+    3. Is the next dose due within `reach_ms`? It is *early*, or *doubled* if an opening has settled it before.
+    4. Is the dose before it settled, and was due within `reach_ms`? It is *doubled*.
+
+    In 2 and 3, doses of other schedules that are due inside the found dose's window are settled with it: one opening
+    settles at most one dose of each schedule. A skip settles in the same way, but doubles nothing, and an opening
+    inside the window takes a skipped dose after all.
+
+    A dose due in a pause asks for nothing and so is neither late, early nor skipped; an opening inside its window takes
+    it all the same. Else it is *paused*.
+
+    Another dose that nothing settled is *due* until its window has closed and the grace is over; then *missed* if a box was
+    in contact since (stamp at or after the window's end, known for the length of the grace), else *unknown*.
+
+    An opening's meaning depends on what earlier ones settled, through any number of doses. So hand in everything from
+    the schedules' beginning; or go on at `since_ms` from the `known` outcomes of an earlier fold over the same doses,
+    which may have seen later openings, but all the earlier ones: doses and known outcomes from `since_ms - reach_ms()`
+    on, openings from `since_ms - same_act_ms` on. Both give the same states.
+    """
+    settings = settings or DoseSettings()
+    since_ms = _BEGINNING if since_ms is None else since_ms
+    stood = {outcome.dose.key: outcome.before(since_ms) for outcome in known}
+    ordered = sorted(doses, key=lambda dose: (dose.due_at, dose.schedule_id))
+    matcher = Matcher(ordered, stood, settings)
+    for act in acts_of(openings, settings):
+        if since_ms <= act.at <= now_ms:
+            matcher.match(act)
+    return [_judged(outcome, contact, now_ms, settings) for outcome in matcher.outcomes]
+
+
+def missed_episode(
+    outcome: DoseOutcome, settings: MissedDoseSettings = _DEFAULT, *, was_missed: bool = False
+) -> Episode | None:
+    """Return the missed-dose episode of a dose: open while missed; resolved once a dose known as missed is settled.
+
+    Opened at the end of the window. Resolved at the time of the opening, or at the end of the window for an opening
+    inside it that was delivered late. `None` for doses that were never missed or too old to alert on.
+    """
+    dose = outcome.dose
+    if not dose.alerts:
+        return None
+    resolved_at: int | None = None
+    if outcome.state is not DoseState.MISSED:
+        if not was_missed or outcome.taken_at is None:
+            return None
+        resolved_at = max(dose.window_end, outcome.taken_at)
+    evidence = {
+        "schedule_id": dose.schedule_id,
+        "due_at": dose.due_at,
+        "window_end_at": dose.window_end,
+        "contact_seen_at": outcome.contact_seen_at,
+        "state": outcome.state.value,
+        "taken_at": outcome.taken_at,
+    }
+    return Episode(dose.window_end, resolved_at, settings.severity_of(dose), evidence, dose.subject)
+
+
+def _judged(outcome: DoseOutcome, contact: Contact | None, now_ms: int, settings: DoseSettings) -> DoseOutcome:
+    """Return the outcome with what is known about a dose that nothing settled."""
+    dose, grace = outcome.dose, settings.contact_grace_ms
+    seen = dose.contact_seen_at
+    if seen is None and contact is not None and contact.stamp_ms >= dose.window_end:
+        seen = min(contact.seen_at_ms, now_ms)
+    outcome = replace(outcome, contact_seen_at=seen)
+    if dose.paused and outcome.state is DoseState.DUE:
+        return replace(outcome, state=DoseState.PAUSED)
+    if outcome.state is not DoseState.DUE or now_ms < dose.window_end + grace:
+        return outcome
+    if seen is None:
+        return replace(outcome, state=DoseState.UNKNOWN)
+    return replace(outcome, state=DoseState.MISSED) if now_ms >= seen + grace else outcome

@@ -1,0 +1,208 @@
+"""Consensus episodes of glucose: levels 1 and 2, low and high, of one patient's readings at any cadence.
+
+After Danne 2017 (10.2337/dc17-1600) and Battelino 2023 (10.1016/S2213-8587(22)00319-9). A metric, not an alarm: it may
+look ahead, and needs all readings of the period at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from streaming.glucose.values import Bool, GlucoseSeries, high_mask, low_mask, merge
+from streaming.zones import MINUTE_MS, Int64
+
+OPENS_MINUTES: Final = 15
+RECOVERS_MINUTES: Final = 15
+EXTENDED_MINUTES: Final = 120
+SPLITTING_GAP_MS: Final = 45 * MINUTE_MS
+LONGEST_CADENCE_MS: Final = 15 * MINUTE_MS
+
+
+class Level(StrEnum):
+    """The four kinds of episodes; every second level lies inside a first one, and both are counted."""
+
+    LOW_1 = "low_1"
+    LOW_2 = "low_2"
+    HIGH_1 = "high_1"
+    HIGH_2 = "high_2"
+
+
+class End(StrEnum):
+    """Why an episode ends where it does."""
+
+    RECOVERED = "recovered"
+    """At least 15 min in a row back on the other side of the limit."""
+    GAP = "gap"
+    """Readings stop for more than 45 min: what came of it is unknown."""
+    OPEN = "open"
+    """Readings stop altogether: nothing has ended it yet."""
+
+
+LOW_LIMITS_MMOL: Final[Mapping[Level, float]] = MappingProxyType({Level.LOW_1: 3.9, Level.LOW_2: 3.0})
+HIGH_LIMITS_MMOL: Final[Mapping[Level, float]] = MappingProxyType({Level.HIGH_1: 10.0, Level.HIGH_2: 13.9})
+
+
+@dataclass(frozen=True, slots=True)
+class ConsensusEpisode:
+    """One episode: times in ms since the epoch.
+
+    `started_at` is its first reading beyond the limit and `ended_at` where the recovery begins, or where the readings
+    before a gap cease to hold. `known_at` is the first instant at which it is certain that there is an episode.
+    `extended`: more than 120 min of it in a row were beyond the limit.
+    """
+
+    level: Level
+    started_at: int
+    known_at: int
+    ended_at: int
+    end: End
+    extended: bool
+
+    @property
+    def minutes(self) -> int:
+        """How long it lasted, to the nearest minute, short returns to the other side included."""
+        return _minutes(self.ended_at - self.started_at)
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeCount:
+    """The episodes of one level: their number, how many of them were extended, and their minutes together."""
+
+    episodes: int
+    extended: int
+    minutes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Runs:
+    """Unbroken runs of readings on one side of a limit: first and last row, the instant until which they hold."""
+
+    first: Int64
+    last: Int64
+    until: Int64
+    beyond: Bool
+    minutes: Int64
+    part: Int64
+
+
+def cadence(series: GlucoseSeries) -> int | None:
+    """Return the median distance of merged readings in ms, to the nearest minute, at least one; gaps do not count.
+
+    `None` if it is longer than any glucose sensor's (15 min), or there is none: then these are not the readings of a
+    sensor, and neither durations nor shares of time can be told from them.
+    """
+    steps = np.diff(series.at)
+    steps = steps[steps <= SPLITTING_GAP_MS]
+    if steps.size == 0:
+        return None
+    found = max(1, _minutes(int(np.median(steps)))) * MINUTE_MS
+    return found if found <= LONGEST_CADENCE_MS else None
+
+
+def held_until(at: Int64, cadence_ms: int) -> Int64:
+    """Return until when each of strictly ascending readings holds: until the next, for one cadence at most."""
+    until = at + cadence_ms
+    until[:-1] = np.minimum(until[:-1], at[1:])
+    return until
+
+
+def beyond_mask(series: GlucoseSeries, level: Level) -> Bool:
+    """Which readings lie beyond the limit of a level, in the unit the sensor sent; LO and HI always do on their side."""
+    if level in LOW_LIMITS_MMOL:
+        return low_mask(series.value, series.unit, series.flags, LOW_LIMITS_MMOL[level])
+    return high_mask(series.value, series.unit, series.flags, HIGH_LIMITS_MMOL[level])
+
+
+def consensus_episodes(series: GlucoseSeries, cadence_ms: int | None = None) -> list[ConsensusEpisode]:
+    """Return all episodes of one patient's readings, by level and then by time.
+
+    A run of readings on one side of a limit lasts from its first reading until its last ceases to hold (`held_until`),
+    to the nearest minute, because the clocks of sensors jitter by seconds. Beyond the limit it opens an episode with
+    15 min; on the other side it ends one with 15 min, at its own beginning. So 15 min are 15 readings at a cadence of
+    1 min, 5 at 3, 3 at 5, and one at 15. Missing readings between two on one side are taken to lie there too; a
+    distance of more than 45 min ends everything, and what comes after starts anew. Level 2 is found independently of
+    level 1.
+
+    `cadence_ms` is the sensor's interval, by default the readings' own `cadence`; without one there are no episodes.
+    Raises `ValueError` for a cadence that is not above 0 and at most 15 min.
+    """
+    series = merge(series, LOW_LIMITS_MMOL.values())
+    cadence_ms = cadence(series) if cadence_ms is None else cadence_ms
+    if cadence_ms is None or len(series) == 0:
+        return []
+    if not 0 < cadence_ms <= LONGEST_CADENCE_MS:
+        raise ValueError("the cadence must lie above 0 and not above 15 min")
+    return [found for level in Level for found in _episodes(series.at, beyond_mask(series, level), cadence_ms, level)]
+
+
+def count_episodes(episodes: Iterable[ConsensusEpisode]) -> dict[Level, EpisodeCount]:
+    """Return the number, the extended ones and the minutes of each level."""
+    table = dict.fromkeys(Level, EpisodeCount(0, 0, 0))
+    for one in episodes:
+        old = table[one.level]
+        table[one.level] = EpisodeCount(old.episodes + 1, old.extended + one.extended, old.minutes + one.minutes)
+    return table
+
+
+def _minutes(duration_ms: int) -> int:
+    return (duration_ms + MINUTE_MS // 2) // MINUTE_MS
+
+
+def _runs(at: Int64, beyond: Bool, cadence_ms: int) -> _Runs:
+    """Return the runs of merged readings in order; a new one begins at each change of side and after each gap."""
+    after_gap = np.diff(at) > SPLITTING_GAP_MS
+    breaks = np.flatnonzero(after_gap | (beyond[1:] != beyond[:-1])) + 1
+    first = np.concatenate(([0], breaks))
+    last = np.concatenate((breaks, [at.size])) - 1
+    until = held_until(at, cadence_ms)[last]
+    minutes = (until - at[first] + MINUTE_MS // 2) // MINUTE_MS
+    part = np.concatenate(([0], np.cumsum(after_gap)))[first]
+    return _Runs(first, last, until, beyond[first], minutes, part)
+
+
+def _episodes(at: Int64, beyond: Bool, cadence_ms: int, level: Level) -> list[ConsensusEpisode]:
+    """Pair each run that opens with the next one that recovers, or with the end of its part of the readings."""
+    runs = _runs(at, beyond, cadence_ms)
+    opening = np.flatnonzero(runs.beyond & (runs.minutes >= OPENS_MINUTES))
+    # An episode is over before a run that recovers, and before the first run of the next part.
+    recovering = ~runs.beyond & (runs.minutes >= RECOVERS_MINUTES)
+    over = np.flatnonzero(recovering | np.append(False, np.diff(runs.part) > 0))
+    over = np.append(over, runs.first.size)
+    found: list[ConsensusEpisode] = []
+    next_free = 0
+    for run in opening.tolist():
+        if run < next_free:
+            continue
+        next_free = int(over[np.searchsorted(over, run, side="right")])
+        found.append(
+            ConsensusEpisode(
+                level=level,
+                started_at=int(at[runs.first[run]]),
+                known_at=_known_at(at[runs.first[run] : runs.last[run] + 1], int(runs.until[run]), cadence_ms),
+                ended_at=int(runs.until[next_free - 1]),
+                end=_end(runs, run, next_free),
+                # Runs on the other side are shorter: 15 min of them would have ended it.
+                extended=bool((runs.minutes[run:next_free] > EXTENDED_MINUTES).any()),
+            )
+        )
+    return found
+
+
+def _end(runs: _Runs, run: int, after: int) -> End:
+    if after == runs.first.size:
+        return End.OPEN
+    return End.RECOVERED if runs.part[after] == runs.part[run] else End.GAP
+
+
+def _known_at(at: Int64, until: int, cadence_ms: int) -> int:
+    """Return when the readings of a run that opens had held for 15 min, never before the reading that shows it."""
+    held = np.append(held_until(at, cadence_ms)[:-1], until)
+    enough = int(np.argmax((held - at[0] + MINUTE_MS // 2) // MINUTE_MS >= OPENS_MINUTES))
+    quarter = int(at[0]) + OPENS_MINUTES * MINUTE_MS
+    return max(int(at[enough]), min(int(held[enough]), quarter))

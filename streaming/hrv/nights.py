@@ -1,0 +1,115 @@
+"""A night's heart-rate variability and what is usual for the patient: night values, baseline, 7-day mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from typing import Final
+
+import numpy as np
+
+from devices.vocabulary import Modality
+from streaming.hrv.windows import HrvWindow
+from streaming.zones import ZoneHistory
+
+NIGHT_STARTS: Final = time(0)
+NIGHT_ENDS: Final = time(6)
+LEAST_WINDOWS: Final = 12
+BASELINE_DAYS: Final = 60
+ROLLING_DAYS: Final = 7
+LEAST_ROLLING_NIGHTS: Final = 3
+MAD_TO_SD: Final = 1.4826
+"""The standard deviation of a normal distribution over its median absolute deviation."""
+LEAST_SPREAD: Final = 0.05
+"""Floor of a baseline's spread in ln ms: nights that agree to 5 % are as even as a sensor can tell."""
+WINSOR_SD: Final = 2.0
+WINSORISED_TO_SD: Final = 1.042
+"""The standard deviation of a normal distribution over that of its values drawn in to 2 standard deviations."""
+
+
+@dataclass(frozen=True, slots=True)
+class NightValue:
+    """One night of one patient: medians over its valid windows of one modality (their number is `windows`).
+
+    `night` is the local date on which it ends. The measures are `None` with fewer than 12 valid windows (an hour).
+    """
+
+    night: date
+    starts_at: int
+    ends_at: int
+    windows: int
+    rmssd: float | None
+    sdnn: float | None
+    mean_heart_rate: float | None
+    ln_rmssd: float | None
+    modality: Modality = Modality.PPG
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What is usual for the patient: robust centre and spread of lnRMSSD, and the number of nights behind them."""
+
+    center: float
+    spread: float
+    nights: int
+
+
+def night_bounds(zone: ZoneHistory, night: date) -> tuple[int, int]:
+    """Return (start, end) in ms of the night that ends on the local date `night`: 00:00 to 06:00, as long as it is."""
+    start, end = (zone.instant(datetime.combine(night, clock)) for clock in (NIGHT_STARTS, NIGHT_ENDS))
+    return start, end
+
+
+def night_value(night: date, bounds: tuple[int, int], windows: Iterable[HrvWindow]) -> NightValue:
+    """Return the night's value from the windows that lie wholly within its bounds.
+
+    Light and electrodes do not measure the same, so a night is of the modality that most of its valid windows are of
+    (as many: of electrodes), and no other windows count.
+    """
+    starts_at, ends_at = bounds
+    inside = [one for one in windows if starts_at <= one.start_ms and one.end_ms <= ends_at]
+    modality = max(Modality, key=lambda of: _evidence(inside, of)) if inside else Modality.PPG
+    valid = [one for one in inside if one.valid and one.modality == modality]
+    if len(valid) < LEAST_WINDOWS:
+        return NightValue(night, starts_at, ends_at, len(valid), None, None, None, None, modality)
+    rmssd = np.array([one.rmssd for one in valid], dtype=np.float64)
+    return NightValue(
+        night=night,
+        starts_at=starts_at,
+        ends_at=ends_at,
+        windows=len(valid),
+        rmssd=float(np.median(rmssd)),
+        sdnn=float(np.median([one.sdnn for one in valid if one.sdnn is not None])),
+        mean_heart_rate=float(np.median([one.mean_heart_rate for one in valid if one.mean_heart_rate is not None])),
+        ln_rmssd=float(np.median(np.log(rmssd))),
+        modality=modality,
+    )
+
+
+def _evidence(windows: Sequence[HrvWindow], modality: Modality) -> tuple[int, int, bool]:
+    """Return what speaks for a modality: valid windows of it; at as many any windows, and then the electrodes."""
+    of = [one for one in windows if one.modality == modality]
+    return sum(one.valid for one in of), len(of), modality is Modality.ECG
+
+
+def baseline(values: Sequence[float]) -> Baseline:
+    """Return winsorised mean and standard deviation (not below `LEAST_SPREAD`) of lnRMSSD of some nights.
+
+    One step of Huber's proposal 2: values further from the median than 2 scaled median absolute deviations count as if
+    they lay there. Median and MAD alone are as robust but spend 36 and 63 % of the nights on it, and what is wrong
+    with the spread of a patient's few nights is the greater part of the false alerts.
+    """
+    nights = np.asarray(values, dtype=np.float64)
+    median = float(np.median(nights))
+    reach = WINSOR_SD * MAD_TO_SD * float(np.median(np.abs(nights - median)))
+    drawn_in = np.clip(nights, median - reach, median + reach)
+    spread = WINSORISED_TO_SD * float(np.std(drawn_in, ddof=1)) if nights.size > 1 else 0.0
+    return Baseline(float(np.mean(drawn_in)), max(spread, LEAST_SPREAD), len(values))
+
+
+def rolling_mean(nights: Sequence[NightValue], last: date) -> float | None:
+    """Return the mean lnRMSSD of the 7 days that end with `last`, `None` with fewer than 3 nights (Plews 2013)."""
+    first = last - timedelta(days=ROLLING_DAYS - 1)
+    values = [one.ln_rmssd for one in nights if first <= one.night <= last and one.ln_rmssd is not None]
+    return float(np.mean(values)) if len(values) >= LEAST_ROLLING_NIGHTS else None

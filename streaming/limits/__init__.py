@@ -1,0 +1,1 @@
+"""Rules that fold over readings one after the other: lows, highs, thresholds, prediction."""

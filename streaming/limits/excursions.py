@@ -1,0 +1,207 @@
+"""Excursions: readings beyond a limit open an episode, a run of readings on this side of it ends it; for every limit rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from devices.vocabulary import Unit
+from streaming.episodes import JSON, Episode, Severity
+from streaming.glucose.values import Bool, Float64, Int16
+from streaming.zones import MINUTE_MS, Int64
+
+SPLITTING_GAP_MS: Final = 45 * MINUTE_MS
+"""Readings further apart than this prove nothing about what lies between (as in the R package iglu)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How long readings must be beyond the limit to open an episode, and on this side of it to end one (ms).
+
+    `recovery_ms` `None`: no recovery ends it, only a reading that `ends`.
+    """
+
+    duration_ms: int = 0
+    recovery_ms: int | None = 0
+
+    @property
+    def memory_ms(self) -> int:
+        """How far back a closed patient's readings still matter: to the beginning of a run that has not opened yet."""
+        return self.duration_ms + SPLITTING_GAP_MS if self.duration_ms else 0
+
+
+def _nothing(_row: int) -> Mapping[str, JSON]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """Readings of one patient in order of time and what a rule thinks of each; arrays of one length.
+
+    `beyond`: beyond the limit. `opens`: beyond it, and an alert here and now would be this rule's. `ends`: an open
+    episode is over here whatever the reading says, with `ended_as` as evidence. `badness` is higher the worse the
+    reading is; the worst one is told as `{worst}_value`, `{worst}_unit`, `{worst}_at` and their number as `{count}`.
+    `told` has what else an episode that opens with a given row tells.
+    """
+
+    at: Int64
+    value: Float64
+    unit: Int16
+    badness: Float64
+    beyond: Bool
+    opens: Bool
+    severity: tuple[Severity, Severity]
+    grave: Bool
+    worst: str = "lowest"
+    count: str = "lows"
+    subject: str = ""
+    ends: Bool | None = None
+    ended_as: Mapping[str, JSON] = field(default_factory=dict)
+    told: Callable[[int], Mapping[str, JSON]] = _nothing
+
+    def severity_of(self, row: int) -> Severity:
+        """Return the severity of an episode whose gravest reading this is."""
+        return self.severity[1] if self.grave[row] else self.severity[0]
+
+    def evidence(self, row: int) -> dict[str, JSON]:
+        """Return a reading as evidence: its value as sent (`None`: LO or HI), its unit and its time."""
+        numberless = bool(np.isinf(self.badness[row])) or bool(np.isnan(self.value[row]))
+        return {
+            f"{self.worst}_value": None if numberless else float(self.value[row]),
+            f"{self.worst}_unit": Unit(int(self.unit[row])).ucum,
+            f"{self.worst}_at": int(self.at[row]),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A run of readings beyond the limit that is too short to open an episode, or must not (ms)."""
+
+    since_ms: int
+    last_at_ms: int
+
+    @property
+    def episode(self) -> Episode | None:
+        """Nothing is open."""
+        return None
+
+    def closed(self) -> Pending:
+        """Return the run."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """An open episode between two folds, always up to date; `beyond` counts its readings beyond the limit."""
+
+    episode: Episode
+    beyond: int
+    badness: float
+    recovering_since_ms: int | None
+    last_at_ms: int
+
+    def closed(self) -> None:
+        """Nothing is remembered but the episode."""
+
+
+Excursion: TypeAlias = Pending | Open
+
+
+def fold_excursions(state: Excursion | None, rows: Judged, course: Course) -> tuple[Excursion | None, list[Episode]]:
+    """Fold readings, later than all folded before, into the state; any split gives the same.
+
+    Closed: the first reading that `opens`, in an unbroken run beyond the limit that is `duration_ms` old, opens, at its
+    own time. Open: a reading beyond the limit restarts the recovery; one that is not, at least `recovery_ms` after the
+    first of an unbroken run of such, resolves, at its own time. Silence does neither, and splits a run that has not
+    opened yet. Nothing looks ahead.
+
+    Returns the last version of each episode that these rows opened, made more severe or worse, or resolved, in order.
+    Raises `ValueError` for readings not later than the state's.
+    """
+    if state is not None and rows.at.size and rows.at[0] <= state.last_at_ms:
+        raise ValueError("late readings: fold the patient again from a settled point")
+    candidates = np.flatnonzero(rows.beyond if course.duration_ms else rows.opens)
+    found: list[Episode] = []
+    row = 0
+    while row < rows.at.size:
+        before = state if isinstance(state, Open) else None
+        if before is None:
+            state, row = _await(state, rows, candidates[np.searchsorted(candidates, row) :], row, course)
+        if isinstance(state, Open):
+            state, row = _follow(state, rows, row, course)
+            if _worth_telling(before, state):
+                found.append(state.episode)
+            if state.episode.resolved_at is not None:
+                state = None
+    return state, found
+
+
+def _await(
+    state: Excursion | None, rows: Judged, candidates: Int64, row: int, course: Course
+) -> tuple[Excursion | None, int]:
+    """Go on from `row` to the next opening or the end; also returns the row after the last used."""
+    if course.duration_ms == 0:
+        return (_opened(rows, int(candidates[0])), int(candidates[0]) + 1) if candidates.size else (None, rows.at.size)
+    since, last = (state.since_ms, state.last_at_ms) if isinstance(state, Pending) else (None, 0)
+    expected = row
+    for here in candidates.tolist():
+        at_ms = int(rows.at[here])
+        if since is None or here > expected or at_ms - last > SPLITTING_GAP_MS:
+            since = at_ms
+        if rows.opens[here] and at_ms - since >= course.duration_ms:
+            return _opened(rows, here), here + 1
+        last, expected = at_ms, here + 1
+    return (Pending(since, last) if since is not None and expected == rows.at.size else None), rows.at.size
+
+
+def _opened(rows: Judged, row: int) -> Open:
+    at_ms = int(rows.at[row])
+    evidence = {**rows.told(row), **rows.evidence(row), rows.count: 1}
+    episode = Episode(at_ms, None, rows.severity_of(row), evidence, rows.subject)
+    return Open(episode, 1, float(rows.badness[row]), None, at_ms)
+
+
+def _follow(state: Open, rows: Judged, row: int, course: Course) -> tuple[Open, int]:
+    """Follow an open episode from `row` to its resolution or the end; also returns the row after the last used."""
+    while row < rows.at.size:
+        at_ms = int(rows.at[row])
+        if rows.ends is not None and rows.ends[row]:
+            return _resolved(state, at_ms, rows.ended_as), row + 1
+        if rows.beyond[row]:
+            state = _worse(state, rows, row)
+        else:
+            since = at_ms if state.recovering_since_ms is None else state.recovering_since_ms
+            state = replace(state, recovering_since_ms=since, last_at_ms=at_ms)
+            if course.recovery_ms is not None and at_ms - since >= course.recovery_ms:
+                return _resolved(state, at_ms, {}), row + 1
+        row += 1
+    return state, row
+
+
+def _resolved(state: Open, at_ms: int, ended_as: Mapping[str, JSON]) -> Open:
+    evidence = {**state.episode.evidence, **ended_as} if ended_as else state.episode.evidence
+    return replace(state, episode=replace(state.episode, resolved_at=at_ms, evidence=evidence), last_at_ms=at_ms)
+
+
+def _worse(state: Open, rows: Judged, row: int) -> Open:
+    """Return the state after one more reading beyond the limit, which also ends any recovery."""
+    badness, beyond = float(rows.badness[row]), state.beyond + 1
+    evidence = {**state.episode.evidence, rows.count: beyond}
+    if badness > state.badness:
+        evidence |= rows.evidence(row)
+    severity = max(state.episode.severity, rows.severity_of(row), key=lambda one: one.rank)
+    episode = replace(state.episode, severity=severity, evidence=evidence)
+    return Open(episode, beyond, max(badness, state.badness), None, int(rows.at[row]))
+
+
+def _worth_telling(before: Open | None, after: Open) -> bool:
+    """Whether an episode is new, resolved, more severe or worse; one more reading is told with the next such change."""
+    return (
+        before is None
+        or after.episode.resolved_at is not None
+        or after.episode.severity is not before.episode.severity
+        or after.badness > before.badness
+    )

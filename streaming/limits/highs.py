@@ -1,0 +1,234 @@
+"""High glucose: a lasting level 2 high, and a high fasting glucose in the morning."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import isinf
+from typing import Final
+
+import numpy as np
+
+from devices.vocabulary import Code
+from streaming.episodes import JSON, Episode, Rule, Severity
+from streaming.glucose.values import (
+    Bool,
+    Float32,
+    Float64,
+    GlucoseSeries,
+    Int16,
+    Int32,
+    counts,
+    high_mask,
+    low_mask,
+    mmol_per_l,
+)
+from streaming.limits.excursions import SPLITTING_GAP_MS, Course, Excursion, Judged, Open, fold_excursions
+from streaming.limits.lows import Graver, at_night, check_minutes, milliseconds
+from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, MINUTES_PER_DAY, Int64, ZoneHistory
+
+LEAST_HIGH_MMOL: Final = 5.0
+MOST_HIGH_MMOL: Final = 33.3
+# A rise is a difference of decimal numbers, in single precision: 8.3 - 7.3 comes to a little more than 1.
+ROUNDING_MMOL: Final = 1e-5
+# How many readings, each higher than the one before, an hour is remembered by. A rise of 1 mmol/L has 10 steps of a
+# sensor in mmol/L and 18 of one in mg/dL; more steps are a rise, or a stream of noise that would buy memory.
+MOST_LOWEST: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class HyperglycaemiaSettings:
+    """Level 2 high (Danne 2017, 10.2337/dc17-1600): so long above 13.9 mmol/L (250 mg/dL), so long back; fasting high.
+
+    `fasting_limit_mmol` at `fasting_start_minute` to `fasting_end_minute` local, without a rise of more than
+    `fasting_rise_mmol` in the hour before.
+    """
+
+    limit_mmol: float = 13.9
+    duration_minutes: float = 15.0
+    recovery_minutes: float = 15.0
+    fasting_limit_mmol: float = 7.0
+    fasting_rise_mmol: float = 1.0
+    fasting_start_minute: int = 5 * 60
+    fasting_end_minute: int = 8 * 60
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for settings that mean nothing."""
+        if not all(LEAST_HIGH_MMOL <= limit <= MOST_HIGH_MMOL for limit in (self.limit_mmol, self.fasting_limit_mmol)):
+            raise ValueError(f"the limits must lie in {LEAST_HIGH_MMOL} to {MOST_HIGH_MMOL} mmol/L")
+        if not 0 <= self.fasting_rise_mmol <= MOST_HIGH_MMOL:
+            raise ValueError("the rise cannot be below 0")
+        if not 0 <= self.fasting_start_minute < self.fasting_end_minute <= MINUTES_PER_DAY:
+            raise ValueError("the fasting hours must begin before they end, within a day")
+        check_minutes("the duration", self.duration_minutes)
+        check_minutes("the recovery", self.recovery_minutes)
+
+
+class Hyperglycaemia:
+    """15 min in a row above 13.9 mmol/L (250 mg/dL) open an episode, 15 min in a row at or below it end it. `medium`.
+
+    HI is above. A distance of more than 45 min between two readings starts the 15 min anew; it never ends an open
+    episode.
+    """
+
+    rule: Final = Rule.HYPERGLYCAEMIA
+    version: Final = 1
+    code: Final = Code.GLUCOSE
+    subject: Final = ""
+
+    def __init__(self, settings: HyperglycaemiaSettings | None = None) -> None:
+        """Fold with the given limit and durations, by default the consensus's."""
+        self.settings = settings or HyperglycaemiaSettings()
+        self.course = Course(milliseconds(self.settings.duration_minutes), milliseconds(self.settings.recovery_minutes))
+        self.memory_ms = self.course.memory_ms
+        self.limits = (self.settings.limit_mmol,)
+
+    def candidates(self, value: Float64, unit: Int16, flags: Int16) -> Bool:
+        """Which rows of any patients could begin an episode: all above the limit."""
+        return high_mask(value, unit, flags, self.settings.limit_mmol)
+
+    def fold(
+        self, state: Excursion | None, series: GlucoseSeries, zone: ZoneHistory, graver: Graver
+    ) -> tuple[Excursion | None, list[Episode]]:
+        """Fold merged readings into the state; see `streaming.limits.detectors.Detector`."""
+        del zone, graver  # nothing else speaks of a high
+        high = self.candidates(series.value, series.unit, series.flags)
+        if state is None and not high.any():
+            return None, []
+        medium = (Severity.MEDIUM, Severity.MEDIUM)
+        rows = Judged(
+            series.at, series.value, series.unit, mmol_per_l(series), high, high, medium, high, "highest", "highs"
+        )
+        return fold_excursions(state, rows, self.course)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowestOfHour:
+    """What is kept of the hour up to `last_at_ms` to know its lowest reading as the hour moves on.
+
+    `age_ms` (int32, how long before `last_at_ms`) and `mmol` (float32): readings each lower than all that came after,
+    ascending. `untold_at_ms`: of an hour with this instant in it the lowest cannot be told (LO, HI, a gap of more than
+    45 min, too many steps).
+    """
+
+    last_at_ms: int
+    untold_at_ms: int
+    age_ms: Int32
+    mmol: Float32
+
+    @classmethod
+    def before(cls, at_ms: int) -> LowestOfHour:
+        """Return an hour without readings, before the first."""
+        none_yet = at_ms - HOUR_MS - 1
+        return cls(none_yet, none_yet, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32))
+
+    def rises(self, at: Int64, mmol: Float32) -> tuple[LowestOfHour, Float64]:
+        """Return the hour at the end of later readings, and of each how far (mmol/L) it is above the hour before it.
+
+        That is its value minus the lowest reading from 60 min before it (inclusive) on; NaN where that cannot be told.
+        `mmol` is infinite for what has no number.
+        """
+        lowest = deque(zip((self.last_at_ms - self.age_ms.astype(np.int64)).tolist(), self.mmol.tolist(), strict=True))
+        last, untold = self.last_at_ms, self.untold_at_ms
+        rises = np.full(at.size, np.nan)
+        for row, (at_ms, value) in enumerate(zip(at.tolist(), mmol.tolist(), strict=True)):
+            since = at_ms - HOUR_MS
+            while lowest and lowest[0][0] < since:
+                lowest.popleft()
+            if at_ms - last > SPLITTING_GAP_MS:
+                untold = last
+            if lowest and untold < since:
+                rises[row] = value - lowest[0][1]
+            last = at_ms
+            if isinf(value):
+                untold = at_ms
+                continue
+            while lowest and lowest[-1][1] >= value:
+                lowest.pop()
+            lowest.append((at_ms, value))
+            if len(lowest) > MOST_LOWEST:
+                untold = max(untold, lowest.popleft()[0])
+        age_ms = np.array([last - at_ms for at_ms, _ in lowest], dtype=np.int32)
+        return LowestOfHour(last, untold, age_ms, np.array([value for _, value in lowest], dtype=np.float32)), rises
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FastingState:
+    """What is remembered of a patient: the last hour and, while one is open, the episode."""
+
+    hour: LowestOfHour
+    open: Open | None = None
+
+    @property
+    def episode(self) -> Episode | None:
+        """The open episode, if one is open."""
+        return self.open.episode if self.open else None
+
+    def closed(self) -> FastingState:
+        """Return the hour."""
+        return replace(self, open=None)
+
+
+class FastingHyperglycaemia:
+    """A reading at or above 7.0 mmol/L (126 mg/dL) on an empty stomach opens an episode, `low`: advice to the care team.
+
+    It opens at its own time, at 05:00–08:00 local, if the hour before it has readings, none more than 45 min from the
+    next up to it, and it is at most 1.0 mmol/L above the lowest of them. With LO or HI among them nobody can tell. The
+    first reading after the fasting hours ends it, whatever it says: once a morning, however long around the limit.
+    """
+
+    rule: Final = Rule.HYPERGLYCAEMIA
+    version: Final = 1
+    code: Final = Code.GLUCOSE
+    subject: Final = "fasting"
+    memory_ms: Final = HOUR_MS
+
+    def __init__(self, settings: HyperglycaemiaSettings | None = None) -> None:
+        """Fold with the given limit, rise and hours, by default the clinic's."""
+        self.settings = settings or HyperglycaemiaSettings()
+        self.limits = (self.settings.fasting_limit_mmol,)
+
+    def candidates(self, value: Float64, unit: Int16, flags: Int16) -> Bool:
+        """Which rows of any patients are remembered: all that say something about glucose."""
+        del unit
+        return counts(value, flags)
+
+    def fold(
+        self, state: FastingState | None, series: GlucoseSeries, zone: ZoneHistory, graver: Graver
+    ) -> tuple[FastingState | None, list[Episode]]:
+        """Fold merged readings into the state; see `streaming.limits.detectors.Detector`."""
+        del graver  # nothing else speaks of a fasting high
+        if len(series) == 0:
+            return state, []
+        before = state or FastingState(LowestOfHour.before(int(series.at[0])))
+        if series.at[0] <= before.hour.last_at_ms:
+            raise ValueError("late readings: fold the patient again from an hour before a settled point")
+        mmol = mmol_per_l(series)
+        hour, rises = before.hour.rises(series.at, mmol.astype(np.float32))
+        high = ~low_mask(series.value, series.unit, series.flags, self.settings.fasting_limit_mmol)
+        opens = high & np.isfinite(mmol) & (rises <= self.settings.fasting_rise_mmol + ROUNDING_MMOL)
+        opens[opens] = at_night(
+            series.at[opens], zone, self.settings.fasting_start_minute, self.settings.fasting_end_minute
+        )
+        if before.open is None and not opens.any():
+            return FastingState(hour), []
+        rows = self._judged(series, mmol, high, opens, rises)
+        rows = replace(rows, ends=self._fasting_over(before.hour.last_at_ms, series.at, zone))
+        after, found = fold_excursions(before.open, rows, Course(recovery_ms=None))
+        return FastingState(hour, after if isinstance(after, Open) else None), found
+
+    def _judged(self, series: GlucoseSeries, mmol: Float64, high: Bool, opens: Bool, rises: Float64) -> Judged:
+        def told(row: int) -> Mapping[str, JSON]:
+            return {"fasting": True, "rise_mmol_l": round(float(rises[row]), 2) + 0.0}
+
+        low = (Severity.LOW, Severity.LOW)
+        return Judged(
+            series.at, series.value, series.unit, mmol, high, opens, low, high, "highest", "highs", self.subject, told=told
+        )  # fmt: skip
+
+    def _fasting_over(self, last_at_ms: int, at: Int64, zone: ZoneHistory) -> Bool:
+        """Before which readings, since the one before it, the fasting hours of a day came to their end."""
+        end_ms = self.settings.fasting_end_minute * MINUTE_MS
+        ends_passed = (zone.local_ms(np.concatenate(([last_at_ms], at))) - end_ms) // DAY_MS
+        return np.asarray(ends_passed[1:] > ends_passed[:-1])

@@ -1,0 +1,251 @@
+"""Low glucose: the nocturnal alert, the urgent low of the day, and the level 1 low; the graver speaks for the milder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from devices.vocabulary import Code
+from streaming.episodes import JSON, Episode, Rule, Severity
+from streaming.glucose.values import Bool, Float64, GlucoseSeries, Int16, low_mask, mmol_per_l
+from streaming.limits.excursions import Course, Excursion, Judged, Open, fold_excursions
+from streaming.zones import MINUTE_MS, MINUTES_PER_DAY, Int64, ZoneHistory
+
+Graver = Mapping[Rule, Sequence[Episode]]
+"""Episodes of the rules folded before, over the same readings: an alert that already speaks for this patient."""
+
+
+@dataclass(frozen=True, slots=True)
+class NocturnalSettings:
+    """Limits of the nocturnal rule; the defaults are the clinic's (Vu 2020, PMC7153099; 4.0 mmol/L is the floor).
+
+    `compression_lowers_severity`: an episode that is over and looks like a compression low becomes one step less severe,
+    never with a reading below 3.0 mmol/L (`streaming.glucose.compression`).
+    """
+
+    limit_mmol: float = 4.0
+    urgent_limit_mmol: float = 3.1
+    night_start_minute: int = 0
+    night_end_minute: int = 6 * 60
+    recovery_minutes: float = 15.0
+    compression_lowers_severity: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for settings that mean nothing."""
+        if not 0 < self.urgent_limit_mmol <= self.limit_mmol <= MOST_LOW_MMOL:
+            raise ValueError(
+                f"the limits must lie above 0, the urgent one not above the other, none above {MOST_LOW_MMOL}"
+            )
+        if not all(0 <= minute <= MINUTES_PER_DAY for minute in (self.night_start_minute, self.night_end_minute)):
+            raise ValueError("the night must begin and end within a day")
+        check_minutes("the recovery", self.recovery_minutes)
+
+
+@dataclass(frozen=True, slots=True)
+class UrgentLowSettings:
+    """The urgent low: 3.1 mmol/L (55 mg/dL) is the limit of the Dexcom G5 and G6 manuals."""
+
+    limit_mmol: float = 3.1
+    recovery_minutes: float = 15.0
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for settings that mean nothing."""
+        if not 0 < self.limit_mmol <= MOST_LOW_MMOL:
+            raise ValueError(f"the limit must lie above 0 and not above {MOST_LOW_MMOL}")
+        check_minutes("the recovery", self.recovery_minutes)
+
+
+@dataclass(frozen=True, slots=True)
+class HypoglycaemiaSettings:
+    """The level 1 low (Danne 2017, 10.2337/dc17-1600): so long below 3.9 mmol/L (70 mg/dL), so long back above."""
+
+    limit_mmol: float = 3.9
+    duration_minutes: float = 15.0
+    recovery_minutes: float = 15.0
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for settings that mean nothing."""
+        if not 0 < self.limit_mmol <= MOST_LOW_MMOL:
+            raise ValueError(f"the limit must lie above 0 and not above {MOST_LOW_MMOL}")
+        check_minutes("the duration", self.duration_minutes)
+        check_minutes("the recovery", self.recovery_minutes)
+
+
+MOST_LOW_MMOL: Final = 7.0
+MOST_MINUTES: Final = 240.0
+"""A rule that waits longer than four hours is not one for glucose; also bounds what a rule has to remember."""
+
+
+def check_minutes(what: str, minutes: float) -> None:
+    """Raise `ValueError` for a duration below 0 or above four hours."""
+    if not 0 <= minutes <= MOST_MINUTES:
+        raise ValueError(f"{what} must be 0 to {MOST_MINUTES:g} minutes")
+
+
+def milliseconds(minutes: float) -> int:
+    """Return minutes as whole milliseconds."""
+    return round(minutes * MINUTE_MS)
+
+
+def at_night(at: Int64, zone: ZoneHistory, start_minute: int, end_minute: int) -> Bool:
+    """Which instants lie in the local night; one that begins in the evening ends the next morning."""
+    minute = zone.minute_of_day(at)
+    if start_minute <= end_minute:
+        return np.asarray((start_minute <= minute) & (minute < end_minute))
+    return np.asarray((start_minute <= minute) | (minute < end_minute))
+
+
+def spoken_for(at: Int64, graver: Graver, *rules: Rule) -> Bool:
+    """Which instants lie in an episode of these rules."""
+    covered = np.zeros(at.size, dtype=np.bool_)
+    for rule in rules:
+        for episode in graver.get(rule, ()):
+            until = np.inf if episode.resolved_at is None else episode.resolved_at
+            covered |= (episode.opened_at <= at) & (at <= until)
+    return covered
+
+
+class NocturnalHypoglycaemia:
+    """A low at the patient's local night opens an episode at once; 15 min in a row at or above the limit end it.
+
+    Closed: a reading below the limit at night opens, at its own time, `high`, or `urgent` when it is below the urgent
+    limit. Open, at any hour: a reading below the limit restarts the recovery, and makes the episode urgent when it is
+    below the urgent limit; a reading at or above the limit, at least `recovery_minutes` after the first of an unbroken
+    run of such readings, resolves, at its own time. Silence does neither. The closed state has no memory.
+    """
+
+    rule: Final = Rule.NOCTURNAL_HYPOGLYCAEMIA
+    version: Final = 1
+    code: Final = Code.GLUCOSE
+    subject: Final = ""
+
+    def __init__(self, settings: NocturnalSettings | None = None) -> None:
+        """Fold with the given limits, by default the clinic's."""
+        self.settings = settings or NocturnalSettings()
+        self.course = Course(recovery_ms=milliseconds(self.settings.recovery_minutes))
+        self.memory_ms = self.course.memory_ms
+        self.limits = (self.settings.limit_mmol, self.settings.urgent_limit_mmol)
+
+    def candidates(self, value: Float64, unit: Int16, flags: Int16) -> Bool:
+        """Which rows of any patients could open an episode: all lows, by day too. All others leave a closed one closed."""
+        return low_mask(value, unit, flags, self.settings.limit_mmol)
+
+    def fold(
+        self, state: Excursion | None, series: GlucoseSeries, zone: ZoneHistory, graver: Graver
+    ) -> tuple[Excursion | None, list[Episode]]:
+        """Fold merged readings into the state; see `streaming.limits.detectors.Detector`."""
+        del graver  # there is none
+        settings = self.settings
+        low = low_mask(series.value, series.unit, series.flags, settings.limit_mmol)
+        if state is None and not low.any():
+            return None, []
+        opens = low
+        if not (isinstance(state, Open) and bool(low.all())):  # else nothing closes, so nothing can open
+            opens = low.copy()
+            opens[low] = at_night(series.at[low], zone, settings.night_start_minute, settings.night_end_minute)
+        grave = low_mask(series.value, series.unit, series.flags, settings.urgent_limit_mmol)
+        return fold_excursions(state, _judged(series, low, opens, (Severity.HIGH, Severity.URGENT), grave), self.course)
+
+
+class UrgentLow:
+    """A reading below 3.1 mmol/L (55 mg/dL) opens an episode at once, unless a nocturnal alert already speaks for it.
+
+    `urgent`. 15 min in a row at or above the limit end it; so does a nocturnal alert that opens meanwhile, which takes
+    over (`continued_as`): never two alerts for one low. While a nocturnal alert is open, at any hour, that one becomes
+    urgent instead. The closed state has no memory of its own.
+    """
+
+    rule: Final = Rule.URGENT_LOW
+    version: Final = 1
+    code: Final = Code.GLUCOSE
+    subject: Final = ""
+
+    def __init__(self, settings: UrgentLowSettings | None = None) -> None:
+        """Fold with the given limit, by default the clinic's."""
+        self.settings = settings or UrgentLowSettings()
+        self.course = Course(recovery_ms=milliseconds(self.settings.recovery_minutes))
+        self.memory_ms = self.course.memory_ms
+        self.limits = (self.settings.limit_mmol,)
+
+    def candidates(self, value: Float64, unit: Int16, flags: Int16) -> Bool:
+        """Which rows of any patients could open an episode: all below the limit."""
+        return low_mask(value, unit, flags, self.settings.limit_mmol)
+
+    def fold(
+        self, state: Excursion | None, series: GlucoseSeries, zone: ZoneHistory, graver: Graver
+    ) -> tuple[Excursion | None, list[Episode]]:
+        """Fold merged readings into the state; see `streaming.limits.detectors.Detector`."""
+        del zone
+        low = self.candidates(series.value, series.unit, series.flags)
+        return _fold_beside_graver(state, series, low, graver, self.course, Severity.URGENT)
+
+
+class Hypoglycaemia:
+    """15 min in a row below 3.9 mmol/L (70 mg/dL) open an episode, 15 min in a row at or above it end it. `medium`.
+
+    A level 1 low of the day. It does not open while a graver low alert is open; a nocturnal alert that opens meanwhile
+    takes over (`continued_as`). A distance of more than 45 min between two readings starts the 15 min anew; it never
+    ends an open episode.
+    """
+
+    rule: Final = Rule.HYPOGLYCAEMIA
+    version: Final = 1
+    code: Final = Code.GLUCOSE
+    subject: Final = ""
+
+    def __init__(self, settings: HypoglycaemiaSettings | None = None) -> None:
+        """Fold with the given limit and durations, by default the consensus's."""
+        self.settings = settings or HypoglycaemiaSettings()
+        self.course = Course(milliseconds(self.settings.duration_minutes), milliseconds(self.settings.recovery_minutes))
+        self.memory_ms = self.course.memory_ms
+        self.limits = (self.settings.limit_mmol,)
+
+    def candidates(self, value: Float64, unit: Int16, flags: Int16) -> Bool:
+        """Which rows of any patients could begin an episode: all below the limit."""
+        return low_mask(value, unit, flags, self.settings.limit_mmol)
+
+    def fold(
+        self, state: Excursion | None, series: GlucoseSeries, zone: ZoneHistory, graver: Graver
+    ) -> tuple[Excursion | None, list[Episode]]:
+        """Fold merged readings into the state; see `streaming.limits.detectors.Detector`."""
+        del zone
+        low = self.candidates(series.value, series.unit, series.flags)
+        return _fold_beside_graver(state, series, low, graver, self.course, Severity.MEDIUM, Rule.URGENT_LOW)
+
+
+_TAKEN_OVER: Final[Mapping[str, JSON]] = {"continued_as": Rule.NOCTURNAL_HYPOGLYCAEMIA.value}
+
+
+def _fold_beside_graver(
+    state: Excursion | None,
+    series: GlucoseSeries,
+    low: Bool,
+    graver: Graver,
+    course: Course,
+    severity: Severity,
+    *silencing: Rule,
+) -> tuple[Excursion | None, list[Episode]]:
+    """Fold lows that a nocturnal alert takes over, and that open nothing while one of the `silencing` rules speaks."""
+    if state is None and not low.any():
+        return None, []
+    taken_over = spoken_for(series.at, graver, Rule.NOCTURNAL_HYPOGLYCAEMIA)
+    told = taken_over | spoken_for(series.at, graver, *silencing)
+    rows = _judged(series, low, low & ~told, (severity, severity), low, taken_over)
+    return fold_excursions(state, rows, course)
+
+
+def _judged(
+    series: GlucoseSeries,
+    low: Bool,
+    opens: Bool,
+    severity: tuple[Severity, Severity],
+    grave: Bool,
+    ends: Bool | None = None,
+) -> Judged:
+    badness = -mmol_per_l(series)
+    return Judged(
+        series.at, series.value, series.unit, badness, low, opens, severity, grave, ends=ends, ended_as=_TAKEN_OVER
+    )

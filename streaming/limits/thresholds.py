@@ -1,0 +1,188 @@
+"""Plain thresholds: a patient's own limits for any vital sign but glucose, high or low, with a duration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from devices.units import to_canonical
+from devices.vocabulary import CODE_BY_WIRE, CODES, Code, Flag
+from streaming.episodes import JSON, Episode, Rule, Severity
+from streaming.glucose.values import HI, LO, NEVER_ALARMED, Bool, Float64, GlucoseSeries, Int16
+from streaming.limits.excursions import Course, Excursion, Judged, fold_excursions
+from streaming.limits.lows import Graver, milliseconds
+from streaming.zones import ZoneHistory
+
+# Sampled all the time, so one sample says little: limits without durations of their own get these (minutes).
+CONTINUOUS: Final = {Code.HEART_RATE: 10.0, Code.SPO2: 5.0}
+NOT_WATCHED: Final = frozenset({Code.GLUCOSE, Code.RR_INTERVAL})
+MOST_LIMITS: Final = 32
+MOST_MINUTES: Final = 24 * 60.0
+NEVER_JUDGED: Final = np.int16(NEVER_ALARMED | Flag.OFF_BODY)
+# Converted values are rounded to so many decimals: 100.4 degrees Fahrenheit are 38 Celsius, not a little more.
+DECIMALS: Final = 6
+
+Side = Literal["low", "high"]
+
+
+@dataclass(frozen=True, slots=True)
+class VitalLimit:
+    """One limit of one vital sign, in its canonical unit: below `low` or above `high`, for `duration_minutes`.
+
+    `None` for a duration: that of the code (`CONTINUOUS`), 0 for what is measured now and then.
+    """
+
+    code: str
+    low: float | None = None
+    high: float | None = None
+    duration_minutes: float | None = None
+    recovery_minutes: float | None = None
+    severity: str = Severity.MEDIUM.value
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a limit that means nothing."""
+        code = CODE_BY_WIRE.get(self.code)
+        if code is None or code in NOT_WATCHED:
+            raise ValueError(f"no threshold can be set for {self.code!r}")
+        limits = CODES[code].units[CODES[code].canonical]
+        given = [limit for limit in (self.low, self.high) if limit is not None]
+        if not given:
+            raise ValueError(f"{self.code}: a threshold needs a low or a high limit")
+        if not all(limits.minimum <= limit <= limits.maximum for limit in given) or given != sorted(set(given)):
+            raise ValueError(
+                f"{self.code}: limits must lie in {limits.minimum:g} to {limits.maximum:g}, low below high"
+            )
+        for minutes in (self.duration_minutes, self.recovery_minutes):
+            if minutes is not None and not 0 <= minutes <= MOST_MINUTES:
+                raise ValueError(f"{self.code}: durations must be 0 to {MOST_MINUTES:g} minutes")
+        if self.severity not in {Severity.HIGH, Severity.MEDIUM, Severity.LOW}:
+            raise ValueError(f"{self.code}: the severity must be high, medium or low")
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdSettings:
+    """All the limits of one patient; at most one for each vital sign."""
+
+    limits: tuple[VitalLimit, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for too many limits or two for one vital sign."""
+        codes = [limit.code for limit in self.limits]
+        if len(codes) > MOST_LIMITS or len(set(codes)) < len(codes):
+            raise ValueError("one limit for each vital sign")
+
+    def of(self, code: Code) -> VitalLimit | None:
+        """Return the limit of a vital sign."""
+        return next((limit for limit in self.limits if limit.code == code.wire), None)
+
+
+class Threshold:
+    """Readings of a vital sign beyond one of the patient's limits open an episode, readings within it end it.
+
+    For `duration_minutes` in a row beyond it, then `recovery_minutes` in a row within it, each reading in the canonical
+    unit; equal to the limit is within it. Of readings at one instant the worst counts. LO is below every limit, HI above
+    every one. A distance of more than 45 min between two readings starts the duration anew; it never ends an open
+    episode.
+    """
+
+    rule: Final = Rule.THRESHOLD
+    version: Final = 1
+
+    def __init__(self, settings: VitalLimit, side: Side) -> None:
+        """Fold with a limit of a vital sign; raises `ValueError` if it has none on this side."""
+        limit = settings.low if side == "low" else settings.high
+        if limit is None:
+            raise ValueError(f"{settings.code} has no {side} limit")
+        self.settings = settings
+        self.side: Side = side
+        self.limit = limit
+        self.limits = (limit,)
+        self.code = CODE_BY_WIRE[settings.code]
+        self.subject = f"{settings.code}:{side}"
+        usual = CONTINUOUS.get(self.code, 0.0)
+        given = (settings.duration_minutes, settings.recovery_minutes)
+        self.course = Course(*(milliseconds(usual if minutes is None else minutes) for minutes in given))
+        self.memory_ms = self.course.memory_ms
+
+    def candidates(self, value: Float64, unit: Int16, flags: Int16) -> Bool:
+        """Which rows of any patients could begin an episode: all beyond the limit."""
+        beyond = self._badness(value, unit, flags) > self._badness_of_limit
+        return np.asarray(beyond & ((flags & NEVER_JUDGED) == 0))
+
+    def fold(
+        self, state: Excursion | None, series: GlucoseSeries, zone: ZoneHistory, graver: Graver
+    ) -> tuple[Excursion | None, list[Episode]]:
+        """Fold readings that count, in order of time, into the state; see `streaming.limits.detectors.Detector`."""
+        del zone, graver  # any hour, and no other rule is about this vital sign
+        badness = self._badness(series.value, series.unit, series.flags)
+        if state is None and not (badness > self._badness_of_limit).any():
+            return None, []
+        at = series.at
+        if at.size > 1 and not bool((at[1:] > at[:-1]).all()):
+            order = np.lexsort((-badness, at))
+            worst = order[np.concatenate(([True], np.diff(at[order]) > 0))]
+            at, badness = at[worst], badness[worst]
+        beyond = badness > self._badness_of_limit
+        severity = Severity(self.settings.severity)
+        canonical = np.full(at.size, CODES[self.code].canonical, dtype=np.int16)
+        rows = Judged(
+            at, badness * self._sign, canonical, badness, beyond, beyond, (severity, severity), beyond,
+            "lowest" if self.side == "low" else "highest", "beyond", self.subject, told=self._told,
+        )  # fmt: skip
+        return fold_excursions(state, rows, self.course)
+
+    @property
+    def _sign(self) -> float:
+        return -1.0 if self.side == "low" else 1.0
+
+    @property
+    def _badness_of_limit(self) -> float:
+        return self.limit * self._sign
+
+    def _badness(self, value: Float64, unit: Int16, flags: Int16) -> Float64:
+        """Return values in the canonical unit, negative for a low limit: more is worse; LO and HI are infinite."""
+        worth = canonical_values(self.code, value, unit)
+        worth = np.where((flags & HI) != 0, np.inf, worth)
+        return np.asarray(np.where((flags & LO) != 0, -np.inf, worth) * self._sign)
+
+    def _told(self, _row: int) -> Mapping[str, JSON]:
+        unit = CODES[self.code].canonical.ucum
+        return {"code": self.code.wire, "limit": self.limit, "limit_unit": unit}
+
+
+def thresholds_of(code: Code, settings: ThresholdSettings) -> tuple[Threshold, ...]:
+    """Return the detectors that a patient's limits for one vital sign come to: one for each side."""
+    limit = settings.of(code)
+    if limit is None:
+        return ()
+    sides: tuple[tuple[Side, float | None], ...] = (("low", limit.low), ("high", limit.high))
+    return tuple(Threshold(limit, side) for side, given in sides if given is not None)
+
+
+def canonical_values(code: Code, value: Float64, unit: Int16) -> Float64:
+    """Return values in the canonical unit of the code; NaN for none, and for units that it is never measured in."""
+    found = np.full(value.size, np.nan)
+    for accepted in CODES[code].units:
+        rows = unit == accepted
+        found[rows] = np.round(to_canonical(code, accepted, value[rows]), DECIMALS)
+    return found
+
+
+def judged_readings(series: GlucoseSeries) -> GlucoseSeries:
+    """Return the readings of a vital sign that thresholds are about: a number, LO or HI, and no flag against it.
+
+    Readings of one instant all stay: each limit takes what is worst for it.
+    """
+    keep = judged_mask(series.value, series.flags)
+    return series if bool(keep.all()) else series.take(keep)
+
+
+def judged_mask(value: Float64, flags: Int16) -> Bool:
+    """Which readings of a vital sign thresholds are about; see `judged_readings`."""
+    number = ~np.isnan(value)
+    if not flags.any():  # as nearly always
+        return number
+    return np.asarray((number | ((flags & (LO | HI)) != 0)) & ((flags & NEVER_JUDGED) == 0))

@@ -1,0 +1,1 @@
+"""What is missing: readings, devices, and rules that rest."""

@@ -1,0 +1,23 @@
+"""When a rule watches a patient no more: it was switched off, or the patient began to rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from devices.vocabulary import Code
+from streaming.episodes import Rule
+from streaming.limits.detectors import detectors_of
+from streaming.rules import PatientRules, RulesHistory
+from streaming.silence.gaps import off_since
+
+
+def rest_of(rule: Rule, subject: str, rules: RulesHistory, opened_at: int, now_ms: int) -> int | None:
+    """Return when, after an episode began and by now, its rule first watched no more, as the fold sees it; in ms."""
+    return off_since(rules, opened_at, now_ms, _watches(rule, subject))
+
+
+def _watches(rule: Rule, subject: str) -> Callable[[PatientRules], bool]:
+    if rule is Rule.HRV_DRIFT:
+        return lambda then: then.of(rule) is not None
+    code = Code[subject.partition(":")[0].upper()] if rule is Rule.THRESHOLD else Code.GLUCOSE
+    return lambda then: any((one.rule, one.subject) == (rule, subject) for one in detectors_of(code, then))
