@@ -24,12 +24,12 @@ from devices.vocabulary import Code, DeviceModel, Unit
 from gateway.clinic.directory import Directory, load_directory
 from gateway.clinic.provisioning import NewDevice, NewPatient, Provisioning
 from gateway.ingest import storing as store
-from gateway.ingest.reader import Rows
 from gateway.rules.readings.one_code import ReadingWatch
 from gateway.rules.readings.refold import Ward
 from gateway.rules.readings.warm_up import gather
 from gateway.runtime import clock
 from gateway.store.connect import connect
+from gateway.store.rows import Rows
 from streaming.episodes import JSON, Rule
 from streaming.glucose.values import NEVER_ALARMED
 

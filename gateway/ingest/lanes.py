@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.ingest.high_water import CODES
-from gateway.ingest.reader import Rows
+from gateway.store.rows import Rows
 
 Positions = NDArray[np.int64]
 

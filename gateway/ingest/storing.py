@@ -16,11 +16,12 @@ from devices.runs import beat_times
 from devices.units import to_canonical
 from devices.vocabulary import MAX_PAYLOAD_BYTES, Code, EventType, Reason, Unit
 from gateway.ingest.lanes import SAME_BEAT_MS, uncovered
-from gateway.ingest.reader import Refused, Rows, StatusReport, WornEvent, WornRun
+from gateway.ingest.reader import Refused, StatusReport
 from gateway.ingest.receipts import Heads
 from gateway.ingest.source import Delivered
 from gateway.store.binary import observation_rows, rr_rows
 from gateway.store.queries import load_queries
+from gateway.store.rows import Rows, WornEvent, WornRun
 
 SQL = load_queries("gateway.store", "batch.sql")
 

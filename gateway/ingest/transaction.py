@@ -14,12 +14,13 @@ from gateway.clinic.directory import Directory
 from gateway.ingest import storing as store
 from gateway.ingest.high_water import Marks
 from gateway.ingest.lanes import Lanes, split
-from gateway.ingest.reader import Intake, Refused, Rows
+from gateway.ingest.reader import Intake, Refused
 from gateway.ingest.receipts import Heads, ReceiptBook
 from gateway.ingest.source import Delivered
 from gateway.rules.doses.keeper import DoseKeeper
 from gateway.rules.readings.all_codes import RuleWatch
 from gateway.store.alerts import AlertWriter
+from gateway.store.rows import Rows
 
 log = logging.getLogger(__name__)
 

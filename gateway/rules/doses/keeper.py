@@ -12,11 +12,11 @@ from alerts.reconcile import Raise
 from devices.vocabulary import EventType
 from gateway.clinic.directory import EVER, Directory, known_zone
 from gateway.clinic.patient_rules import rules_of
-from gateway.ingest.reader import WornEvent
 from gateway.rules.doses.low_adherence import BEGINNING, DosesOf, follow_adherence
 from gateway.rules.doses.rows import OPEN, BoxRow, DoseRow, ScheduleRow, columns, first_contact, rests
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
+from gateway.store.rows import WornEvent
 from streaming.doses.calendar import due_doses, with_pauses
 from streaming.doses.matching import DoseOutcome, DoseSettings, DoseState, Opening, reach_ms
 from streaming.doses.missed import VERSION, missed_episode, settle

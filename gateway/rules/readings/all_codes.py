@@ -6,9 +6,9 @@ import psycopg
 
 from devices.vocabulary import Code
 from gateway.clinic.directory import Directory
-from gateway.ingest.reader import Rows
 from gateway.rules.readings.one_code import ReadingWatch
 from gateway.store.alerts import AlertWriter
+from gateway.store.rows import Rows
 from streaming.limits.detectors import detectors_ever
 
 Connection = psycopg.AsyncConnection[Any]

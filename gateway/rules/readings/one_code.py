@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from alerts.reconcile import Standing
 from devices.vocabulary import Code
 from gateway.clinic.directory import Directory
-from gateway.ingest.reader import Rows
 from gateway.rules.readings.evidence import evidence_of
 from gateway.rules.readings.refold import Ward, fold_again, is_about, rules_about, shape_before_ms, with_compression
 from gateway.rules.readings.table import WatchTable
 from gateway.rules.readings.warm_up import newest_of, warm
 from gateway.store.alerts import SQL as ALERTS
 from gateway.store.alerts import AlertWriter, RuleContext
+from gateway.store.rows import Rows
 from streaming.episodes import JSON, Rule
 from streaming.glucose.values import GlucoseSeries
 from streaming.limits.calm import NEVER_MS, calmed

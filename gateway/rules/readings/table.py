@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from devices.vocabulary import EARLIEST_MS, Code
 from gateway.clinic.directory import UNSET, Directory
 from gateway.ingest.high_water import UNKNOWN
-from gateway.ingest.reader import NOBODY, Rows
+from gateway.store.rows import NOBODY, Rows
 from streaming.limits.calm import NEVER_MS, NOT_CALM, calm_of
 from streaming.limits.detectors import AnyDetector, detectors_ever
 from streaming.limits.patient_fold import PatientState
