@@ -21,7 +21,8 @@ from api.trends import EPOCH
 from gateway.rules.doses.keeper import DoseKeeper
 from gateway.store.queries import load_queries
 from streaming.glucose.summary import PERCENTILES, PROFILE_MINUTES, DailyProfile, summarise
-from streaming.glucose.values import GlucoseSeries, merge
+from streaming.glucose.values import merge
+from streaming.readings import ReadingSeries
 from streaming.zones import DAY_MS, MINUTE_MS, ZoneHistory
 
 SQL = load_queries("api.sql", "glucose.sql")
@@ -121,7 +122,7 @@ async def patient_devices(connection: AsyncConnection, patient: int) -> list[int
     return cast("list[int]", await fetch_value(connection, SQL.patient_devices, {"patient": patient}))
 
 
-async def stored_glucose(connection: AsyncConnection, patient: int, start_ms: int, end_ms: int) -> GlucoseSeries:
+async def stored_glucose(connection: AsyncConnection, patient: int, start_ms: int, end_ms: int) -> ReadingSeries:
     """Return all stored readings of [start, end) that the caller may see, as sent, in any order.
 
     Raises ProblemError 422 for more than `MOST_READINGS`.
@@ -132,7 +133,7 @@ async def stored_glucose(connection: AsyncConnection, patient: int, start_ms: in
     if found is None or found.readings > MOST_READINGS:
         raise ProblemError(HTTPStatus(422), f"These are more than {MOST_READINGS} readings; ask for less time.")
     rows = np.frombuffer(found.packed, dtype=_ROW)
-    return GlucoseSeries(
+    return ReadingSeries(
         rows["at"].astype(np.int64) // 1000 + _YEAR_2000_MS,
         rows["value"].astype(np.float64),
         rows["unit"].astype(np.int16),
@@ -162,7 +163,7 @@ async def get_glucose_summary(
     return await asyncio.to_thread(_report, series, zone, start_ms, end_ms)
 
 
-def _report(series: GlucoseSeries, zone: ZoneHistory, start_ms: int, end_ms: int) -> GlucoseReport:
+def _report(series: ReadingSeries, zone: ZoneHistory, start_ms: int, end_ms: int) -> GlucoseReport:
     period = {"start": _time(start_ms), "end": _time(end_ms)}
     found = summarise(series, zone, start_ms, end_ms)
     if found is None:

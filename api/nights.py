@@ -35,8 +35,9 @@ from gateway.clinic.patient_rules import rules_of
 from gateway.rules.doses.keeper import DoseKeeper
 from gateway.store.queries import load_queries
 from streaming.episodes import Rule
-from streaming.glucose.values import GLUCOSE_UNITS, Float64, GlucoseSeries, counts, merge
-from streaming.rules import PatientRules
+from streaming.glucose.values import GLUCOSE_UNITS, counts, merge
+from streaming.readings import Float64, ReadingSeries
+from streaming.rules.history import PatientRules
 
 SQL = load_queries("api.sql", "nights.sql")
 router = APIRouter(prefix="/patients", tags=["patients"])
@@ -163,7 +164,7 @@ async def _heart_rate(connection: AsyncConnection, patient: int, start: int, end
     return HeartRate(np.array([row.at for row in rows], dtype=np.int64), np.array([row.value for row in rows]))
 
 
-def _mmol(series: GlucoseSeries) -> Float64:
+def _mmol(series: ReadingSeries) -> Float64:
     mmol = np.full(len(series), np.nan)
     for unit in GLUCOSE_UNITS:
         rows = series.unit == unit

@@ -15,7 +15,7 @@ from api.problems import ProblemError, invalid, not_found
 from api.rules_view import Pause, Thresholds
 from gateway.clinic.provisioning import AlreadyExistsError, InvalidValueError, NotFoundError, Rules
 from streaming.episodes import Rule
-from streaming.rules import PatientGroup
+from streaming.rules.presets import PatientGroup
 
 router = APIRouter(prefix="/patients/{patient_id}", tags=["patients"])
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.alert_view import PublicId
 from gateway.clinic.provisioning.records import PauseRow, RulesInForce
-from streaming.rules import PatientGroup
+from streaming.rules.presets import PatientGroup
 
 
 class RuleInForce(BaseModel):

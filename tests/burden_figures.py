@@ -25,7 +25,7 @@ from streaming.doses.missed import settle
 from streaming.episodes import Episode, Rule
 from streaming.hrv.drift import fold_nights
 from streaming.limits.scoring import Observed, observed, opened_at_night
-from streaming.rules import PatientGroup
+from streaming.rules.presets import PatientGroup
 from streaming.zones import DAY_MS, HOUR_MS, ZoneHistory
 from tests.recordings import RECORDINGS
 from tests.streaming.hrv_recorded import as_nights, people

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from streaming.glucose.values import Float64, Int16
+from streaming.readings import Float64, Int16
 from streaming.zones import DAY_MS, Int64, ZoneHistory
 
 TARGET_MMOL: Final = (3.9, 10.0)

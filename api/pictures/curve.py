@@ -12,7 +12,8 @@ from api.pictures.contents import NightPicture
 from api.pictures.thinning import lowest_and_highest
 from devices.units import glucose_limit
 from devices.vocabulary import Unit
-from streaming.glucose.values import HI, LO, MG_DL_PER_MMOL_L, Bool, Float64, counts
+from streaming.glucose.values import HI, LO, MG_DL_PER_MMOL_L, counts
+from streaming.readings import Bool, Float64
 from streaming.zones import MINUTE_MS, Int64
 
 GlucoseUnit = Literal["mmol/L", "mg/dL"]

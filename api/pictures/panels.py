@@ -16,7 +16,7 @@ from api.pictures.lettering import Lettering
 from api.pictures.rows import COLOURS, HATCHES, MARKERS, OTHER_MARKER, AlertRow, DoseRow
 from api.pictures.timescale import TimeScale
 from streaming.episodes import Severity
-from streaming.glucose.values import Bool, Float64
+from streaming.readings import Bool, Float64
 from streaming.zones import MINUTE_MS
 
 INK: Final = "#1b2a38"

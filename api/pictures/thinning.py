@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from streaming.glucose.values import Bool, Float64
+from streaming.readings import Bool, Float64
 
 
 def lowest_and_highest(value: Float64, most: int) -> Bool:

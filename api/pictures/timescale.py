@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from streaming.glucose.values import Float64
+from streaming.readings import Float64
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, Int64, ZoneHistory
 
 NIGHT_HOURS: Final = (0, 6)

@@ -10,21 +10,22 @@ from typing import Final
 import numpy as np
 
 from deploy.recordings import RecordedSeries, Recording
+from devices.instants import DISTANT_FUTURE_MS
 from devices.units import to_canonical
 from devices.vocabulary import Code, Unit
 from streaming.doses.matching import DoseOutcome, DoseState
 from streaming.episodes import Rule
-from streaming.glucose.values import GlucoseSeries
 from streaming.hrv.nights import NightValue, night_bounds, night_value
 from streaming.hrv.rr_cleaning import RRRun
 from streaming.hrv.windows import WINDOW_MS, windows_of
-from streaming.rules import PatientGroup, RulesHistory, preset
+from streaming.readings import ReadingSeries
+from streaming.rules.history import RulesHistory
+from streaming.rules.presets import PatientGroup, preset
 from streaming.zones import Int64, ZoneHistory
 
-EVER: Final = 2**62
 STABLE: Final = RulesHistory.of(preset(PatientGroup.STABLE))
 NEVER: Final[Int64] = np.empty(0, np.int64)
-NOTHING: Final = GlucoseSeries(NEVER, np.empty(0), np.empty(0, np.int16), np.empty(0, np.int16))
+NOTHING: Final = ReadingSeries(NEVER, np.empty(0), np.empty(0, np.int16), np.empty(0, np.int16))
 DOSE_RULES: Final = frozenset({Rule.MISSED_DOSE, Rule.LOW_ADHERENCE})
 
 
@@ -39,13 +40,13 @@ class Case:
 
     patient: str
     zone: ZoneHistory
-    readings: Mapping[Code, GlucoseSeries]
+    readings: Mapping[Code, ReadingSeries]
     rules: RulesHistory = STABLE
     nights: Sequence[NightValue] = ()
     heard: Int64 = field(default_factory=lambda: NEVER)
     doses: Sequence[DoseOutcome] = ()
-    since: int = -EVER
-    until: int = EVER
+    since: int = -DISTANT_FUTURE_MS
+    until: int = DISTANT_FUTURE_MS
     night_watch: bool = True
 
     def instants(self, rule: Rule) -> Int64:
@@ -63,7 +64,7 @@ class Case:
         return at[(at >= self.since) & (at < self.until)]
 
     @property
-    def glucose(self) -> GlucoseSeries:
+    def glucose(self) -> ReadingSeries:
         """The patient's glucose, perhaps empty."""
         return self.readings.get(Code.GLUCOSE, NOTHING)
 
@@ -101,7 +102,7 @@ def _recorded_case(patient: str, found: Sequence[RecordedSeries], zone: ZoneHist
         patient,
         zone,
         {
-            one.code: GlucoseSeries(one.at, one.value, one.unit, one.flags)
+            one.code: ReadingSeries(one.at, one.value, one.unit, one.flags)
             for one in found
             if one.code is not Code.RR_INTERVAL
         },

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from alerts.words import summary
-from deploy.backtest.cases import EVER
 from deploy.backtest.run import Result, Watched
+from devices.instants import DISTANT_FUTURE_MS
 from streaming.episodes import Rule
 from streaming.glucose.values import mmol_per_l
-from streaming.rules import PatientRules
+from streaming.rules.history import PatientRules
 from streaming.zones import HOUR_MS
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _picture(result: Result, one: Watched, night: date) -> NightPicture:
             DoseMark(f"schedule {dose.dose.schedule_id}", dose.dose.due_at, dose.taken_at, dose.state.value)
             for dose in case.doses
         ],
-        now_ms=None if case.until == EVER else case.until,
+        now_ms=None if case.until == DISTANT_FUTURE_MS else case.until,
     )
 
 

@@ -16,7 +16,8 @@ from deploy.backtest.run import Alarm, Burden, Events, Result, Scored, Watched
 from deploy.commands.output import WIDTH
 from streaming.episodes import Episode, Rule
 from streaming.limits.scoring import paired
-from streaming.rules import PatientRules, settings_json
+from streaming.rules.changes import settings_json
+from streaming.rules.history import PatientRules
 from streaming.zones import ZoneHistory
 
 NOTHING_SAID = "–"

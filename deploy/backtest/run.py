@@ -8,8 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from deploy.backtest.cases import DOSE_RULES, EVER, NEVER, Case
+from deploy.backtest.cases import DOSE_RULES, NEVER, Case
 from deploy.backtest.trials import TESTABLE, Trial
+from devices.instants import DISTANT_FUTURE_MS
 from streaming.doses.low_adherence import low_adherence_episodes
 from streaming.doses.matching import DoseSettings
 from streaming.doses.missed import missed_episode
@@ -28,7 +29,7 @@ from streaming.limits.scoring import (
     reference_events,
     score,
 )
-from streaming.rules import RulesHistory
+from streaming.rules.history import RulesHistory
 from streaming.silence.gaps import Gap, glucose_silences, night_silences
 from streaming.silence.rest import rest_of
 from streaming.zones import MINUTE_MS, Int64
@@ -183,13 +184,13 @@ def _silences(case: Case, history: RulesHistory) -> Iterable[Episode]:
     at = glucose.at[glucose.at < case.until]
     if at.size == 0:
         return
-    recorded = case.until == EVER
+    recorded = case.until == DISTANT_FUTURE_MS
     end = int(at[-1]) if recorded else case.until
     long = np.flatnonzero(np.diff(at) > SHORTEST_SILENCE_MS)
     gaps = [Gap(start, start, until) for start, until in zip(at[long].tolist(), at[long + 1].tolist(), strict=True)]
     if not recorded:
         gaps.append(Gap(int(at[-1]), int(at[-1]), None))
-    watched = ((int(at[0]), EVER),)
+    watched = ((int(at[0]), DISTANT_FUTURE_MS),)
     for gap in gaps:
         told = glucose_silences(gap, history, watched, end)
         yield from told

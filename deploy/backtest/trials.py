@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from streaming.episodes import JSON, Rule
-from streaming.rules import ENABLED, PatientGroup, PatientRules, RulesHistory, SettingError, preset, with_changes
+from streaming.rules.changes import ENABLED, SettingError, with_changes
+from streaming.rules.history import PatientRules, RulesHistory
+from streaming.rules.presets import PatientGroup, preset
 
 OPTIONS: Final = ("--rule", "--group", "--set", "--on", "--off")
 TESTABLE: Final = tuple(rule for rule in Rule if rule is not Rule.DEVICE_OFFLINE)

@@ -22,7 +22,7 @@ from deploy.backtest.trials import TESTABLE, Trial, TrialError, parse_trial, tri
 from deploy.recordings import RecordingError, read_recording
 from deploy.settings import DatabaseSettings, load_settings
 from gateway.runtime import clock
-from streaming.rules import SettingError
+from streaming.rules.changes import SettingError
 from streaming.zones import ZoneHistory
 
 _RULES = f"Repeatable: report this rule only, and switch it on. All that are on if not given. {', '.join(TESTABLE)}."

@@ -12,7 +12,7 @@ from deploy.commands.output import show, tell
 from deploy.commands.provisioned import AsJson, run_provisioning
 from gateway.clinic.provisioning import InvalidValueError, Provisioning
 from streaming.episodes import JSON, Rule
-from streaming.rules import ENABLED
+from streaming.rules.changes import ENABLED
 
 _NUMBER = r"-?[0-9]+(?:\.[0-9]+)?"
 _LIMIT = re.compile(

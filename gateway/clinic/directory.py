@@ -11,16 +11,17 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
+from devices.instants import DISTANT_FUTURE_MS
 from gateway.clinic.patient_rules import all_rules
 from gateway.store.queries import load_queries
-from streaming.rules import PatientGroup, RulesHistory, preset
+from streaming.rules.history import RulesHistory
+from streaming.rules.presets import PatientGroup, preset
 from streaming.zones import ZoneHistory
 
 SQL = load_queries("gateway.store", "directory.sql")
 log = logging.getLogger(__name__)
 
 # Open ends of intervals, in ms; far outside any time a device may send, far inside int64.
-EVER = 2**62
 UNSET = RulesHistory.of(preset(PatientGroup.STABLE))
 UNASSIGNED = 0
 WITHOUT_CONSENT = -1
@@ -71,7 +72,7 @@ class Directory:
     def worn_from(self, device: int, patient_id: int) -> int:
         """Return since when (ms) a patient has had a device for the first time."""
         held = self.assignments.get(device, ())
-        return min((one.since_ms for one in held if one.patient_id == patient_id), default=-EVER)
+        return min((one.since_ms for one in held if one.patient_id == patient_id), default=-DISTANT_FUTURE_MS)
 
     def wearers(self, device: NDArray[np.int32], at: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return who wore each device at each time: int32[n]; UNASSIGNED or WITHOUT_CONSENT where nobody may count."""
@@ -113,7 +114,7 @@ def _holder(intervals: Iterable[Interval], at: int) -> int:
 
 
 def _bound(ms: float) -> int:
-    return int(math.copysign(EVER, ms)) if math.isinf(ms) else round(ms)
+    return int(math.copysign(DISTANT_FUTURE_MS, ms)) if math.isinf(ms) else round(ms)
 
 
 async def load_directory(connection: psycopg.AsyncConnection[Any]) -> Directory:
@@ -141,8 +142,8 @@ def _build(
     patients = max((row[1] for row in assignments), default=0) + 1
     via = np.zeros(size, np.int32)
     wearer = np.zeros(size, np.int32)
-    since = np.full(size, EVER, np.int64)
-    until = np.full(size, -EVER, np.int64)
+    since = np.full(size, DISTANT_FUTURE_MS, np.int64)
+    until = np.full(size, -DISTANT_FUTURE_MS, np.int64)
     consented = np.zeros(patients, np.bool_)
     for key, _, _, edge in devices:
         via[key] = edge
@@ -160,7 +161,7 @@ def _build(
         if patient_id >= patients:
             continue
         interval = Interval(patient_id, _bound(start), _bound(end))
-        if interval.since_ms == -EVER and interval.until_ms == EVER:
+        if interval.since_ms == -DISTANT_FUTURE_MS and interval.until_ms == DISTANT_FUTURE_MS:
             consented[patient_id] = True
         else:
             given.setdefault(patient_id, []).append(interval)

@@ -15,9 +15,9 @@ from gateway.rules.doses.keeper import DoseKeeper
 from gateway.store.queries import load_queries
 from streaming.doses.calendar import DueDose
 from streaming.doses.matching import DoseOutcome, DoseState
-from streaming.glucose.values import GlucoseSeries
 from streaming.hrv.nights import NightValue
-from streaming.rules import RulesHistory
+from streaming.readings import ReadingSeries
+from streaming.rules.history import RulesHistory
 from streaming.zones import ZoneHistory
 
 SQL = load_queries("gateway.store", "history.sql")
@@ -32,7 +32,7 @@ ROWS_AT_ONCE: Final = 50_000
 class PatientHistory:
     """One patient's readings by code, in order of time, and all nights and doses that were over at its end."""
 
-    readings: Mapping[Code, GlucoseSeries]
+    readings: Mapping[Code, ReadingSeries]
     nights: Sequence[NightValue]
     doses: Sequence[DoseOutcome]
 
@@ -115,7 +115,7 @@ async def patient_history(
     return PatientHistory({code: series for code, series in readings.items() if len(series)}, nights, doses)
 
 
-async def _readings(connection: Connection, patient: int, code: Code, since_ms: int, until_ms: int) -> GlucoseSeries:
+async def _readings(connection: Connection, patient: int, code: Code, since_ms: int, until_ms: int) -> ReadingSeries:
     at, value, unit, flags = array("q"), array("d"), array("h"), array("h")
     about = {"patient": patient, "code": int(code), "since": since_ms, "until": until_ms}
     async with connection.cursor("history") as cursor:
@@ -125,7 +125,7 @@ async def _readings(connection: Connection, patient: int, code: Code, since_ms: 
             value.extend(row[1] for row in rows)
             unit.extend(row[2] for row in rows)
             flags.extend(row[3] for row in rows)
-    return GlucoseSeries(
+    return ReadingSeries(
         np.array(at, np.int64), np.array(value, np.float64), np.array(unit, np.int16), np.array(flags, np.int16)
     )
 

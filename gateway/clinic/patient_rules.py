@@ -13,17 +13,18 @@ from typing import Any, Final
 import psycopg
 from psycopg.rows import class_row
 
+from devices.instants import DISTANT_PAST_MS
 from gateway.store.queries import load_queries
-from streaming.doses.calendar import Pause
 from streaming.episodes import JSON, Rule
-from streaming.rules import PatientGroup, RuleChange, RulesHistory, SettingError, build_history, preset
+from streaming.rules.changes import RuleChange, SettingError
+from streaming.rules.history import Pause, RulesHistory
+from streaming.rules.presets import PatientGroup, build_history, preset
 
 SQL = load_queries("gateway.store", "rules.sql")
 log = logging.getLogger(__name__)
 
 Connection = psycopg.AsyncConnection[Any]
 
-SINCE_EVER: Final = -(2**62)
 NOBODY: Final = 0
 
 
@@ -132,7 +133,7 @@ async def layers_of(connection: Connection, patient_id: int | None) -> Layers:
     clinic, own = await _changes(connection, one)
     groups = await _groups(connection, one)
     pauses = await _pauses(connection, one)
-    known = groups.get(one, ((SINCE_EVER, PatientGroup.STABLE),))
+    known = groups.get(one, ((DISTANT_PAST_MS, PatientGroup.STABLE),))
     return Layers(known, clinic, own.get(one, ()), pauses.get(one, ()))
 
 
@@ -197,7 +198,7 @@ async def _shares(connection: Connection) -> list[tuple[Groups, list[int]]]:
 
 def _spans(sinces: Sequence[int | None], groups: Sequence[str]) -> Groups:
     pairs = zip(sinces, groups, strict=True)
-    return tuple((SINCE_EVER if since is None else since, PatientGroup(group)) for since, group in pairs)
+    return tuple((DISTANT_PAST_MS if since is None else since, PatientGroup(group)) for since, group in pairs)
 
 
 async def _changes(

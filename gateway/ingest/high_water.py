@@ -6,29 +6,31 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
+from devices.instants import DISTANT_PAST_MS
 from devices.vocabulary import Code
 from gateway.store.queries import load_queries
 
 SQL = load_queries("gateway.store", "batch.sql")
 
 CODES = 16
-UNKNOWN = -(2**62)
-"""Not asked the store yet. The store itself answers -1 for nothing stored."""
 
 assert max(Code) < CODES  # noqa: S101 - a new code must fit the table
 
 
 class Marks:
-    """A table int64[devices, CODES] of newest stored times in ms; of RR intervals the last stored beat."""
+    """A table int64[devices, CODES] of newest stored times in ms; of RR intervals the last stored beat.
+
+    `DISTANT_PAST_MS` where the store has not been asked yet, -1 where it answered that nothing is stored.
+    """
 
     def __init__(self) -> None:
         """Begin knowing nothing; every device is asked for once."""
-        self.newest: NDArray[np.int64] = np.full((0, CODES), UNKNOWN, np.int64)
+        self.newest: NDArray[np.int64] = np.full((0, CODES), DISTANT_PAST_MS, np.int64)
 
     def grow(self, devices: int) -> None:
         """Make room for device keys below `devices`."""
         if devices > len(self.newest):
-            bigger = np.full((max(devices, 2 * len(self.newest)), CODES), UNKNOWN, np.int64)
+            bigger = np.full((max(devices, 2 * len(self.newest)), CODES), DISTANT_PAST_MS, np.int64)
             bigger[: len(self.newest)] = self.newest
             self.newest = bigger
 
@@ -36,7 +38,7 @@ class Marks:
         self, connection: psycopg.AsyncConnection[Any], device: NDArray[np.int32], code: NDArray[np.int16]
     ) -> None:
         """Ask the store for every pair that is not known yet."""
-        unknown = self.newest[device, code] == UNKNOWN
+        unknown = self.newest[device, code] == DISTANT_PAST_MS
         if not unknown.any():
             return
         pairs = np.unique(np.stack((device[unknown], code[unknown].astype(np.int32))), axis=1)
@@ -46,7 +48,7 @@ class Marks:
 
     async def hydrate_rr(self, connection: psycopg.AsyncConnection[Any], devices: set[int]) -> None:
         """Ask the store for the last stored beat of devices that are not known yet."""
-        unknown = sorted(device for device in devices if self.newest[device, Code.RR_INTERVAL] == UNKNOWN)
+        unknown = sorted(device for device in devices if self.newest[device, Code.RR_INTERVAL] == DISTANT_PAST_MS)
         if unknown:
             cursor = await connection.execute(SQL.newest_rr, {"device": unknown})
             self.newest[unknown, Code.RR_INTERVAL] = [row[0] for row in await cursor.fetchall()]
@@ -57,4 +59,4 @@ class Marks:
 
     def forget(self) -> None:
         """Ask the store again: a transaction failed, or another process wrote."""
-        self.newest.fill(UNKNOWN)
+        self.newest.fill(DISTANT_PAST_MS)

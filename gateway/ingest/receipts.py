@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.instants import DISTANT_PAST_MS
 from devices.vocabulary import MAX_INT64
 
 ABSENT = -1
-NO_OFFSET = -(2**62)
 GAP_LOST_AFTER_MS = 10 * 60_000
 # Ranges beyond a gap that are remembered for one device; past it the oldest gap counts as lost, so that a device that
 # numbers at random cannot fill our memory.
@@ -193,10 +193,10 @@ class ReceiptBook:
         says_oldest = np.maximum.reduceat(heads.oldest[order], starts) != ABSENT
         plain = (base != -2) & follows & ~set_back & ~says_oldest
         newest_stamp = np.maximum.reduceat(stamp, starts)
-        lead = np.maximum.reduceat(np.where(stamp == ABSENT, NO_OFFSET, stamp - arrival[order]), starts)
+        lead = np.maximum.reduceat(np.where(stamp == ABSENT, DISTANT_PAST_MS, stamp - arrival[order]), starts)
         for group, (key, receipt) in enumerate(zip(keys, known, strict=True)):
-            if lead[group] != NO_OFFSET:
-                self._offsets[key] = max(int(lead[group]), self._offsets.get(key, NO_OFFSET))
+            if lead[group] != DISTANT_PAST_MS:
+                self._offsets[key] = max(int(lead[group]), self._offsets.get(key, DISTANT_PAST_MS))
             if receipt is not None and plain[group]:
                 receipt.seq = max(receipt.seq, int(newest[group]))
                 receipt.stamp_ms = max(receipt.stamp_ms, int(newest_stamp[group]))

@@ -14,9 +14,9 @@ import numpy as np
 import psycopg
 from psycopg.rows import kwargs_row
 
+from devices.instants import DISTANT_FUTURE_MS
 from devices.units import to_canonical
 from devices.vocabulary import Code, DeviceModel, Modality, Unit, modality_of
-from gateway.clinic.directory import EVER
 from gateway.clinic.patient_rules import rules_of
 from gateway.rules.doses.keeper import DoseKeeper
 from gateway.store.alerts import AlertWriter, RuleContext
@@ -150,7 +150,7 @@ class HrvKeeper:
         zone = await DoseKeeper.zone(connection, patient)
         context = RuleContext(patient, RULE, zone, VERSION, rules)
         writer = AlertWriter(connection, now_ms, retrospective_after_ms)
-        await writer.apply(context, await writer.standing(context, -EVER // 1_000_000, None), episodes)
+        await writer.apply(context, await writer.standing(context, -DISTANT_FUTURE_MS // 1_000_000, None), episodes)
         await writer.finish()
 
 

@@ -20,8 +20,10 @@ from gateway.rules.watched import WornRow, both, consents, looking_at_all, own_r
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from streaming.episodes import JSON, Episode, Rule
-from streaming.rules import RulesHistory, settings_json
-from streaming.silence.gaps import DeviceOfflineSettings, Spans
+from streaming.rules.changes import settings_json
+from streaming.rules.history import RulesHistory
+from streaming.rules.settings import DeviceOfflineSettings
+from streaming.silence.gaps import Spans
 from streaming.silence.offline import (
     CONTACT_LAG_MS,
     DOSE_GRACE_MS,

@@ -20,18 +20,10 @@ from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from streaming.episodes import Episode, Rule
 from streaming.glucose.values import HI, LO, NEVER_ALARMED
-from streaming.rules import RulesHistory, settings_json
-from streaming.silence.gaps import (
-    GLUCOSE,
-    NIGHT,
-    VERSION,
-    DataSilenceSettings,
-    Gap,
-    Spans,
-    at_night,
-    glucose_silences,
-    night_silences,
-)
+from streaming.rules.changes import settings_json
+from streaming.rules.history import RulesHistory
+from streaming.rules.settings import DataSilenceSettings
+from streaming.silence.gaps import GLUCOSE, NIGHT, VERSION, Gap, Spans, at_night, glucose_silences, night_silences
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, ZoneHistory
 
 SQL = load_queries("gateway.store", "silence.sql")

@@ -8,12 +8,13 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
+from devices.instants import DISTANT_FUTURE_MS
 from devices.vocabulary import DeviceModel
-from gateway.clinic.directory import EVER, known_zone
+from gateway.clinic.directory import known_zone
 from gateway.store.queries import load_queries
 from streaming.episodes import Rule
-from streaming.rules import RulesHistory
-from streaming.silence.gaps import EVER_MS, Spans, back_since
+from streaming.rules.history import RulesHistory
+from streaming.silence.gaps import Spans, back_since
 from streaming.zones import ZoneHistory
 
 SQL = load_queries("gateway.store", "silence.sql")
@@ -89,13 +90,16 @@ async def zones_of(connection: Connection, patients: Sequence[int]) -> dict[int,
     rows = await (await connection.execute(SQL.timezones, {"patients": list(patients)})).fetchall()
     found: dict[int, list[tuple[int, Any]]] = {}
     for patient, since, name in rows:
-        found.setdefault(patient, []).append((-EVER if since is None else since, known_zone(name)))
+        found.setdefault(patient, []).append((-DISTANT_FUTURE_MS if since is None else since, known_zone(name)))
     return {one: ZoneHistory.from_spans(found[one]) if one in found else ZoneHistory.of("UTC") for one in patients}
 
 
 def spans(bounds: Iterable[tuple[int | None, int | None]]) -> list[tuple[int, int]]:
     """Return times given by their bounds (None: without end), in order, those that touch as one."""
-    whole = [(-EVER_MS if since is None else since, EVER_MS if until is None else until) for since, until in bounds]
+    whole = [
+        (-DISTANT_FUTURE_MS if since is None else since, DISTANT_FUTURE_MS if until is None else until)
+        for since, until in bounds
+    ]
     found: list[tuple[int, int]] = []
     for since, until in sorted(pair for pair in whole if pair[0] < pair[1]):
         if found and since <= found[-1][1]:

@@ -12,7 +12,8 @@ from alerts.reconcile import Action, AlertState, Change, Decision, Raise, Standi
 from alerts.words import TECHNICAL, summary
 from gateway.store.queries import load_queries
 from streaming.episodes import JSON, Episode, Rule, Severity
-from streaming.rules import RulesHistory, settings_json
+from streaming.rules.changes import settings_json
+from streaming.rules.history import RulesHistory
 from streaming.zones import ZoneHistory
 
 SQL = load_queries("gateway.store", "alerts.sql")

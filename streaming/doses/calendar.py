@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
+from streaming.rules.history import Pause
 from streaming.zones import DAY_MS, HOUR_MS, ZoneHistory
 
 EVERY_DAY: Final = frozenset(range(1, 8))
@@ -56,17 +57,6 @@ class DueDose:
     def subject(self) -> str:
         """The subject of an episode about this dose."""
         return f"{self.schedule_id}:{self.due_at}"
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """A patient's rest from doses and rules (hospital, holiday), from `start` on and before `end` (ms).
-
-    A pause that is new, or ends at another time than it should, changes what openings meant: settle from the beginning.
-    """
-
-    start: int
-    end: int
 
 
 def with_pauses(doses: Iterable[DueDose], pauses: Sequence[Pause]) -> list[DueDose]:

@@ -10,63 +10,28 @@ from heapq import merge
 from itertools import groupby
 from typing import Final
 
+from devices.instants import DISTANT_FUTURE_MS, DISTANT_PAST_MS
 from streaming.doses.calendar import DueDose
 from streaming.doses.matching import DoseOutcome, DoseState
 from streaming.episodes import JSON, Episode, Severity
+from streaming.rules.settings import LowAdherenceSettings
 from streaming.zones import DAY_MS
 
 VERSION: Final = 1
-
-
-@dataclass(frozen=True, slots=True)
-class LowAdherenceSettings:
-    """When adherence is low.
-
-    `misses_in_row`: so many misses without a dose taken between them, all due within `row_days`. `least_taking`: so
-    large a share of the doses of `period_days` has to be taken, and once it was not, `recovered_taking`: with one limit
-    for both, a dose that is late opens an episode and, once taken, ends it (22 episodes instead of 10 in 227 days of a
-    recorded pill bottle). `least_doses`: the share is of at least so many; with 5 a single miss is never below 80 %.
-    A day is 24 h.
-    """
-
-    misses_in_row: int = 2
-    row_days: int = 28
-    least_taking: float = 0.8
-    recovered_taking: float = 0.9
-    period_days: int = 7
-    least_doses: int = 5
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for settings that mean nothing."""
-        if not 1 <= self.misses_in_row <= 20:
-            raise ValueError("the misses in a row must be 1 to 20")
-        if not all(1 <= days <= 92 for days in (self.row_days, self.period_days)):
-            raise ValueError("row and period must be 1 to 92 days")
-        if not 0 <= self.least_taking <= self.recovered_taking <= 1:
-            raise ValueError("the shares must be 0 to 1, and the one that recovers not the smaller one")
-        if not 1 <= self.least_doses <= 500:
-            raise ValueError("the doses that make a share must be 1 to 500")
-
-    @property
-    def memory_ms(self) -> int:
-        """How long before the newest dose of a schedule a dose may be due that still counts."""
-        return max(self.row_days, self.period_days) * DAY_MS
 
 
 SettingsSpans = Sequence[tuple[int, LowAdherenceSettings | None]]
 """The settings from when on (ms), ascending, the first also for all time before; None: the rule was off."""
 
 _ALWAYS: Final[SettingsSpans] = ((0, LowAdherenceSettings()),)
-_BEGINNING: Final = -(2**62)
-_NEVER: Final = 2**62
 
 
 def low_adherence_episodes(
     outcomes: Iterable[DoseOutcome],
     spans: SettingsSpans = _ALWAYS,
     *,
-    since_ms: int = _BEGINNING,
-    now_ms: int = _NEVER,
+    since_ms: int = DISTANT_PAST_MS,
+    now_ms: int = DISTANT_FUTURE_MS,
 ) -> list[Episode]:
     """Return the episodes of one patient, from all the doses of all their schedules, in order.
 

@@ -6,30 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from devices.instants import DISTANT_PAST_MS
 from streaming.doses.calendar import DueDose
 from streaming.doses.matching import DoseOutcome, DoseSettings, DoseState, Matcher, Opening, acts_of
-from streaming.episodes import Episode, Severity
+from streaming.episodes import Episode
+from streaming.rules.settings import MissedDoseSettings
 
 VERSION: Final = 1
-
-_BEGINNING: Final = -(2**62)
-
-
-@dataclass(frozen=True, slots=True)
-class MissedDoseSettings:
-    """How severe a missed dose is, and one of a schedule that is marked critical."""
-
-    severity: str = Severity.MEDIUM.value
-    critical_severity: str = Severity.HIGH.value
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for what is no severity of this rule."""
-        if not {self.severity, self.critical_severity} <= {Severity.HIGH, Severity.MEDIUM, Severity.LOW}:
-            raise ValueError("the severities must be high, medium or low")
-
-    def severity_of(self, dose: DueDose) -> Severity:
-        """Return how much a miss of this dose matters."""
-        return Severity(self.critical_severity if dose.critical else self.severity)
 
 
 _DEFAULT: Final = MissedDoseSettings()
@@ -83,7 +66,7 @@ def settle(
     on, openings from `since_ms - same_act_ms` on. Both give the same states.
     """
     settings = settings or DoseSettings()
-    since_ms = _BEGINNING if since_ms is None else since_ms
+    since_ms = DISTANT_PAST_MS if since_ms is None else since_ms
     stood = {outcome.dose.key: outcome.before(since_ms) for outcome in known}
     ordered = sorted(doses, key=lambda dose: (dose.due_at, dose.schedule_id))
     matcher = Matcher(ordered, stood, settings)
@@ -117,7 +100,7 @@ def missed_episode(
         "state": outcome.state.value,
         "taken_at": outcome.taken_at,
     }
-    return Episode(dose.window_end, resolved_at, settings.severity_of(dose), evidence, dose.subject)
+    return Episode(dose.window_end, resolved_at, settings.severity_of(critical=dose.critical), evidence, dose.subject)
 
 
 def _judged(outcome: DoseOutcome, contact: Contact | None, now_ms: int, settings: DoseSettings) -> DoseOutcome:

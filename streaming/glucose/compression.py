@@ -13,7 +13,8 @@ import numpy as np
 
 from devices.vocabulary import Unit
 from streaming.episodes import Episode, Severity
-from streaming.glucose.values import HI, LO, MG_DL_PER_MMOL_L, Float64, GlucoseSeries, low_mask, merge
+from streaming.glucose.values import HI, LO, MG_DL_PER_MMOL_L, low_mask, merge
+from streaming.readings import Float64, ReadingSeries
 from streaming.zones import MINUTE_MS, ZoneHistory
 
 SHORTEST_MINUTES: Final = 30
@@ -36,7 +37,7 @@ class CompressionDip:
 
 
 def compression_dip(
-    series: GlucoseSeries, zone: ZoneHistory, episode: Episode, limit_mmol: float = 4.0
+    series: ReadingSeries, zone: ZoneHistory, episode: Episode, limit_mmol: float = 4.0
 ) -> CompressionDip | None:
     """Return the dip that an episode of readings below `limit_mmol` is, if all of it looks like a compression low.
 
@@ -71,7 +72,7 @@ def compression_dip(
 
 
 def annotated(
-    series: GlucoseSeries, zone: ZoneHistory, episode: Episode, limit_mmol: float = 4.0, *, lower_severity: bool
+    series: ReadingSeries, zone: ZoneHistory, episode: Episode, limit_mmol: float = 4.0, *, lower_severity: bool
 ) -> Episode:
     """Return the episode with the dip as evidence; unchanged if it does not look like a compression low.
 
@@ -93,7 +94,7 @@ def annotated(
     return replace(episode, evidence=evidence, severity=severity)
 
 
-def _edges(series: GlucoseSeries, episode: Episode, limit_mmol: float) -> tuple[int, int] | None:
+def _edges(series: ReadingSeries, episode: Episode, limit_mmol: float) -> tuple[int, int] | None:
     """Return the rows `before` and `after` of an episode whose lows are one unbroken run with readings on both sides."""
     low = low_mask(series.value, series.unit, series.flags, limit_mmol)
     first = int(np.searchsorted(series.at, episode.opened_at))
@@ -113,7 +114,7 @@ def _edges(series: GlucoseSeries, episode: Episode, limit_mmol: float) -> tuple[
     return before, last + 1 + int(np.argmax(mg[last + 1 : stop]))
 
 
-def _mg_per_dl(series: GlucoseSeries) -> Float64:
+def _mg_per_dl(series: ReadingSeries) -> Float64:
     """Return values in mg/dL by the sensor's own arithmetic, for differences only; infinite for LO and HI."""
     mg = np.where(series.unit == Unit.MMOL_L, series.value * MG_DL_PER_MMOL_L, series.value)
     mg = np.where((series.flags & HI).astype(np.bool_), np.inf, mg)

@@ -14,7 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from streaming.glucose.values import Bool, GlucoseSeries, high_mask, low_mask, merge
+from streaming.glucose.values import high_mask, low_mask, merge
+from streaming.readings import Bool, ReadingSeries
 from streaming.zones import MINUTE_MS, Int64
 
 OPENS_MINUTES: Final = 15
@@ -91,7 +92,7 @@ class _Runs:
     part: Int64
 
 
-def cadence(series: GlucoseSeries) -> int | None:
+def cadence(series: ReadingSeries) -> int | None:
     """Return the median distance of merged readings in ms, to the nearest minute, at least one; gaps do not count.
 
     `None` if it is longer than any glucose sensor's (15 min), or there is none: then these are not the readings of a
@@ -112,14 +113,14 @@ def held_until(at: Int64, cadence_ms: int) -> Int64:
     return until
 
 
-def beyond_mask(series: GlucoseSeries, level: Level) -> Bool:
+def beyond_mask(series: ReadingSeries, level: Level) -> Bool:
     """Which readings lie beyond the limit of a level, in the unit the sensor sent; LO and HI always do on their side."""
     if level in LOW_LIMITS_MMOL:
         return low_mask(series.value, series.unit, series.flags, LOW_LIMITS_MMOL[level])
     return high_mask(series.value, series.unit, series.flags, HIGH_LIMITS_MMOL[level])
 
 
-def consensus_episodes(series: GlucoseSeries, cadence_ms: int | None = None) -> list[ConsensusEpisode]:
+def consensus_episodes(series: ReadingSeries, cadence_ms: int | None = None) -> list[ConsensusEpisode]:
     """Return all episodes of one patient's readings, by level and then by time.
 
     A run of readings on one side of a limit lasts from its first reading until its last ceases to hold (`held_until`),

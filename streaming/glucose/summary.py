@@ -25,7 +25,8 @@ from streaming.glucose.episodes import (
     count_episodes,
     held_until,
 )
-from streaming.glucose.values import HI, LO, MG_DL_PER_MMOL_L, Bool, Float64, GlucoseSeries, merge
+from streaming.glucose.values import HI, LO, MG_DL_PER_MMOL_L, merge
+from streaming.readings import Bool, Float64, ReadingSeries
 from streaming.zones import DAY_MS, MINUTES_PER_DAY, Int64, ZoneHistory
 
 ENOUGH_DAYS: Final = 14
@@ -106,7 +107,7 @@ class GlucoseSummary:
 
 
 def summarise(
-    series: GlucoseSeries, zone: ZoneHistory, start_ms: int, end_ms: int, cadence_ms: int | None = None
+    series: ReadingSeries, zone: ZoneHistory, start_ms: int, end_ms: int, cadence_ms: int | None = None
 ) -> GlucoseSummary | None:
     """Return the summary of the readings with `start_ms` ≤ time < `end_ms`; `None` if they are not those of a sensor.
 
@@ -152,7 +153,7 @@ def _percent(held: Int64, chosen: Bool) -> float:
     return 100 * int(held[chosen].sum()) / int(held.sum())
 
 
-def _mmol_per_l(series: GlucoseSeries) -> Float64:
+def _mmol_per_l(series: ReadingSeries) -> Float64:
     """Return merged readings in mmol/L by the sensor's own arithmetic (÷ 18), with numbers for LO and HI."""
     mmol = np.where(series.unit == Unit.MG_DL, series.value / MG_DL_PER_MMOL_L, series.value)
     mmol = np.where((series.flags & HI).astype(np.bool_), HI_MG_DL / MG_DL_PER_MMOL_L, mmol)

@@ -1,51 +1,22 @@
-"""Glucose: readings as arrays, which of them are low or high by the sensor's own unit, and several sensors as one."""
+"""Comparing glucose: which readings are low or high by the sensor's own unit, and several sensors as one series."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from devices.units import glucose_limit
 from devices.vocabulary import Flag, Unit
-from streaming.zones import Int64
-
-Bool = npt.NDArray[np.bool_]
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Int16 = npt.NDArray[np.int16]
-Int32 = npt.NDArray[np.int32]
+from streaming.readings import Bool, Float64, Int16, ReadingSeries
 
 GLUCOSE_UNITS: Final = (Unit.MMOL_L, Unit.MG_DL)
 MG_DL_PER_MMOL_L: Final = 18.0
 NEVER_ALARMED: Final = np.int16(Flag.WARMUP | Flag.CALIBRATION | Flag.ARTIFACT)
 LO: Final = np.int16(Flag.BELOW_RANGE)
 HI: Final = np.int16(Flag.ABOVE_RANGE)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class GlucoseSeries:
-    """Glucose of one patient as a struct of arrays of one length, in any order until `merge` has put it in order.
-
-    `at` int64 ms, `value` float64 as the sensor sent it (NaN: no number), `unit` and `flags` int16 (`Unit`, `Flag`).
-    """
-
-    at: Int64
-    value: Float64
-    unit: Int16
-    flags: Int16
-
-    def __len__(self) -> int:
-        """Return the number of readings."""
-        return self.at.size
-
-    def take(self, rows: Int64 | Bool | slice) -> GlucoseSeries:
-        """Return the chosen rows."""
-        return GlucoseSeries(self.at[rows], self.value[rows], self.unit[rows], self.flags[rows])
 
 
 @lru_cache(maxsize=256)
@@ -93,7 +64,7 @@ def high_mask(value: Float64, unit: Int16, flags: Int16, limit_mmol: float) -> B
     return (by_number | (_has(flags, HI) & ~_has(flags, LO))) & ~_has(flags, NEVER_ALARMED)
 
 
-def merge(series: GlucoseSeries, limits_mmol: Iterable[float] = (4.0, 3.1)) -> GlucoseSeries:
+def merge(series: ReadingSeries, limits_mmol: Iterable[float] = (4.0, 3.1)) -> ReadingSeries:
     """Return one patient's readings in order of time, one per instant, only those that count.
 
     At one instant the lowest stays; of equal ones the first given. Readings in different units compare by how many of
@@ -115,7 +86,7 @@ def merge(series: GlucoseSeries, limits_mmol: Iterable[float] = (4.0, 3.1)) -> G
     return series.take(first)
 
 
-def mmol_per_l(series: GlucoseSeries) -> Float64:
+def mmol_per_l(series: ReadingSeries) -> Float64:
     """Return values for ordering only: mmol/L, minus infinity for LO, infinity for HI."""
     mmol = np.where(series.unit == Unit.MG_DL, series.value / MG_DL_PER_MMOL_L, series.value)
     if not series.flags.any():  # as nearly always

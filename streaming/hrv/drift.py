@@ -14,9 +14,10 @@ from typing import Final
 
 from devices.vocabulary import Modality
 from streaming.episodes import JSON, Episode, Rule, Severity
-from streaming.hrv.nights import BASELINE_DAYS, ROLLING_DAYS, Baseline, NightValue, baseline, rolling_mean
-from streaming.hrv.page_hinkley import DriftSettings, SequentialTest
-from streaming.rules import PatientRules, RulesHistory
+from streaming.hrv.nights import ROLLING_DAYS, Baseline, NightValue, baseline, rolling_mean
+from streaming.hrv.page_hinkley import SequentialTest
+from streaming.rules.history import PatientRules, RulesHistory
+from streaming.rules.settings import BASELINE_DAYS, DriftSettings
 
 RULE: Final = Rule.HRV_DRIFT
 VERSION: Final = 3

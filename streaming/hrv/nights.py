@@ -16,7 +16,6 @@ from streaming.zones import ZoneHistory
 NIGHT_STARTS: Final = time(0)
 NIGHT_ENDS: Final = time(6)
 LEAST_WINDOWS: Final = 12
-BASELINE_DAYS: Final = 60
 ROLLING_DAYS: Final = 7
 LEAST_ROLLING_NIGHTS: Final = 3
 MAD_TO_SD: Final = 1.4826

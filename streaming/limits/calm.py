@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from devices.instants import DISTANT_FUTURE_MS
 from streaming.limits.excursions import Open
 from streaming.limits.patient_fold import PatientState
-from streaming.rules import RulesHistory
-
-NEVER_MS: Final = 2**62
+from streaming.rules.history import RulesHistory
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +23,14 @@ class Calm:
     recovery: int
 
 
-NOT_CALM: Final = Calm(-NEVER_MS, 0)
+NOT_CALM: Final = Calm(-DISTANT_FUTURE_MS, 0)
 """Every reading has to be folded."""
 
 
 def calm_of(state: PatientState, rules: RulesHistory) -> Calm:
     """Return how long calm readings need not be folded into a state; never across a change of the patient's rules."""
-    ends_at = next((start for start, _ in rules.spans[1:] if start > state.last_at_ms), NEVER_MS)
-    recovery = NEVER_MS
+    ends_at = next((start for start, _ in rules.spans[1:] if start > state.last_at_ms), DISTANT_FUTURE_MS)
+    recovery = DISTANT_FUTURE_MS
     for key, remembered in state.of.items():
         course = getattr(state.detectors[key], "course", None)
         if not isinstance(remembered, Open) or course is None:

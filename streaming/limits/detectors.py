@@ -7,12 +7,13 @@ from typing import Any, Protocol, TypeVar
 
 from devices.vocabulary import Code
 from streaming.episodes import Episode, Rule
-from streaming.glucose.values import Bool, Float64, GlucoseSeries, Int16, counts
+from streaming.glucose.values import counts
 from streaming.limits.highs import FastingHyperglycaemia, Hyperglycaemia
 from streaming.limits.lows import Graver, Hypoglycaemia, NocturnalHypoglycaemia, UrgentLow
 from streaming.limits.prediction import PredictedLow
 from streaming.limits.thresholds import judged_mask, thresholds_of
-from streaming.rules import PatientRules, RulesHistory
+from streaming.readings import Bool, Float64, Int16, ReadingSeries
+from streaming.rules.history import PatientRules, RulesHistory
 from streaming.zones import ZoneHistory
 
 
@@ -74,7 +75,7 @@ class Detector(Protocol[State]):
         """Which rows of any patients could change the state of one without state."""
 
     def fold(
-        self, state: State | None, series: GlucoseSeries, zone: ZoneHistory, graver: Graver
+        self, state: State | None, series: ReadingSeries, zone: ZoneHistory, graver: Graver
     ) -> tuple[State | None, list[Episode]]:
         """Fold readings later than all before; return the state and the last version of what episodes changed.
 

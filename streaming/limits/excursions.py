@@ -10,7 +10,7 @@ import numpy as np
 
 from devices.vocabulary import Unit
 from streaming.episodes import JSON, Episode, Severity
-from streaming.glucose.values import Bool, Float64, Int16
+from streaming.readings import Bool, Float64, Int16
 from streaming.zones import MINUTE_MS, Int64
 
 SPLITTING_GAP_MS: Final = 45 * MINUTE_MS

@@ -12,57 +12,18 @@ import numpy as np
 
 from devices.vocabulary import Code
 from streaming.episodes import JSON, Episode, Rule, Severity
-from streaming.glucose.values import (
-    Bool,
-    Float32,
-    Float64,
-    GlucoseSeries,
-    Int16,
-    Int32,
-    counts,
-    high_mask,
-    low_mask,
-    mmol_per_l,
-)
+from streaming.glucose.values import counts, high_mask, low_mask, mmol_per_l
 from streaming.limits.excursions import SPLITTING_GAP_MS, Course, Excursion, Judged, Open, fold_excursions
-from streaming.limits.lows import Graver, at_night, check_minutes, milliseconds
-from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, MINUTES_PER_DAY, Int64, ZoneHistory
+from streaming.limits.lows import Graver, at_night, milliseconds
+from streaming.readings import Bool, Float32, Float64, Int16, Int32, ReadingSeries
+from streaming.rules.settings import HyperglycaemiaSettings
+from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, Int64, ZoneHistory
 
-LEAST_HIGH_MMOL: Final = 5.0
-MOST_HIGH_MMOL: Final = 33.3
 # A rise is a difference of decimal numbers, in single precision: 8.3 - 7.3 comes to a little more than 1.
 ROUNDING_MMOL: Final = 1e-5
 # How many readings, each higher than the one before, an hour is remembered by. A rise of 1 mmol/L has 10 steps of a
 # sensor in mmol/L and 18 of one in mg/dL; more steps are a rise, or a stream of noise that would buy memory.
 MOST_LOWEST: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class HyperglycaemiaSettings:
-    """Level 2 high (Danne 2017, 10.2337/dc17-1600): so long above 13.9 mmol/L (250 mg/dL), so long back; fasting high.
-
-    `fasting_limit_mmol` at `fasting_start_minute` to `fasting_end_minute` local, without a rise of more than
-    `fasting_rise_mmol` in the hour before.
-    """
-
-    limit_mmol: float = 13.9
-    duration_minutes: float = 15.0
-    recovery_minutes: float = 15.0
-    fasting_limit_mmol: float = 7.0
-    fasting_rise_mmol: float = 1.0
-    fasting_start_minute: int = 5 * 60
-    fasting_end_minute: int = 8 * 60
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for settings that mean nothing."""
-        if not all(LEAST_HIGH_MMOL <= limit <= MOST_HIGH_MMOL for limit in (self.limit_mmol, self.fasting_limit_mmol)):
-            raise ValueError(f"the limits must lie in {LEAST_HIGH_MMOL} to {MOST_HIGH_MMOL} mmol/L")
-        if not 0 <= self.fasting_rise_mmol <= MOST_HIGH_MMOL:
-            raise ValueError("the rise cannot be below 0")
-        if not 0 <= self.fasting_start_minute < self.fasting_end_minute <= MINUTES_PER_DAY:
-            raise ValueError("the fasting hours must begin before they end, within a day")
-        check_minutes("the duration", self.duration_minutes)
-        check_minutes("the recovery", self.recovery_minutes)
 
 
 class Hyperglycaemia:
@@ -89,7 +50,7 @@ class Hyperglycaemia:
         return high_mask(value, unit, flags, self.settings.limit_mmol)
 
     def fold(
-        self, state: Excursion | None, series: GlucoseSeries, zone: ZoneHistory, graver: Graver
+        self, state: Excursion | None, series: ReadingSeries, zone: ZoneHistory, graver: Graver
     ) -> tuple[Excursion | None, list[Episode]]:
         """Fold merged readings into the state; see `streaming.limits.detectors.Detector`."""
         del zone, graver  # nothing else speaks of a high
@@ -195,7 +156,7 @@ class FastingHyperglycaemia:
         return counts(value, flags)
 
     def fold(
-        self, state: FastingState | None, series: GlucoseSeries, zone: ZoneHistory, graver: Graver
+        self, state: FastingState | None, series: ReadingSeries, zone: ZoneHistory, graver: Graver
     ) -> tuple[FastingState | None, list[Episode]]:
         """Fold merged readings into the state; see `streaming.limits.detectors.Detector`."""
         del graver  # nothing else speaks of a fasting high
@@ -218,7 +179,7 @@ class FastingHyperglycaemia:
         after, found = fold_excursions(before.open, rows, Course(recovery_ms=None))
         return FastingState(hour, after if isinstance(after, Open) else None), found
 
-    def _judged(self, series: GlucoseSeries, mmol: Float64, high: Bool, opens: Bool, rises: Float64) -> Judged:
+    def _judged(self, series: ReadingSeries, mmol: Float64, high: Bool, opens: Bool, rises: Float64) -> Judged:
         def told(row: int) -> Mapping[str, JSON]:
             return {"fasting": True, "rise_mmol_l": round(float(rises[row]), 2) + 0.0}
 

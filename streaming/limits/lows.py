@@ -3,86 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from devices.vocabulary import Code
 from streaming.episodes import JSON, Episode, Rule, Severity
-from streaming.glucose.values import Bool, Float64, GlucoseSeries, Int16, low_mask, mmol_per_l
+from streaming.glucose.values import low_mask, mmol_per_l
 from streaming.limits.excursions import Course, Excursion, Judged, Open, fold_excursions
-from streaming.zones import MINUTE_MS, MINUTES_PER_DAY, Int64, ZoneHistory
+from streaming.readings import Bool, Float64, Int16, ReadingSeries
+from streaming.rules.settings import HypoglycaemiaSettings, NocturnalSettings, UrgentLowSettings
+from streaming.zones import MINUTE_MS, Int64, ZoneHistory
 
 Graver = Mapping[Rule, Sequence[Episode]]
 """Episodes of the rules folded before, over the same readings: an alert that already speaks for this patient."""
-
-
-@dataclass(frozen=True, slots=True)
-class NocturnalSettings:
-    """Limits of the nocturnal rule; the defaults are the clinic's (Vu 2020, PMC7153099; 4.0 mmol/L is the floor).
-
-    `compression_lowers_severity`: an episode that is over and looks like a compression low becomes one step less severe,
-    never with a reading below 3.0 mmol/L (`streaming.glucose.compression`).
-    """
-
-    limit_mmol: float = 4.0
-    urgent_limit_mmol: float = 3.1
-    night_start_minute: int = 0
-    night_end_minute: int = 6 * 60
-    recovery_minutes: float = 15.0
-    compression_lowers_severity: bool = False
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for settings that mean nothing."""
-        if not 0 < self.urgent_limit_mmol <= self.limit_mmol <= MOST_LOW_MMOL:
-            raise ValueError(
-                f"the limits must lie above 0, the urgent one not above the other, none above {MOST_LOW_MMOL}"
-            )
-        if not all(0 <= minute <= MINUTES_PER_DAY for minute in (self.night_start_minute, self.night_end_minute)):
-            raise ValueError("the night must begin and end within a day")
-        check_minutes("the recovery", self.recovery_minutes)
-
-
-@dataclass(frozen=True, slots=True)
-class UrgentLowSettings:
-    """The urgent low: 3.1 mmol/L (55 mg/dL) is the limit of the Dexcom G5 and G6 manuals."""
-
-    limit_mmol: float = 3.1
-    recovery_minutes: float = 15.0
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for settings that mean nothing."""
-        if not 0 < self.limit_mmol <= MOST_LOW_MMOL:
-            raise ValueError(f"the limit must lie above 0 and not above {MOST_LOW_MMOL}")
-        check_minutes("the recovery", self.recovery_minutes)
-
-
-@dataclass(frozen=True, slots=True)
-class HypoglycaemiaSettings:
-    """The level 1 low (Danne 2017, 10.2337/dc17-1600): so long below 3.9 mmol/L (70 mg/dL), so long back above."""
-
-    limit_mmol: float = 3.9
-    duration_minutes: float = 15.0
-    recovery_minutes: float = 15.0
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for settings that mean nothing."""
-        if not 0 < self.limit_mmol <= MOST_LOW_MMOL:
-            raise ValueError(f"the limit must lie above 0 and not above {MOST_LOW_MMOL}")
-        check_minutes("the duration", self.duration_minutes)
-        check_minutes("the recovery", self.recovery_minutes)
-
-
-MOST_LOW_MMOL: Final = 7.0
-MOST_MINUTES: Final = 240.0
-"""A rule that waits longer than four hours is not one for glucose; also bounds what a rule has to remember."""
-
-
-def check_minutes(what: str, minutes: float) -> None:
-    """Raise `ValueError` for a duration below 0 or above four hours."""
-    if not 0 <= minutes <= MOST_MINUTES:
-        raise ValueError(f"{what} must be 0 to {MOST_MINUTES:g} minutes")
 
 
 def milliseconds(minutes: float) -> int:
@@ -134,7 +68,7 @@ class NocturnalHypoglycaemia:
         return low_mask(value, unit, flags, self.settings.limit_mmol)
 
     def fold(
-        self, state: Excursion | None, series: GlucoseSeries, zone: ZoneHistory, graver: Graver
+        self, state: Excursion | None, series: ReadingSeries, zone: ZoneHistory, graver: Graver
     ) -> tuple[Excursion | None, list[Episode]]:
         """Fold merged readings into the state; see `streaming.limits.detectors.Detector`."""
         del graver  # there is none
@@ -175,7 +109,7 @@ class UrgentLow:
         return low_mask(value, unit, flags, self.settings.limit_mmol)
 
     def fold(
-        self, state: Excursion | None, series: GlucoseSeries, zone: ZoneHistory, graver: Graver
+        self, state: Excursion | None, series: ReadingSeries, zone: ZoneHistory, graver: Graver
     ) -> tuple[Excursion | None, list[Episode]]:
         """Fold merged readings into the state; see `streaming.limits.detectors.Detector`."""
         del zone
@@ -208,7 +142,7 @@ class Hypoglycaemia:
         return low_mask(value, unit, flags, self.settings.limit_mmol)
 
     def fold(
-        self, state: Excursion | None, series: GlucoseSeries, zone: ZoneHistory, graver: Graver
+        self, state: Excursion | None, series: ReadingSeries, zone: ZoneHistory, graver: Graver
     ) -> tuple[Excursion | None, list[Episode]]:
         """Fold merged readings into the state; see `streaming.limits.detectors.Detector`."""
         del zone
@@ -221,7 +155,7 @@ _TAKEN_OVER: Final[Mapping[str, JSON]] = {"continued_as": Rule.NOCTURNAL_HYPOGLY
 
 def _fold_beside_graver(
     state: Excursion | None,
-    series: GlucoseSeries,
+    series: ReadingSeries,
     low: Bool,
     graver: Graver,
     course: Course,
@@ -238,7 +172,7 @@ def _fold_beside_graver(
 
 
 def _judged(
-    series: GlucoseSeries,
+    series: ReadingSeries,
     low: Bool,
     opens: Bool,
     severity: tuple[Severity, Severity],

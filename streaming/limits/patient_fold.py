@@ -8,10 +8,11 @@ from typing import Any
 
 from devices.vocabulary import Code
 from streaming.episodes import JSON, Episode, Rule
-from streaming.glucose.values import GlucoseSeries, merge
+from streaming.glucose.values import merge
 from streaming.limits.detectors import AnyDetector, detectors_ever, detectors_of
 from streaming.limits.thresholds import judged_readings
-from streaming.rules import RulesHistory
+from streaming.readings import ReadingSeries
+from streaming.rules.history import RulesHistory
 from streaming.zones import ZoneHistory
 
 Key = tuple[Rule, str]
@@ -49,7 +50,7 @@ class PatientState:
 def fold_patient(
     code: Code,
     state: PatientState | None,
-    series: GlucoseSeries,
+    series: ReadingSeries,
     zone: ZoneHistory,
     rules: RulesHistory,
     settled_ms: int | None = None,
@@ -80,7 +81,7 @@ def quiet_ms(code: Code, rules: RulesHistory) -> int:
 
 
 def _fold_in_order(
-    code: Code, state: PatientState | None, series: GlucoseSeries, zone: ZoneHistory, rules: RulesHistory
+    code: Code, state: PatientState | None, series: ReadingSeries, zone: ZoneHistory, rules: RulesHistory
 ) -> tuple[PatientState | None, list[Finding]]:
     found: dict[tuple[Key, int], Finding] = {}
     for rows, then in rules.parts(series.at):
@@ -106,7 +107,7 @@ def _closed(state: PatientState | None) -> PatientState | None:
     return replace(state, of=of) if of else None
 
 
-def _merged(code: Code, series: GlucoseSeries, detectors: tuple[AnyDetector, ...]) -> GlucoseSeries:
+def _merged(code: Code, series: ReadingSeries, detectors: tuple[AnyDetector, ...]) -> ReadingSeries:
     """Return the readings that count: of glucose one per instant; of others each limit takes what is worst for it."""
     if code is Code.GLUCOSE:
         return merge(series, sorted({limit for one in detectors for limit in one.limits}))
@@ -114,7 +115,7 @@ def _merged(code: Code, series: GlucoseSeries, detectors: tuple[AnyDetector, ...
 
 
 def _fold_part(
-    detectors: tuple[AnyDetector, ...], state: PatientState | None, part: GlucoseSeries, zone: ZoneHistory
+    detectors: tuple[AnyDetector, ...], state: PatientState | None, part: ReadingSeries, zone: ZoneHistory
 ) -> tuple[PatientState | None, list[Finding]]:
     states: dict[Key, Any] = {}
     folded: dict[Key, AnyDetector] = {}

@@ -9,30 +9,15 @@ import numpy as np
 
 from devices.vocabulary import Code, Unit
 from streaming.episodes import JSON, Episode, Rule, Severity
-from streaming.glucose.values import Bool, Float32, Float64, GlucoseSeries, Int16, Int32, counts, low_mask, mmol_per_l
+from streaming.glucose.values import counts, low_mask, mmol_per_l
 from streaming.limits import lows
-from streaming.limits.lows import MOST_LOW_MMOL, Graver, spoken_for
-from streaming.zones import HOUR_MS, MINUTE_MS, MINUTES_PER_DAY, Int64, ZoneHistory
+from streaming.limits.lows import Graver, spoken_for
+from streaming.readings import Bool, Float32, Float64, Int16, Int32, ReadingSeries
+from streaming.rules.settings import PredictedLowSettings
+from streaming.zones import HOUR_MS, MINUTE_MS, Int64, ZoneHistory
 
 HORIZON_MS: Final = 20 * MINUTE_MS
 LAGS_MIN: Final = (5, 15, 30)
-
-
-@dataclass(frozen=True, slots=True)
-class PredictedLowSettings:
-    """The limits that must not be fallen below within 20 min, by night and by day, and what night is."""
-
-    night_limit_mmol: float = 4.0
-    day_limit_mmol: float = 3.1
-    night_start_minute: int = 0
-    night_end_minute: int = 6 * 60
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for settings that mean nothing."""
-        if not all(0 < limit <= MOST_LOW_MMOL for limit in (self.night_limit_mmol, self.day_limit_mmol)):
-            raise ValueError(f"the limits must lie above 0 and not above {MOST_LOW_MMOL}")
-        if not all(0 <= minute <= MINUTES_PER_DAY for minute in (self.night_start_minute, self.night_end_minute)):
-            raise ValueError("the night must begin and end within a day")
 
 
 DEFAULTS: Final = PredictedLowSettings()
@@ -109,7 +94,7 @@ def limit_ahead(at: Int64, zone: ZoneHistory, settings: PredictedLowSettings = D
     return np.maximum(limit_at(at, zone, settings), limit_at(at + HORIZON_MS, zone, settings))
 
 
-def low_now(series: GlucoseSeries, zone: ZoneHistory, settings: PredictedLowSettings = DEFAULTS) -> Bool:
+def low_now(series: ReadingSeries, zone: ZoneHistory, settings: PredictedLowSettings = DEFAULTS) -> Bool:
     """Which readings are low by the limit in force when they were measured, in the unit the sensor sent."""
     low = low_mask(series.value, series.unit, series.flags, max(settings.night_limit_mmol, settings.day_limit_mmol))
     if low.any():
@@ -164,7 +149,7 @@ class PredictedState:
 class _Judged:
     """Merged readings, and what is thought of each; `part`: takes part in forecasts."""
 
-    series: GlucoseSeries
+    series: ReadingSeries
     foreseen: Float64
     limit: Float64
     low: Bool
@@ -214,7 +199,7 @@ class PredictedLow:
         return counts(value, flags)
 
     def fold(
-        self, state: PredictedState | None, series: GlucoseSeries, zone: ZoneHistory, graver: Graver
+        self, state: PredictedState | None, series: ReadingSeries, zone: ZoneHistory, graver: Graver
     ) -> tuple[PredictedState | None, list[Episode]]:
         """Fold merged readings into the state; see `streaming.limits.detectors.Detector`."""
         if len(series) == 0:
@@ -241,7 +226,7 @@ class PredictedLow:
             row += 1
         return PredictedState(past, episode, predicted_at if episode else 0), list(found.values())
 
-    def _judge(self, past: Past, series: GlucoseSeries, zone: ZoneHistory, graver: Graver) -> tuple[_Judged, Past]:
+    def _judge(self, past: Past, series: ReadingSeries, zone: ZoneHistory, graver: Graver) -> tuple[_Judged, Past]:
         """Judge readings by what came before; also return what the next ones need."""
         half_minute = np.concatenate(([past.last_at_ms], series.at)) // EVERY_MS
         part = half_minute[1:] > half_minute[:-1]

@@ -12,9 +12,10 @@ import numpy as np
 
 from streaming.episodes import Episode, Rule
 from streaming.glucose.episodes import ConsensusEpisode, Level, consensus_episodes
-from streaming.glucose.values import GlucoseSeries, low_mask, merge
+from streaming.glucose.values import low_mask, merge
 from streaming.limits.lows import at_night
-from streaming.limits.prediction import PredictedLowSettings
+from streaming.readings import ReadingSeries
+from streaming.rules.settings import PredictedLowSettings
 from streaming.zones import DAY_MS, MINUTE_MS, MINUTES_PER_DAY, Int64, ZoneHistory
 
 WARNED_WITHIN_MS: Final = 30 * MINUTE_MS
@@ -119,7 +120,7 @@ def opened_at_night(rule: Rule, episode: Episode, zone: ZoneHistory) -> bool:
     return bool(zone.minute_of_day(np.array([at_ms]))[0] < NIGHT_END_MINUTE)
 
 
-def reference_events(rule: Rule, glucose: GlucoseSeries, zone: ZoneHistory) -> list[Event] | None:
+def reference_events(rule: Rule, glucose: ReadingSeries, zone: ZoneHistory) -> list[Event] | None:
     """Return what a rule ought to tell of, from all of a patient's glucose, in order; `None`: nothing says so.
 
     Consensus episodes: level 1 lows (of the nocturnal rule those that touch 00:00-06:00 local), level 2 lows, level 2
@@ -228,7 +229,7 @@ def _touches_night(found: ConsensusEpisode, zone: ZoneHistory) -> bool:
     return begins != ends or bool((local // MINUTE_MS % MINUTES_PER_DAY < NIGHT_END_MINUTE).any())
 
 
-def _low_onsets(series: GlucoseSeries, zone: ZoneHistory) -> list[int]:
+def _low_onsets(series: ReadingSeries, zone: ZoneHistory) -> list[int]:
     usual = PredictedLowSettings()
     night = at_night(series.at, zone, usual.night_start_minute, usual.night_end_minute)
     by_night, by_day = (

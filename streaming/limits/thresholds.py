@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
@@ -11,72 +10,20 @@ import numpy as np
 from devices.units import to_canonical
 from devices.vocabulary import CODE_BY_WIRE, CODES, Code, Flag
 from streaming.episodes import JSON, Episode, Rule, Severity
-from streaming.glucose.values import HI, LO, NEVER_ALARMED, Bool, Float64, GlucoseSeries, Int16
+from streaming.glucose.values import HI, LO, NEVER_ALARMED
 from streaming.limits.excursions import Course, Excursion, Judged, fold_excursions
 from streaming.limits.lows import Graver, milliseconds
+from streaming.readings import Bool, Float64, Int16, ReadingSeries
+from streaming.rules.settings import ThresholdSettings, VitalLimit
 from streaming.zones import ZoneHistory
 
 # Sampled all the time, so one sample says little: limits without durations of their own get these (minutes).
 CONTINUOUS: Final = {Code.HEART_RATE: 10.0, Code.SPO2: 5.0}
-NOT_WATCHED: Final = frozenset({Code.GLUCOSE, Code.RR_INTERVAL})
-MOST_LIMITS: Final = 32
-MOST_MINUTES: Final = 24 * 60.0
 NEVER_JUDGED: Final = np.int16(NEVER_ALARMED | Flag.OFF_BODY)
 # Converted values are rounded to so many decimals: 100.4 degrees Fahrenheit are 38 Celsius, not a little more.
 DECIMALS: Final = 6
 
 Side = Literal["low", "high"]
-
-
-@dataclass(frozen=True, slots=True)
-class VitalLimit:
-    """One limit of one vital sign, in its canonical unit: below `low` or above `high`, for `duration_minutes`.
-
-    `None` for a duration: that of the code (`CONTINUOUS`), 0 for what is measured now and then.
-    """
-
-    code: str
-    low: float | None = None
-    high: float | None = None
-    duration_minutes: float | None = None
-    recovery_minutes: float | None = None
-    severity: str = Severity.MEDIUM.value
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for a limit that means nothing."""
-        code = CODE_BY_WIRE.get(self.code)
-        if code is None or code in NOT_WATCHED:
-            raise ValueError(f"no threshold can be set for {self.code!r}")
-        limits = CODES[code].units[CODES[code].canonical]
-        given = [limit for limit in (self.low, self.high) if limit is not None]
-        if not given:
-            raise ValueError(f"{self.code}: a threshold needs a low or a high limit")
-        if not all(limits.minimum <= limit <= limits.maximum for limit in given) or given != sorted(set(given)):
-            raise ValueError(
-                f"{self.code}: limits must lie in {limits.minimum:g} to {limits.maximum:g}, low below high"
-            )
-        for minutes in (self.duration_minutes, self.recovery_minutes):
-            if minutes is not None and not 0 <= minutes <= MOST_MINUTES:
-                raise ValueError(f"{self.code}: durations must be 0 to {MOST_MINUTES:g} minutes")
-        if self.severity not in {Severity.HIGH, Severity.MEDIUM, Severity.LOW}:
-            raise ValueError(f"{self.code}: the severity must be high, medium or low")
-
-
-@dataclass(frozen=True, slots=True)
-class ThresholdSettings:
-    """All the limits of one patient; at most one for each vital sign."""
-
-    limits: tuple[VitalLimit, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for too many limits or two for one vital sign."""
-        codes = [limit.code for limit in self.limits]
-        if len(codes) > MOST_LIMITS or len(set(codes)) < len(codes):
-            raise ValueError("one limit for each vital sign")
-
-    def of(self, code: Code) -> VitalLimit | None:
-        """Return the limit of a vital sign."""
-        return next((limit for limit in self.limits if limit.code == code.wire), None)
 
 
 class Threshold:
@@ -113,7 +60,7 @@ class Threshold:
         return np.asarray(beyond & ((flags & NEVER_JUDGED) == 0))
 
     def fold(
-        self, state: Excursion | None, series: GlucoseSeries, zone: ZoneHistory, graver: Graver
+        self, state: Excursion | None, series: ReadingSeries, zone: ZoneHistory, graver: Graver
     ) -> tuple[Excursion | None, list[Episode]]:
         """Fold readings that count, in order of time, into the state; see `streaming.limits.detectors.Detector`."""
         del zone, graver  # any hour, and no other rule is about this vital sign
@@ -171,7 +118,7 @@ def canonical_values(code: Code, value: Float64, unit: Int16) -> Float64:
     return found
 
 
-def judged_readings(series: GlucoseSeries) -> GlucoseSeries:
+def judged_readings(series: ReadingSeries) -> ReadingSeries:
     """Return the readings of a vital sign that thresholds are about: a number, LO or HI, and no flag against it.
 
     Readings of one instant all stay: each limit takes what is worst for it.

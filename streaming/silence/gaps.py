@@ -6,66 +6,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from devices.instants import DISTANT_FUTURE_MS
 from streaming.episodes import JSON, Episode, Rule, Severity
-from streaming.zones import DAY_MS, MINUTE_MS, MINUTES_PER_DAY, ZoneHistory
-
-if TYPE_CHECKING:
-    from streaming.rules import PatientRules, RulesHistory
+from streaming.rules.history import PatientRules, RulesHistory
+from streaming.rules.settings import DataSilenceSettings
+from streaming.zones import ZoneHistory
 
 VERSION: Final = 1
 GLUCOSE: Final = "glucose"
 NIGHT: Final = "glucose:night"
-EVER_MS: Final = 2**62
-"""The end of what has none, ms."""
 
 Spans = Sequence[tuple[int, int]]
 """Times from (ms) and before (ms), ascending, that do not touch."""
-
-
-@dataclass(frozen=True, slots=True)
-class DataSilenceSettings:
-    """No glucose for so many days (to the nurse); for so many minutes at night, with hypoglycaemia risk (technical)."""
-
-    days: float = 3.0
-    night_minutes: float = 20.0
-    night_start_minute: int = 0
-    night_end_minute: int = 6 * 60
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for settings that mean nothing."""
-        if not 0.25 <= self.days <= 90:
-            raise ValueError("days must be 0.25 to 90")
-        if not 5 <= self.night_minutes <= 360:
-            raise ValueError("the minutes at night must be 5 to 360")
-        if not all(0 <= minute <= MINUTES_PER_DAY for minute in (self.night_start_minute, self.night_end_minute)):
-            raise ValueError("the night must begin and end within a day")
-
-    @property
-    def day_ms(self) -> int:
-        """After how long without a reading the nurse hears of it, ms."""
-        return round(self.days * DAY_MS)
-
-    @property
-    def night_ms(self) -> int:
-        """After how long without a reading at night it is a signal that was lost, ms."""
-        return round(self.night_minutes * MINUTE_MS)
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceOfflineSettings:
-    """A device is offline after so many of its own expected intervals without contact, or so long after its last will."""
-
-    intervals: float = 3.0
-    last_will_minutes: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for settings that mean nothing."""
-        if not 1 <= self.intervals <= 100:
-            raise ValueError("the intervals must be 1 to 100")
-        if not 0 <= self.last_will_minutes <= MINUTES_PER_DAY:
-            raise ValueError("the minutes after a last will must be 0 to a day's")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +134,7 @@ def _ending(rule: Rule, then: PatientRules, *, seen: bool) -> str:
 
 
 def _end(gap: Gap) -> int:
-    return EVER_MS if gap.until is None else max(gap.until, gap.since)
+    return DISTANT_FUTURE_MS if gap.until is None else max(gap.until, gap.since)
 
 
 def _episode(gap: Gap, stretch: Stretch, subject: str, opens: int, ends: int, now_ms: int) -> Episode:

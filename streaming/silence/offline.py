@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from devices.instants import DISTANT_FUTURE_MS
 from devices.vocabulary import DeviceModel
 from streaming.episodes import JSON, Episode, Rule, Severity
-from streaming.silence.gaps import EVER_MS, Spans, Stretch, stretches
+from streaming.rules.history import RulesHistory
+from streaming.rules.settings import DeviceOfflineSettings
+from streaming.silence.gaps import Spans, Stretch, stretches
 from streaming.zones import HOUR_MS, MINUTE_MS
-
-if TYPE_CHECKING:
-    from streaming.rules import RulesHistory
-    from streaming.silence.gaps import DeviceOfflineSettings
 
 VERSION: Final = 1
 
@@ -64,8 +63,8 @@ def offline_episodes(contact: DeviceContact, rules: RulesHistory, watched: Spans
     waiting, and for a `grave` one.
     """
     found = []
-    since = watched[0][0] if watched else EVER_MS
-    for stretch in stretches(Rule.DEVICE_OFFLINE, rules, watched, since, EVER_MS):
+    since = watched[0][0] if watched else DISTANT_FUTURE_MS
+    for stretch in stretches(Rule.DEVICE_OFFLINE, rules, watched, since, DISTANT_FUTURE_MS):
         causes = sorted((max(at, stretch.start), cause) for at, cause in _causes(contact, stretch))
         if causes and causes[0][0] < stretch.end and causes[0][0] <= now_ms:
             found.append(_episode(contact, stretch, causes[0][0], causes[0][1], now_ms))

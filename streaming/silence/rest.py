@@ -7,7 +7,7 @@ from collections.abc import Callable
 from devices.vocabulary import Code
 from streaming.episodes import Rule
 from streaming.limits.detectors import detectors_of
-from streaming.rules import PatientRules, RulesHistory
+from streaming.rules.history import PatientRules, RulesHistory
 from streaming.silence.gaps import off_since
 
 

@@ -11,7 +11,7 @@ import pytest
 from api import glucose
 from streaming.glucose.episodes import Level
 from streaming.glucose.summary import PROFILE_MINUTES, GlucoseSummary, summarise
-from streaming.glucose.values import GlucoseSeries
+from streaming.readings import ReadingSeries
 from streaming.zones import DAY_MS, ZoneHistory
 from tests.api.clinic import START, Clinic, is_problem
 
@@ -43,7 +43,7 @@ def expected(rows: Rows, days: int, zone: str) -> GlucoseSummary:
     at = np.array([round(row[0].timestamp() * 1000) for row in rows], dtype=np.int64)
     value = np.array([np.nan if row[1] is None else row[1] for row in rows])
     unit, flags = (np.array([row[column] for row in rows], dtype=np.int16) for column in (2, 3))
-    found = summarise(GlucoseSeries(at, value, unit, flags), ZoneHistory.of(zone), NOW_MS - days * DAY_MS, NOW_MS)
+    found = summarise(ReadingSeries(at, value, unit, flags), ZoneHistory.of(zone), NOW_MS - days * DAY_MS, NOW_MS)
     assert found is not None
     return found
 

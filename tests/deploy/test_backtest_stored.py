@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.backtest.cases import EVER as EVER_MS
 from deploy.backtest.cases import STABLE, Case
 from deploy.backtest.run import run_trial
 from deploy.backtest.trials import trial_of
 from deploy.cli import main
+from devices.instants import DISTANT_FUTURE_MS
 from devices.vocabulary import Code, Unit
-from streaming.doses.calendar import Pause
 from streaming.episodes import Rule
-from streaming.glucose.values import GlucoseSeries
 from streaming.limits.scoring import Event
-from streaming.rules import PatientGroup, RuleChange, build_history
+from streaming.readings import ReadingSeries
+from streaming.rules.changes import RuleChange
+from streaming.rules.history import Pause
+from streaming.rules.presets import PatientGroup, build_history
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, ZoneHistory
 from tests.gateway.clinic import EVER, Clinic, open_clinic
 from tests.gateway.ward import GRACE_MS, Ward, moment, ms, open_ward
@@ -129,7 +130,7 @@ def test_what_comes_after_the_last_reading_counts_to_the_end() -> None:
     values = np.array([6.0, 6.0, 3.5])
     plain = np.zeros(3, np.int16)
     at = ms("2026-03-10T01:00Z") + np.arange(3) * 5 * MINUTE_MS
-    readings = {Code.GLUCOSE: GlucoseSeries(at, values, np.full_like(plain, Unit.MMOL_L), plain)}
+    readings = {Code.GLUCOSE: ReadingSeries(at, values, np.full_like(plain, Unit.MMOL_L), plain)}
     rest = int(at[-1]) + 40 * MINUTE_MS
     rules = build_history([(0, PatientGroup.STABLE)], pauses=[Pause(rest, rest + DAY_MS)])
     case = Case("a", ZoneHistory.of("UTC"), readings, rules, until=int(at[-1]) + HOUR_MS)
@@ -137,7 +138,7 @@ def test_what_comes_after_the_last_reading_counts_to_the_end() -> None:
     assert found[Rule.NOCTURNAL_HYPOGLYCAEMIA, ""].resolved_at == rest
     lost = found[Rule.DATA_SILENCE, "glucose:night"]
     assert (lost.opened_at, lost.resolved_at) == (at[-1] + 20 * MINUTE_MS, rest)
-    (open_low,) = run_trial(trial_of(), [replace(case, rules=STABLE, until=EVER_MS)]).watched[0].alarms
+    (open_low,) = run_trial(trial_of(), [replace(case, rules=STABLE, until=DISTANT_FUTURE_MS)]).watched[0].alarms
     assert (open_low.rule, open_low.episode.resolved_at) == (Rule.NOCTURNAL_HYPOGLYCAEMIA, None)
 
 
@@ -147,7 +148,7 @@ def test_while_a_rule_rests_no_day_and_no_event_counts() -> None:
     values = np.tile(np.where((np.arange(288) >= 144) & (np.arange(288) < 156), 3.5, 6.0), 3)
     plain = np.zeros(values.size, np.int16)
     at = start + np.arange(values.size) * 5 * MINUTE_MS
-    readings = {Code.GLUCOSE: GlucoseSeries(at, values, np.full_like(plain, Unit.MMOL_L), plain)}
+    readings = {Code.GLUCOSE: ReadingSeries(at, values, np.full_like(plain, Unit.MMOL_L), plain)}
     pause = Pause(start + DAY_MS, start + 2 * DAY_MS)
     off = [RuleChange(start + 2 * DAY_MS, Rule.HYPOGLYCAEMIA, {"enabled": False})]
     case = Case("a", ZoneHistory.of("UTC"), readings, build_history([(0, PatientGroup.NEW)], (), off, [pause]))
@@ -163,7 +164,7 @@ def test_events_beyond_the_time_that_counts_are_nobodys_miss() -> None:
     values = np.array([6.0] * 12 + [3.5] * 6 + [6.0] * 6)
     plain = np.zeros(values.size, np.int16)
     at = ms("2026-03-10T01:00Z") + np.arange(values.size) * 5 * MINUTE_MS
-    readings = {Code.GLUCOSE: GlucoseSeries(at, values, np.full_like(plain, Unit.MMOL_L), plain)}
+    readings = {Code.GLUCOSE: ReadingSeries(at, values, np.full_like(plain, Unit.MMOL_L), plain)}
     case = Case("a", ZoneHistory.of("UTC"), readings, since=int(at[0]), until=int(at[-1]) + 1)
     told = [Event(at_ms, at_ms, at_ms) for at_ms in (int(at[0]) - DAY_MS, int(at[12]), int(at[-1]) + DAY_MS)]
     found = run_trial(trial_of(), [case]).score(

@@ -19,7 +19,7 @@ from gateway.store.connect import connect
 from streaming.episodes import Rule
 from streaming.hrv.drift import VERSION, fold_nights
 from streaming.hrv.nights import NightValue, night_bounds
-from streaming.hrv.page_hinkley import DriftSettings
+from streaming.rules.settings import DriftSettings
 from streaming.zones import HOUR_MS, MINUTE_MS, ZoneHistory
 from tests.gateway.clinic import Clinic
 from tests.gateway.wire import telemetry

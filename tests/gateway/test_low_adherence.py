@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from streaming.doses.low_adherence import LowAdherenceSettings, low_adherence_episodes
-from streaming.rules import settings_json
+from streaming.doses.low_adherence import low_adherence_episodes
+from streaming.rules.changes import settings_json
+from streaming.rules.settings import LowAdherenceSettings
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.gateway.clinic import Clinic
 from tests.gateway.ward import GRACE_MS, Ward, moment, ms, open_ward, plain

@@ -9,12 +9,14 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
+from devices.instants import DISTANT_PAST_MS
 from gateway.clinic.directory import load_directory
-from gateway.clinic.patient_rules import SINCE_EVER, Layers, StoredChange, all_rules, pauses_of, rules_of
+from gateway.clinic.patient_rules import Layers, StoredChange, all_rules, pauses_of, rules_of
 from gateway.clinic.provisioning import NewPatient, Provisioning
 from gateway.runtime import clock
 from streaming.episodes import JSON, Rule
-from streaming.rules import PatientGroup, RulesHistory, preset
+from streaming.rules.history import RulesHistory
+from streaming.rules.presets import PatientGroup, preset
 
 NOW = datetime(2026, 11, 2, 20, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -155,7 +157,7 @@ def test_a_patient_whose_settings_changed_often_is_looked_at_in_no_time(bad: Seq
         for number, change in enumerate(changes)
     )
     started = clock.monotonic()
-    found, refused = Layers(((SINCE_EVER, PatientGroup.STABLE),), (), own).sound()
+    found, refused = Layers(((DISTANT_PAST_MS, PatientGroup.STABLE),), (), own).sound()
     assert clock.monotonic() - started < 3  # a tenth of a second; a build of all for each change takes half a minute
     assert [change.id for change, _ in refused] == list(bad)
     assert found.own == tuple(change for change in own if change.id not in bad)
@@ -169,7 +171,7 @@ def test_a_change_is_judged_by_what_holds_beside_it() -> None:
         StoredChange(number, 1, rule, json.dumps(changes), at)
         for number, changes, at in ((2, {"urgent_limit_mmol": 3.8}, 1000), (3, {}, 2000))
     ]
-    layers = Layers(((SINCE_EVER, PatientGroup.STABLE),), clinic, tuple(own))
+    layers = Layers(((DISTANT_PAST_MS, PatientGroup.STABLE),), clinic, tuple(own))
     assert layers.sound() == (layers, [])
     again = StoredChange(4, 1, rule, '{"urgent_limit_mmol": 3.8}', 4000)
     met = Layers(layers.groups, clinic, (*own, again))

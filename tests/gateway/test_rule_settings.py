@@ -14,8 +14,8 @@ from gateway.clinic.directory import load_directory
 from gateway.clinic.patient_rules import pauses_of, rules_of
 from gateway.clinic.provisioning import AlreadyExistsError, InvalidValueError, NotFoundError, Provisioning, RuleRow
 from streaming.episodes import JSON, Rule
-from streaming.limits.thresholds import ThresholdSettings
-from streaming.rules import PatientGroup
+from streaming.rules.presets import PatientGroup
+from streaming.rules.settings import ThresholdSettings
 
 NOW = datetime(2026, 11, 2, 20, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)

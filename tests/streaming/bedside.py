@@ -8,9 +8,9 @@ import numpy as np
 
 from devices.vocabulary import Code
 from streaming.episodes import Episode, settled_before
-from streaming.glucose.values import GlucoseSeries
 from streaming.limits.patient_fold import Finding, Key, PatientState, fold_patient, quiet_ms
-from streaming.rules import RulesHistory
+from streaming.readings import ReadingSeries
+from streaming.rules.history import RulesHistory
 from streaming.zones import ZoneHistory
 
 Episodes = dict[Key, list[Episode]]
@@ -21,12 +21,12 @@ class Bedside:
 
     def __init__(self, code: Code, zone: ZoneHistory, rules: RulesHistory) -> None:
         self.code, self.zone, self.rules = code, zone, rules
-        self.stored = GlucoseSeries(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int16), np.empty(0, np.int16))
+        self.stored = ReadingSeries(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int16), np.empty(0, np.int16))
         self.state: PatientState | None = None
         self.found: dict[tuple[Key, int], Episode] = {}
         self.mended = 0
 
-    def arrive(self, series: GlucoseSeries) -> None:
+    def arrive(self, series: ReadingSeries) -> None:
         """Take one batch."""
         if len(series) == 0:
             return
@@ -59,7 +59,7 @@ class Bedside:
 
 def fold_parts(
     code: Code,
-    parts: Sequence[GlucoseSeries],
+    parts: Sequence[ReadingSeries],
     zone: ZoneHistory,
     rules: RulesHistory,
     settled_ms: int | None = None,
@@ -92,9 +92,9 @@ def since(episodes: Episodes, at_ms: int) -> Episodes:
     return {key: some for key, some in kept.items() if some}
 
 
-def joined(first: GlucoseSeries, second: GlucoseSeries) -> GlucoseSeries:
+def joined(first: ReadingSeries, second: ReadingSeries) -> ReadingSeries:
     """Return the readings of both."""
-    return GlucoseSeries(
+    return ReadingSeries(
         np.concatenate((first.at, second.at)),
         np.concatenate((first.value, second.value)),
         np.concatenate((first.unit, second.unit)),

@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from streaming.hrv.drift import RULE
 from streaming.hrv.nights import NightValue
-from streaming.hrv.page_hinkley import DriftSettings
 from streaming.hrv.rr_cleaning import RRRun, beats_of, correct
 from streaming.hrv.windows import MOST_CORRECTED, hrv_statistics, windows_of
-from streaming.rules import PatientRules, RulesHistory
+from streaming.rules.history import PatientRules, RulesHistory
+from streaming.rules.settings import DriftSettings
 from streaming.zones import DAY_MS, HOUR_MS
 from tests.recordings import RECORDINGS
 

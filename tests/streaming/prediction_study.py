@@ -24,9 +24,9 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from devices.vocabulary import Unit
-from streaming.glucose.values import Bool, Float64, GlucoseSeries
 from streaming.limits import prediction
 from streaming.limits.prediction import HORIZON_MS, MODEL_TOP_MMOL, WITHDRAWN_AFTER_MS
+from streaming.readings import Bool, Float64, ReadingSeries
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, Int64, ZoneHistory
 from tests.recordings import RECORDINGS
 
@@ -94,7 +94,7 @@ def sensitivity_at(curve: Float64, rate: float) -> float:
     return float(within.max()) if within.size else 0.0
 
 
-def period(patient: str, series: GlucoseSeries, zone: ZoneHistory, mmol: Float64) -> Period:
+def period(patient: str, series: ReadingSeries, zone: ZoneHistory, mmol: Float64) -> Period:
     """Return a period from a series in order of time with numbers only."""
     at, low = series.at, prediction.low_now(series, zone)
     onsets = low_onsets(at, low)
@@ -144,7 +144,7 @@ def recorded(folder: str) -> tuple[Period, ...]:
 def from_mmol(patient: str, at: Int64, mmol: Float64, zone: ZoneHistory) -> Period:
     """Return a period from readings in mmol/L."""
     plain = np.zeros(at.size, dtype=np.int16)
-    return period(patient, GlucoseSeries(at, mmol, np.full_like(plain, Unit.MMOL_L), plain), zone, mmol)
+    return period(patient, ReadingSeries(at, mmol, np.full_like(plain, Unit.MMOL_L), plain), zone, mmol)
 
 
 def linear(at: Int64, mmol: Float64) -> Float64:

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from devices.vocabulary import CODES, FLAG_BY_WIRE, UCUM, UNIT_BY_UCUM, Code, Flag
-from streaming.glucose.values import GlucoseSeries
+from streaming.readings import ReadingSeries
 from tests.streaming.nocturnal_reference import Reading
 
 MINUTE_MS = 60_000
@@ -18,8 +18,8 @@ ZONES = ("UTC", "Asia/Shanghai", "Europe/Berlin", "America/New_York", "Australia
 NIGHTS = (1_774_720_000_000, 1_792_860_000_000, 1_793_480_000_000, 1_775_300_000_000)
 
 
-def glucose_series(readings: Sequence[Reading]) -> GlucoseSeries:
-    return GlucoseSeries(
+def glucose_series(readings: Sequence[Reading]) -> ReadingSeries:
+    return ReadingSeries(
         at=np.array([reading.at for reading in readings], dtype=np.int64),
         value=np.array([np.nan if r.value is None else r.value for r in readings], dtype=np.float64),
         unit=np.array([UNIT_BY_UCUM[reading.unit] for reading in readings], dtype=np.int16),

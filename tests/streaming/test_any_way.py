@@ -13,7 +13,9 @@ import pytest
 from devices.vocabulary import Code
 from streaming.episodes import JSON, Episode, Rule
 from streaming.limits.patient_fold import Key
-from streaming.rules import ENABLED, PatientGroup, PatientRules, RulesHistory, preset, with_changes
+from streaming.rules.changes import ENABLED, with_changes
+from streaming.rules.history import PatientRules, RulesHistory
+from streaming.rules.presets import PatientGroup, preset
 from streaming.zones import ZoneHistory
 from tests.streaming.bedside import Bedside
 from tests.streaming.nocturnal_reference import Reading, nocturnal_alerts

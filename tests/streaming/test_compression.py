@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from streaming.episodes import Episode, Severity
 from streaming.glucose.compression import CompressionDip, annotated, compression_dip
-from streaming.glucose.values import GlucoseSeries, merge
+from streaming.glucose.values import merge
 from streaming.limits.lows import NocturnalHypoglycaemia
+from streaming.readings import ReadingSeries
 from streaming.zones import ZoneHistory
 from tests.recordings import RECORDINGS
 from tests.streaming.nocturnal_reference import Reading, lowest_per_instant
@@ -37,7 +38,7 @@ def dip(cadence: int, *, depth: float = 24, minutes: int = 45, base: float = 84,
     return found
 
 
-def episodes(readings: list[Reading], zone: ZoneHistory = UTC_ALWAYS) -> tuple[GlucoseSeries, list[Episode]]:
+def episodes(readings: list[Reading], zone: ZoneHistory = UTC_ALWAYS) -> tuple[ReadingSeries, list[Episode]]:
     series = glucose_series(readings)
     state, found = NocturnalHypoglycaemia().fold(None, merge(series), zone, {})
     return series, final_episodes([found], state)

@@ -19,21 +19,13 @@ from hypothesis import strategies as st
 import streaming
 from devices.vocabulary import CODES, Code, Flag
 from streaming.episodes import JSON, Episode, Rule, settled_before
-from streaming.glucose.values import GlucoseSeries
 from streaming.limits.detectors import AnyDetector, Detector, detectors_of
 from streaming.limits.patient_fold import Key, fold_patient, quiet_ms
-from streaming.limits.thresholds import VitalLimit
-from streaming.rules import (
-    ENABLED,
-    RESTING,
-    SETTINGS,
-    PatientGroup,
-    PatientRules,
-    RulesHistory,
-    preset,
-    settings_json,
-    with_changes,
-)
+from streaming.readings import ReadingSeries
+from streaming.rules.changes import ENABLED, SETTINGS, settings_json, with_changes
+from streaming.rules.history import RESTING, PatientRules, RulesHistory
+from streaming.rules.presets import PatientGroup, preset
+from streaming.rules.settings import VitalLimit
 from streaming.zones import HOUR_MS, ZoneHistory
 from tests.streaming.bedside import Bedside, Episodes, fold_parts, joined, since
 from tests.streaming.series import (
@@ -89,10 +81,10 @@ zones = st.sampled_from([*map(ZoneHistory.of, ZONES), TRAVELLER])
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def series_of(code: Code) -> st.SearchStrategy[GlucoseSeries]:
+def series_of(code: Code) -> st.SearchStrategy[ReadingSeries]:
     """Draw a patient's readings in order of time, now and then several at one instant."""
 
-    def seeded(seed: int) -> GlucoseSeries:
+    def seeded(seed: int) -> ReadingSeries:
         rng = np.random.default_rng(seed)
         readings = random_course(rng) if code is Code.GLUCOSE else random_vitals(rng, code)
         return glucose_series(crowded(readings, rng) if seed % 2 else readings)
@@ -100,12 +92,12 @@ def series_of(code: Code) -> st.SearchStrategy[GlucoseSeries]:
     return SEEDS.map(seeded)
 
 
-def shuffled(series: GlucoseSeries, data: st.DataObject) -> GlucoseSeries:
+def shuffled(series: ReadingSeries, data: st.DataObject) -> ReadingSeries:
     return series.take(np.random.default_rng(data.draw(SEEDS)).permutation(len(series)))
 
 
 @st.composite
-def histories(draw: st.DrawFn, code: Code, rules: PatientRules, series: GlucoseSeries) -> RulesHistory:
+def histories(draw: st.DrawFn, code: Code, rules: PatientRules, series: ReadingSeries) -> RulesHistory:
     """Draw what the rules were from when on: as they are, changed, one of them off, at rest."""
     if len(series) == 0 or draw(st.integers(0, 3)) == 0:
         return RulesHistory.of(rules)
@@ -137,7 +129,7 @@ def changed(code: Code, rules: PatientRules) -> list[PatientRules]:
     return [with_changes(rules, rule, told) for rule, told in changes.items() if rules.of(rule) is not None]
 
 
-def pieces(series: GlucoseSeries, data: st.DataObject) -> list[GlucoseSeries]:
+def pieces(series: ReadingSeries, data: st.DataObject) -> list[ReadingSeries]:
     """Split readings in order of time anywhere but within an instant."""
     instants = np.unique(series.at).tolist()
     cuts = sorted(data.draw(st.sets(st.sampled_from(instants), max_size=8))) if instants else []
@@ -329,14 +321,14 @@ def rested(episode: Episode, at_ms: int) -> Episode:
     return replace(episode, resolved_at=at_ms, evidence={**episode.evidence, "ended_by": "rest"})
 
 
-def joined_all(parts: Sequence[GlucoseSeries]) -> GlucoseSeries:
+def joined_all(parts: Sequence[ReadingSeries]) -> ReadingSeries:
     whole = glucose_series([])
     for part in parts:
         whole = joined(whole, part)
     return whole
 
 
-def in_order(series: GlucoseSeries) -> GlucoseSeries:
+def in_order(series: ReadingSeries) -> ReadingSeries:
     return series.take(series.at.argsort(kind="stable"))
 
 
@@ -354,7 +346,7 @@ def without_values(episodes: Episodes) -> Episodes:
     }
 
 
-def useless_copies(series: GlucoseSeries, flag: Flag | None) -> GlucoseSeries:
+def useless_copies(series: ReadingSeries, flag: Flag | None) -> ReadingSeries:
     """Return readings that say nothing, at the instants of others and between them, as low and as high as can be."""
     twice = in_order(joined(series, replace(series, at=series.at + 20_000)))
     value = np.where(np.arange(len(twice)) % 2, 1.0, 400.0)

@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devices.vocabulary import EventType
-from streaming.doses.calendar import DoseSchedule, DueDose, Pause, due_doses, with_pauses
+from streaming.doses.calendar import DoseSchedule, DueDose, due_doses, with_pauses
 from streaming.doses.matching import DoseOutcome, DoseSettings, DoseState, Opening, reach_ms
-from streaming.doses.missed import Contact, MissedDoseSettings, missed_episode, settle
+from streaming.doses.missed import Contact, missed_episode, settle
 from streaming.episodes import Severity
+from streaming.rules.history import Pause
+from streaming.rules.settings import MissedDoseSettings
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, ZoneHistory
 from tests.recordings import RECORDINGS
 

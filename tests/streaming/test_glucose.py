@@ -17,15 +17,11 @@ from hypothesis import strategies as st
 from devices.vocabulary import CODES, UNIT_BY_UCUM, Code, Unit
 from gateway.runtime import clock
 from streaming.episodes import Episode, Severity, settled_before
-from streaming.glucose.values import (
-    Float64,
-    GlucoseSeries,
-    Int16,
-    low_mask,
-    merge,
-)
+from streaming.glucose.values import low_mask, merge
 from streaming.limits.excursions import Excursion
-from streaming.limits.lows import NocturnalHypoglycaemia, NocturnalSettings
+from streaming.limits.lows import NocturnalHypoglycaemia
+from streaming.readings import Float64, Int16, ReadingSeries
+from streaming.rules.settings import NocturnalSettings
 from streaming.zones import ZoneHistory
 from tests.recordings import RECORDINGS
 from tests.streaming.nocturnal_reference import Alert, Reading, lowest_per_instant, nocturnal_alerts
@@ -37,7 +33,7 @@ MIDNIGHT = 1_790_812_800_000  # 2026-10-01T00:00Z
 
 
 def fold(
-    state: Excursion | None, series: GlucoseSeries, zone: ZoneHistory, rule: NocturnalHypoglycaemia = RULE
+    state: Excursion | None, series: ReadingSeries, zone: ZoneHistory, rule: NocturnalHypoglycaemia = RULE
 ) -> tuple[Excursion | None, list[Episode]]:
     return rule.fold(state, merge(series, rule.limits), zone, {})
 
@@ -63,7 +59,7 @@ def final_episodes(parts: list[list[Episode]], state: Excursion | None) -> list[
     return [standing[opened_at] for opened_at in sorted(standing)]
 
 
-def night(*readings: tuple[int, float], unit: Unit = Unit.MMOL_L) -> GlucoseSeries:
+def night(*readings: tuple[int, float], unit: Unit = Unit.MMOL_L) -> ReadingSeries:
     """Return readings as (minutes after local midnight in UTC, value)."""
     return glucose_series([Reading(MIDNIGHT + minute * MINUTE_MS, value, unit.ucum) for minute, value in readings])
 
@@ -207,7 +203,7 @@ def test_settings_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None
         NocturnalSettings(**wrong)  # type: ignore[arg-type]
 
 
-def arrays(series: GlucoseSeries) -> tuple[Float64, Int16, Int16]:
+def arrays(series: ReadingSeries) -> tuple[Float64, Int16, Int16]:
     return series.value, series.unit, series.flags
 
 
@@ -232,7 +228,7 @@ def test_synthetic_months(cadence: int, zone: str) -> None:
 
 def test_folding_many_quiet_readings_is_vectorised() -> None:
     rows = 100_000
-    series = GlucoseSeries(
+    series = ReadingSeries(
         at=MIDNIGHT + np.arange(rows, dtype=np.int64) * 5 * MINUTE_MS,
         value=np.full(rows, 6.0),
         unit=np.full(rows, Unit.MMOL_L, dtype=np.int16),
@@ -270,7 +266,7 @@ def local(at_ms: int | None, zone: str) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(ZoneInfo(zone)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def recorded_subjects(path: Path, zone: str) -> dict[str, GlucoseSeries]:
+def recorded_subjects(path: Path, zone: str) -> dict[str, ReadingSeries]:
     """Return the plausible readings of each subject; of repeated time stamps the first."""
     readings: dict[str, dict[int, Reading]] = defaultdict(dict)
     with gzip.open(path / "cgm_normalised.csv.gz", "rt") as file:

@@ -22,7 +22,8 @@ from streaming.glucose.episodes import (
     consensus_episodes,
     count_episodes,
 )
-from streaming.glucose.values import GlucoseSeries, high_mask, low_mask, merge
+from streaming.glucose.values import high_mask, low_mask, merge
+from streaming.readings import ReadingSeries
 from tests.recordings import RECORDINGS
 from tests.streaming.episode_references import PlainEpisode, iglu_counts, plain_episodes
 from tests.streaming.nocturnal_reference import Reading
@@ -114,11 +115,11 @@ def test_a_gap_makes_two_series_of_one(drawn: tuple[list[Reading], int]) -> None
     )
 
 
-def at_cadence(minutes: int, *values: float) -> GlucoseSeries:
+def at_cadence(minutes: int, *values: float) -> ReadingSeries:
     return glucose_series([Reading(START + row * minutes * MINUTE_MS, one) for row, one in enumerate(values)])
 
 
-def told(series: GlucoseSeries, minutes: int, level: Level = Level.LOW_1) -> list[tuple[int, int, int, str]]:
+def told(series: ReadingSeries, minutes: int, level: Level = Level.LOW_1) -> list[tuple[int, int, int, str]]:
     """Start, known and end in minutes, and why it ended."""
     return [
         ((one.started_at - START) // MINUTE_MS, (one.known_at - START) // MINUTE_MS,

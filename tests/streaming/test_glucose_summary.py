@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from devices.vocabulary import Unit
 from streaming.glucose.episodes import EpisodeCount, Level, consensus_episodes, count_episodes
 from streaming.glucose.summary import GlucoseSummary, Target, summarise
-from streaming.glucose.values import GlucoseSeries, merge
+from streaming.glucose.values import merge
+from streaming.readings import ReadingSeries
 from streaming.zones import DAY_MS, ZoneHistory
 from tests.recordings import RECORDINGS
 from tests.streaming.episode_references import beyond, one_per_instant
@@ -31,13 +32,13 @@ START = 1_790_812_800_000  # 2026-10-01T00:00Z
 UTC_ALWAYS = ZoneHistory.of("UTC")
 
 
-def summary(series: GlucoseSeries, days: float = 14, cadence_ms: int | None = None) -> GlucoseSummary:
+def summary(series: ReadingSeries, days: float = 14, cadence_ms: int | None = None) -> GlucoseSummary:
     found = summarise(series, UTC_ALWAYS, START, START + round(days * DAY_MS), cadence_ms)
     assert found is not None
     return found
 
 
-def every(minutes: int, values: Sequence[float], unit: str = "mg/dL") -> GlucoseSeries:
+def every(minutes: int, values: Sequence[float], unit: str = "mg/dL") -> ReadingSeries:
     return glucose_series([Reading(START + row * minutes * MINUTE_MS, one, unit) for row, one in enumerate(values)])
 
 

@@ -14,15 +14,11 @@ from hypothesis import strategies as st
 from alerts.words import summary
 from devices.vocabulary import Flag, Unit
 from streaming.episodes import Episode, Rule, Severity, settled_before
-from streaming.glucose.values import GlucoseSeries, merge
+from streaming.glucose.values import merge
 from streaming.limits.detectors import Detector
-from streaming.limits.highs import (
-    MOST_LOWEST,
-    FastingHyperglycaemia,
-    Hyperglycaemia,
-    HyperglycaemiaSettings,
-    LowestOfHour,
-)
+from streaming.limits.highs import MOST_LOWEST, FastingHyperglycaemia, Hyperglycaemia, LowestOfHour
+from streaming.readings import ReadingSeries
+from streaming.rules.settings import HyperglycaemiaSettings
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, ZoneHistory
 from tests.streaming.nocturnal_reference import Reading, lowest_per_instant
 from tests.streaming.series import glucose_series
@@ -35,7 +31,7 @@ LASTING, FASTING = Hyperglycaemia(), FastingHyperglycaemia()
 Row = tuple[int, float] | tuple[int, float, str] | tuple[int, float | None, str, tuple[str, ...]]
 
 
-def series_of(rows: Sequence[Row]) -> GlucoseSeries:
+def series_of(rows: Sequence[Row]) -> ReadingSeries:
     """Readings by minutes since midnight."""
     return glucose_series([Reading(MIDNIGHT + minute * MINUTE_MS, *rest) for minute, *rest in rows])
 
@@ -45,7 +41,7 @@ def every(cadence: int, values: Sequence[float], start: int, unit: str = "mmol/L
 
 
 def standing(
-    detector: Detector[Any], parts: Sequence[GlucoseSeries], zone: ZoneHistory = UTC, state: Any = None
+    detector: Detector[Any], parts: Sequence[ReadingSeries], zone: ZoneHistory = UTC, state: Any = None
 ) -> list[Episode]:
     """Fold part after part; return every episode as it stands at the end."""
     found: dict[int, Episode] = {}

@@ -18,9 +18,9 @@ from devices.vocabulary import Modality
 from streaming.episodes import Episode, Severity
 from streaming.hrv.drift import ALWAYS, NightAssessment, fold_nights
 from streaming.hrv.nights import LEAST_SPREAD, NightValue, baseline, night_bounds, night_value, rolling_mean
-from streaming.hrv.page_hinkley import DriftSettings
 from streaming.hrv.windows import WINDOW_MS, HrvWindow
-from streaming.rules import RESTING, PatientRules, RulesHistory
+from streaming.rules.history import RESTING, PatientRules, RulesHistory
+from streaming.rules.settings import DriftSettings
 from streaming.zones import DAY_MS, HOUR_MS, ZoneHistory
 from tests.streaming.hrv_recorded import always
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from streaming.hrv.drift import fold_nights
-from streaming.hrv.nights import BASELINE_DAYS, MAD_TO_SD, ROLLING_DAYS, Baseline
-from streaming.hrv.page_hinkley import DriftSettings, SequentialTest
+from streaming.hrv.nights import MAD_TO_SD, ROLLING_DAYS, Baseline
+from streaming.hrv.page_hinkley import SequentialTest
+from streaming.rules.settings import BASELINE_DAYS, DriftSettings
 from streaming.zones import DAY_MS
 from tests.streaming.hrv_recorded import (
     FIRST,

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.doses.calendar import DoseSchedule, DueDose, due_doses
-from streaming.doses.low_adherence import LowAdherenceSettings, low_adherence_episodes
+from streaming.doses.low_adherence import low_adherence_episodes
 from streaming.doses.matching import DoseOutcome, DoseState, Opening
 from streaming.doses.missed import settle
 from streaming.episodes import Episode, Severity, settled_before
+from streaming.rules.settings import LowAdherenceSettings
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, ZoneHistory
 from tests.recordings import RECORDINGS
 

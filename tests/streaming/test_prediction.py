@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from devices.vocabulary import Flag, Unit
 from streaming.episodes import Episode, Rule, Severity, settled_before
-from streaming.glucose.values import Float64, GlucoseSeries, merge
+from streaming.glucose.values import merge
 from streaming.limits import prediction
 from streaming.limits.lows import Graver
-from streaming.limits.prediction import PredictedLow, PredictedLowSettings, PredictedState, forecast
+from streaming.limits.prediction import PredictedLow, PredictedState, forecast
+from streaming.readings import Float64, ReadingSeries
+from streaming.rules.settings import PredictedLowSettings
 from streaming.zones import HOUR_MS, MINUTE_MS, ZoneHistory
 from tests.recordings import RECORDINGS
 from tests.streaming import prediction_study as study
@@ -29,20 +31,20 @@ NOON = 1_790_812_800_000 + 12 * HOUR_MS  # 2026-10-01T12:00Z
 MIDNIGHT = NOON - 12 * HOUR_MS
 
 
-def plain(values: Sequence[float], cadence: int = 5, start: int = NOON, unit: Unit = Unit.MMOL_L) -> GlucoseSeries:
+def plain(values: Sequence[float], cadence: int = 5, start: int = NOON, unit: Unit = Unit.MMOL_L) -> ReadingSeries:
     return glucose_series(
         [Reading(start + row * cadence * MINUTE_MS, value, unit.ucum) for row, value in enumerate(values)]
     )
 
 
 def fold(
-    state: PredictedState | None, part: GlucoseSeries, zone: ZoneHistory = UTC, graver: Graver = MappingProxyType({})
+    state: PredictedState | None, part: ReadingSeries, zone: ZoneHistory = UTC, graver: Graver = MappingProxyType({})
 ) -> tuple[PredictedState | None, list[Episode]]:
     return RULE.fold(state, merge(part, RULE.limits), zone, graver)
 
 
 def standing(
-    parts: Sequence[GlucoseSeries], zone: ZoneHistory = UTC, state: PredictedState | None = None
+    parts: Sequence[ReadingSeries], zone: ZoneHistory = UTC, state: PredictedState | None = None
 ) -> list[Episode]:
     """Fold part after part; return every episode as it stands at the end."""
     found: dict[int, Episode] = {}
@@ -248,7 +250,7 @@ def test_of_each_half_minute_the_first_reading_takes_part() -> None:
 def test_a_stream_of_readings_buys_no_memory() -> None:
     at = NOON + np.arange(40_000) * 250
     plain_flags = np.zeros(at.size, dtype=np.int16)
-    state, _ = fold(None, GlucoseSeries(at, np.full(at.size, 6.0), plain_flags + np.int16(Unit.MMOL_L), plain_flags))
+    state, _ = fold(None, ReadingSeries(at, np.full(at.size, 6.0), plain_flags + np.int16(Unit.MMOL_L), plain_flags))
     assert state is not None
     assert state.past.mmol.size == 120
 
@@ -320,7 +322,7 @@ def test_opens_where_the_study_says_on_the_twin() -> None:
 def agrees_with_the_study(one: study.Period, coefficients: Float64, margin: float, zone: ZoneHistory) -> int:
     rows = study.openings(one, study.score(one, study.model(coefficients)(one.at, one.mmol)), margin)
     flags = np.zeros(one.at.size, dtype=np.int16)
-    series = GlucoseSeries(one.at, one.mmol, flags + np.int16(Unit.MMOL_L), flags)
+    series = ReadingSeries(one.at, one.mmol, flags + np.int16(Unit.MMOL_L), flags)
     assert [episode.opened_at for episode in standing([series], zone)] == one.at[rows].tolist()
     return int(rows.size)
 

@@ -12,25 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streaming.doses.calendar import Pause
 from streaming.episodes import JSON, Rule
-from streaming.rules import (
+from streaming.rules.changes import (
     ENABLED,
     OFF_UNTIL_SWITCHED_ON,
-    PRESETS,
-    RESTING,
     SETTINGS,
-    PatientGroup,
-    PatientRules,
     RuleChange,
-    RulesHistory,
     SettingError,
-    build_history,
     default_rules,
-    preset,
     settings_json,
     with_changes,
 )
+from streaming.rules.history import RESTING, PatientRules, Pause, RulesHistory
+from streaming.rules.presets import PRESETS, PatientGroup, build_history, preset
 
 STABLE = [(0, PatientGroup.STABLE)]
 URGENT, HIGH = Rule.URGENT_LOW, Rule.HYPERGLYCAEMIA

@@ -10,8 +10,8 @@ import pytest
 from devices.vocabulary import Unit
 from streaming.episodes import Episode, Rule, Severity
 from streaming.glucose.episodes import Level, consensus_episodes
-from streaming.glucose.values import GlucoseSeries
 from streaming.limits.scoring import Event, Observed, Score, observed, opened_at_night, paired, reference_events, score
+from streaming.readings import ReadingSeries
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, Int64, ZoneHistory
 from tests.streaming.prediction_study import SHANGHAI, ZHANG, low_onsets, recorded
 
@@ -36,10 +36,10 @@ def every_five(start: float = 0, hours: float = 24) -> Int64:
     return np.arange(at(start), at(start + hours), 5 * MINUTE_MS)
 
 
-def glucose(values: Sequence[float], start: float = 0, minutes: int = 5) -> GlucoseSeries:
+def glucose(values: Sequence[float], start: float = 0, minutes: int = 5) -> ReadingSeries:
     n = len(values)
     stamps = at(start) + np.arange(n) * minutes * MINUTE_MS
-    return GlucoseSeries(stamps, np.array(values, np.float64), np.full(n, Unit.MMOL_L, np.int16), np.zeros(n, np.int16))
+    return ReadingSeries(stamps, np.array(values, np.float64), np.full(n, Unit.MMOL_L, np.int16), np.zeros(n, np.int16))
 
 
 def test_an_alarm_tells_of_what_it_overlaps_or_precedes_by_half_an_hour() -> None:
@@ -162,7 +162,7 @@ def test_they_are_those_of_the_prediction_study(folder: str) -> None:
     zone = ZoneHistory.of("Asia/Shanghai" if folder == SHANGHAI else "UTC")
     for one in periods:
         plain = np.zeros(one.at.size, np.int16)
-        series = GlucoseSeries(one.at, one.mmol, np.full_like(plain, Unit.MMOL_L), plain)
+        series = ReadingSeries(one.at, one.mmol, np.full_like(plain, Unit.MMOL_L), plain)
         found = reference_events(Rule.PREDICTED_LOW, series, zone) or []
         assert [event.start for event in found] == one.onsets.tolist()
 

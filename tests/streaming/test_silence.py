@@ -8,26 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devices.instants import DISTANT_FUTURE_MS
 from devices.vocabulary import DeviceModel
-from streaming.doses.calendar import Pause
 from streaming.episodes import Episode, Rule, Severity
-from streaming.rules import PatientGroup, RuleChange, RulesHistory, build_history
-from streaming.silence.gaps import (
-    EVER_MS,
-    DataSilenceSettings,
-    DeviceOfflineSettings,
-    Gap,
-    at_night,
-    back_since,
-    glucose_silences,
-    night_silences,
-    off_since,
-)
+from streaming.rules.changes import RuleChange
+from streaming.rules.history import Pause, RulesHistory
+from streaming.rules.presets import PatientGroup, build_history
+from streaming.rules.settings import DataSilenceSettings, DeviceOfflineSettings
+from streaming.silence.gaps import Gap, at_night, back_since, glucose_silences, night_silences, off_since
 from streaming.silence.offline import CONTACT_LAG_MS, EXPECTED_INTERVAL_MS, DeviceContact, offline_episodes
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, ZoneHistory
 
 UTC = ZoneHistory.of("UTC")
-ALWAYS = [(-EVER_MS, EVER_MS)]
+ALWAYS = [(-DISTANT_FUTURE_MS, DISTANT_FUTURE_MS)]
 STABLE = [(0, PatientGroup.STABLE)]
 USUAL = build_history(STABLE)
 NIGHT = round(datetime.fromisoformat("2026-03-10T00:00Z").timestamp() * 1000)
@@ -108,7 +101,11 @@ def test_the_rules_of_the_time(rules: RulesHistory, wanted: list[Span]) -> None:
 
 
 def test_only_while_somebody_waits() -> None:
-    watched = [(NIGHT - DAY_MS, NIGHT + 4 * DAY_MS), (NIGHT + 10 * DAY_MS, NIGHT + 11 * DAY_MS), (LATER, EVER_MS)]
+    watched = [
+        (NIGHT - DAY_MS, NIGHT + 4 * DAY_MS),
+        (NIGHT + 10 * DAY_MS, NIGHT + 11 * DAY_MS),
+        (LATER, DISTANT_FUTURE_MS),
+    ]
     found = glucose_silences(gap(0), USUAL, watched, LATER)
     assert spans(found) == [(3 * DAY_MS, 4 * DAY_MS)]
     assert found[0].evidence["ended_by"] == "not_watched"
@@ -162,7 +159,7 @@ def test_each_night_anew_until_the_nurse_hears_of_it() -> None:
 
 def test_without_a_signal_none_can_be_lost() -> None:
     assert night_silences(gap(EVENING, last=False), USUAL, ALWAYS, UTC, LATER) == []
-    handed_over = [(NIGHT + EVENING - DAY_MS, NIGHT + EVENING + HOUR_MS), (NIGHT - HOUR_MS, EVER_MS)]
+    handed_over = [(NIGHT + EVENING - DAY_MS, NIGHT + EVENING + HOUR_MS), (NIGHT - HOUR_MS, DISTANT_FUTURE_MS)]
     assert night_silences(gap(EVENING), USUAL, handed_over, UTC, NIGHT + DAY_MS) == []
 
 
@@ -195,7 +192,9 @@ def test_nights_by_the_minute(ats: list[int], now: int, zone: str) -> None:
         moment = base + minute * MINUTE_MS
         before = max((one for one in ordered if one <= moment), default=None)
         silent = before is not None and moment - before >= 20 * MINUTE_MS and history.local(moment).hour < 6
-        covered = any(one.opened_at <= moment < (one.resolved_at or EVER_MS) for one in found if one.opened_at <= at)
+        covered = any(
+            one.opened_at <= moment < (one.resolved_at or DISTANT_FUTURE_MS) for one in found if one.opened_at <= at
+        )
         if moment <= at:
             assert covered == silent
 
@@ -215,7 +214,7 @@ def test_when_a_rule_last_stopped_and_a_patient_came_back() -> None:
 
 # Devices --------------------------------------------------------------------------------------------------------------
 
-WORN = [(NIGHT - 30 * DAY_MS, EVER_MS)]
+WORN = [(NIGHT - 30 * DAY_MS, DISTANT_FUTURE_MS)]
 BAND = DeviceContact("band", DeviceModel.WRISTBAND, NIGHT, interval_ms=EXPECTED_INTERVAL_MS[DeviceModel.WRISTBAND])
 
 

@@ -12,10 +12,12 @@ from hypothesis import given
 
 from devices.vocabulary import Code, Unit
 from streaming.episodes import Rule
-from streaming.glucose.values import Float64, GlucoseSeries
 from streaming.limits.detectors import detectors_of
 from streaming.limits.patient_fold import PatientState, fold_patient
-from streaming.rules import ENABLED, OFF_UNTIL_SWITCHED_ON, PatientGroup, RulesHistory, preset, with_changes
+from streaming.readings import Float64, ReadingSeries
+from streaming.rules.changes import ENABLED, OFF_UNTIL_SWITCHED_ON, with_changes
+from streaming.rules.history import RulesHistory
+from streaming.rules.presets import PatientGroup, preset
 from streaming.zones import HOUR_MS, MINUTE_MS, Int64, ZoneHistory
 from tests.streaming.nocturnal_reference import Reading
 from tests.streaming.series import glucose_series, readings_of_one_patient
@@ -53,7 +55,7 @@ def remembered_bytes(thing: object, seen: set[int] | None = None) -> int:
 
 def folded(at: Int64, mmol: Float64) -> PatientState:
     plain = np.zeros(at.size, dtype=np.int16)
-    series = GlucoseSeries(at, mmol, plain + np.int16(Unit.MMOL_L), plain)
+    series = ReadingSeries(at, mmol, plain + np.int16(Unit.MMOL_L), plain)
     state, _ = fold_patient(Code.GLUCOSE, None, series, UTC, all_rules())
     assert state is not None
     return state

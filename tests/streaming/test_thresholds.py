@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from alerts.words import summary
 from devices.vocabulary import CODES, Code, Flag, Unit
 from streaming.episodes import JSON, Episode, Rule, Severity
-from streaming.glucose.values import GlucoseSeries
 from streaming.limits.detectors import detectors_of
 from streaming.limits.patient_fold import Key, PatientState, fold_patient
-from streaming.limits.thresholds import NOT_WATCHED, Threshold, VitalLimit
-from streaming.rules import ENABLED, PatientGroup, PatientRules, RulesHistory, preset, with_changes
+from streaming.limits.thresholds import Threshold
+from streaming.readings import ReadingSeries
+from streaming.rules.changes import ENABLED, with_changes
+from streaming.rules.history import PatientRules, RulesHistory
+from streaming.rules.presets import PatientGroup, preset
+from streaming.rules.settings import NOT_WATCHED, VitalLimit
 from streaming.zones import MINUTE_MS, ZoneHistory
 
 UTC = ZoneHistory.of("UTC")
@@ -29,10 +32,10 @@ def rules_with(*limits: dict[str, JSON]) -> PatientRules:
     return with_changes(preset(PatientGroup.STABLE), Rule.THRESHOLD, {ENABLED: True, "limits": list(limits)})
 
 
-def series_of(rows: Sequence[Row]) -> GlucoseSeries:
+def series_of(rows: Sequence[Row]) -> ReadingSeries:
     """Readings by minutes since noon."""
     flags = [row[3] if len(row) == 4 else 0 for row in rows]
-    return GlucoseSeries(
+    return ReadingSeries(
         np.array([NOON + row[0] * MINUTE_MS for row in rows], dtype=np.int64),
         np.array([row[1] for row in rows], dtype=np.float64),
         np.array([row[2] for row in rows], dtype=np.int16),
@@ -40,7 +43,7 @@ def series_of(rows: Sequence[Row]) -> GlucoseSeries:
     )
 
 
-def standing(code: Code, parts: Sequence[GlucoseSeries], history: RulesHistory) -> dict[tuple[Key, int], Episode]:
+def standing(code: Code, parts: Sequence[ReadingSeries], history: RulesHistory) -> dict[tuple[Key, int], Episode]:
     """Fold part after part; return every episode as it stands at the end."""
     state: PatientState | None = None
     found: dict[tuple[Key, int], Episode] = {}

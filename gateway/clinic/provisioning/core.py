@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 from gateway.clinic.broker_accounts import BrokerAccounts
 from gateway.clinic.provisioning.errors import InvalidValueError, NotFoundError
 from gateway.store.queries import load_queries
-from streaming.rules import PatientGroup
+from streaming.rules.presets import PatientGroup
 
 SQL = load_queries("gateway.store", "provisioning.sql")
 

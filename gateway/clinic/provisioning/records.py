@@ -6,7 +6,7 @@ from datetime import date, datetime, time, timedelta
 
 from devices.vocabulary import Code, DeviceModel
 from streaming.episodes import JSON, Rule
-from streaming.rules import PatientGroup
+from streaming.rules.presets import PatientGroup
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,21 +8,15 @@ from typing import Any, Final
 
 from psycopg.types.json import Jsonb
 
-from gateway.clinic.patient_rules import SINCE_EVER, SQL, Layers, StoredChange, layers_of, own_layers
+from devices.instants import DISTANT_PAST_MS
+from gateway.clinic.patient_rules import SQL, Layers, StoredChange, layers_of, own_layers
 from gateway.clinic.provisioning.core import Core, check_group, check_instant, check_text
 from gateway.clinic.provisioning.errors import AlreadyExistsError, InvalidValueError, NotFoundError
 from gateway.clinic.provisioning.records import ChangeRow, PauseRow, RuleRow, RulesInForce
 from streaming.episodes import JSON, Rule
-from streaming.rules import (
-    ENABLED,
-    PRESETS,
-    PatientGroup,
-    PatientRules,
-    SettingError,
-    default_rules,
-    settings_json,
-    with_changes,
-)
+from streaming.rules.changes import ENABLED, SettingError, default_rules, settings_json, with_changes
+from streaming.rules.history import PatientRules
+from streaming.rules.presets import PRESETS, PatientGroup
 
 LONGEST_PAUSE: Final = timedelta(days=366)
 MOST_HISTORY: Final = 500
@@ -170,7 +164,7 @@ class Rules(Core):
         """Refuse what does not go with every group, or with what some patient has of their own."""
         clinic = (*layers.clinic, change)
         for group in PatientGroup:
-            _check(Layers(((SINCE_EVER, group),), clinic), Rule(change.rule), changes)
+            _check(Layers(((DISTANT_PAST_MS, group),), clinic), Rule(change.rule), changes)
         for patient_id, theirs in (await own_layers(self._connection)).items():
             if any(own.rule == change.rule for own in theirs.own):
                 sound, _ = replace(theirs, pauses=()).sound()

@@ -9,8 +9,9 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from alerts.reconcile import Raise
+from devices.instants import DISTANT_FUTURE_MS
 from devices.vocabulary import EventType
-from gateway.clinic.directory import EVER, Directory, known_zone
+from gateway.clinic.directory import Directory, known_zone
 from gateway.clinic.patient_rules import rules_of
 from gateway.rules.doses.low_adherence import BEGINNING, DosesOf, follow_adherence
 from gateway.rules.doses.rows import OPEN, BoxRow, DoseRow, ScheduleRow, columns, first_contact, rests
@@ -85,7 +86,7 @@ class DoseKeeper:
         oldest: dict[int, int] = {}
         for worn in events:
             if worn.event.type in DOSE_EVENTS:
-                oldest[worn.patient] = min(worn.event.at, oldest.get(worn.patient, EVER))
+                oldest[worn.patient] = min(worn.event.at, oldest.get(worn.patient, DISTANT_FUTURE_MS))
         for patient in sorted(oldest):
             await writer.connection.execute(SQL.lock_patient, {"patient": patient})
             schedules = await self._schedules(writer.connection, patient)
@@ -118,7 +119,7 @@ class DoseKeeper:
     async def zone(connection: Connection, patient: int) -> ZoneHistory:
         """Return the zones a patient lives by, from the store."""
         rows = await (await connection.execute(SQL.timezones, {"patient": patient})).fetchall()
-        spans = [(-EVER if since is None else since, known_zone(name)) for since, name in rows]
+        spans = [(-DISTANT_FUTURE_MS if since is None else since, known_zone(name)) for since, name in rows]
         return ZoneHistory.from_spans(spans) if spans else ZoneHistory.of("UTC")
 
     async def _settle(self, whose: DosesOf, touched_ms: int, writer: AlertWriter, now_ms: int) -> None:

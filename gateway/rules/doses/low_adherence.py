@@ -12,7 +12,7 @@ from streaming.doses.calendar import DueDose
 from streaming.doses.low_adherence import VERSION, low_adherence_episodes
 from streaming.doses.matching import DoseOutcome, DoseState
 from streaming.episodes import Episode, Rule, settled_before
-from streaming.rules import RulesHistory
+from streaming.rules.history import RulesHistory
 from streaming.zones import ZoneHistory
 
 SQL = load_queries("gateway.store", "doses.sql")

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from datetime import date, time
 from typing import Any
 
-from streaming.doses.calendar import DoseSchedule, DueDose, Pause
+from devices.instants import DISTANT_FUTURE_MS
+from streaming.doses.calendar import DoseSchedule, DueDose
 from streaming.doses.matching import DoseOutcome, DoseState
-from streaming.rules import RulesHistory
+from streaming.rules.history import Pause, RulesHistory
 from streaming.zones import DAY_MS
-
-EVER = 2**62
 
 # A dose whose window closed within the last day before the patient got the box is asked of it, as it alerts within the
 # last day before its schedule was written down: both come with somebody setting things up.
@@ -115,7 +114,11 @@ class BoxRow:
 def rests(rules: RulesHistory) -> list[Pause]:
     """Return when a patient rests; the rules know it, and say so of both, rules and doses."""
     ends = [start for start, _ in rules.spans[1:]]
-    return [Pause(start, end) for (start, then), end in zip(rules.spans, [*ends, EVER], strict=True) if then.resting]
+    return [
+        Pause(start, end)
+        for (start, then), end in zip(rules.spans, [*ends, DISTANT_FUTURE_MS], strict=True)
+        if then.resting
+    ]
 
 
 def first_contact(dose: DueDose, row: DoseRow | None, boxes: Iterable[BoxRow], now_ms: int) -> int | None:

@@ -15,6 +15,7 @@ import psycopg
 from numpy.typing import NDArray
 
 from alerts.reconcile import Standing
+from devices.instants import DISTANT_FUTURE_MS
 from devices.vocabulary import Code
 from gateway.clinic.directory import Directory
 from gateway.rules.readings.evidence import evidence_of
@@ -25,10 +26,10 @@ from gateway.store.alerts import SQL as ALERTS
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.rows import Rows
 from streaming.episodes import JSON, Rule
-from streaming.glucose.values import GlucoseSeries
-from streaming.limits.calm import NEVER_MS, calmed
+from streaming.limits.calm import calmed
 from streaming.limits.detectors import counts_for
 from streaming.limits.patient_fold import Finding, Key, PatientState
+from streaming.readings import ReadingSeries
 from streaming.silence.rest import rest_of
 
 Connection = psycopg.AsyncConnection[Any]
@@ -130,7 +131,7 @@ class ReadingWatch:
         for patient, series in self._to_fold(rows, candidates):
             await self._fold(Ward.of(self.code, patient, directory), series, writer, due.pop(patient, None))
         for patient, since in due.items():
-            await self._fold_stored(Ward.of(self.code, patient, directory), since, NEVER_MS, writer)
+            await self._fold_stored(Ward.of(self.code, patient, directory), since, DISTANT_FUTURE_MS, writer)
 
     def advance(self, rows: Rows, directory: Directory) -> list[Finding]:
         """Fold fresh rows as far as memory alone allows, and return what was found; nothing is written.
@@ -159,7 +160,7 @@ class ReadingWatch:
             mine &= self.table.watched(rows.patient)
         return rows if mine.all() else rows.take(mine)
 
-    def _to_fold(self, rows: Rows, candidates: NDArray[np.bool_]) -> list[tuple[int, GlucoseSeries]]:
+    def _to_fold(self, rows: Rows, candidates: NDArray[np.bool_]) -> list[tuple[int, ReadingSeries]]:
         """Return the patients that candidates belong to with all their rows in order of time.
 
         Left out, and noted for the commit, are those whose readings only go on with a recovery.
@@ -175,7 +176,7 @@ class ReadingWatch:
         first, last = rows.at[starts], rows.at[ends - 1]
         eased, since = self.table.eased(patients, first, last, np.logical_and.reduceat(calm, starts))
         self._eased = (patients[eased], since[eased])
-        series = GlucoseSeries(rows.at, rows.value, rows.unit, rows.flags)
+        series = ReadingSeries(rows.at, rows.value, rows.unit, rows.flags)
         return [(int(patients[i]), series.take(slice(starts[i], ends[i]))) for i in np.flatnonzero(~eased)]
 
     def commit(self) -> None:
@@ -217,7 +218,7 @@ class ReadingWatch:
         known = patient in self._states or not self.table.doubtful[patient]
         return known and first > int(self.table.newest[patient])
 
-    def _advance(self, ward: Ward, series: GlucoseSeries) -> list[Finding]:
+    def _advance(self, ward: Ward, series: ReadingSeries) -> list[Finding]:
         """Fold readings in order into what is in memory."""
         state = self._states.get(ward.patient)
         if state is not None and (since := self.table.calm_since(ward.patient)) is not None:
@@ -226,11 +227,11 @@ class ReadingWatch:
         self._touched[ward.patient] = (ward, state, True)
         return findings
 
-    async def _fold(self, ward: Ward, series: GlucoseSeries, writer: AlertWriter, changed_from: int | None) -> None:
+    async def _fold(self, ward: Ward, series: ReadingSeries, writer: AlertWriter, changed_from: int | None) -> None:
         """Fold a patient's fresh readings; `changed_from`: what is stored from then on has to be judged again, too."""
         first, last = int(series.at[0]), int(series.at[-1])
         if changed_from is not None:
-            await self._fold_stored(ward, min(first, changed_from), NEVER_MS, writer)
+            await self._fold_stored(ward, min(first, changed_from), DISTANT_FUTURE_MS, writer)
         elif not self._is_in_order(ward.patient, first):
             await self._fold_stored(ward, first, last, writer)
         else:
@@ -239,7 +240,7 @@ class ReadingWatch:
             await self._write(ward, findings, await self._standing(ward, findings, last, writer), writer)
 
     async def _fold_stored(self, ward: Ward, first: int, last: int, writer: AlertWriter) -> None:
-        """Fold a patient from the store, from what `first` touches to what `last` does (`NEVER_MS`: to the end)."""
+        """Fold a patient from the store, from what `first` touches to what `last` does (`DISTANT_FUTURE_MS`: to the end)."""
         self._touched[ward.patient] = None
         again = await fold_again(ward, first, last, writer)
         self._touched[ward.patient] = (ward, again.state, again.complete)

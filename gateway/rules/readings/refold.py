@@ -14,10 +14,10 @@ from gateway.store.alerts import AlertWriter
 from gateway.store.queries import load_queries
 from streaming.episodes import Rule, Spanning, settled_before
 from streaming.glucose.compression import ABRUPT_MS, annotated
-from streaming.glucose.values import GlucoseSeries
-from streaming.limits.lows import NocturnalSettings
 from streaming.limits.patient_fold import Finding, Key, PatientState, fold_patient, quiet_ms
-from streaming.rules import RulesHistory
+from streaming.readings import ReadingSeries
+from streaming.rules.history import RulesHistory
+from streaming.rules.settings import NocturnalSettings
 from streaming.zones import ZoneHistory
 
 SQL = load_queries("gateway.store", "readings.sql")
@@ -52,7 +52,7 @@ class Ward:
         return cls(code, patient, devices, worn_from, directory.zone(patient), directory.rules_of(patient))
 
     def fold(
-        self, state: PatientState | None, series: GlucoseSeries, settled_ms: int | None = None
+        self, state: PatientState | None, series: ReadingSeries, settled_ms: int | None = None
     ) -> tuple[PatientState | None, list[Finding]]:
         """Fold readings, later than all before, by the patient's rules and zone; see `fold_patient`."""
         return fold_patient(self.code, state, series, self.zone, self.rules, settled_ms)
@@ -131,7 +131,7 @@ def _touched(spans: Iterable[Spanning], since: int, until: int) -> bool:
     return any(span.opened_at <= until and span.covers(max(span.opened_at, since)) for span in spans)
 
 
-async def page_of(connection: Connection, ward: Ward, since: int) -> tuple[GlucoseSeries, bool]:
+async def page_of(connection: Connection, ward: Ward, since: int) -> tuple[ReadingSeries, bool]:
     """Return up to PAGE readings from `since` on, whole instants only, and whether they are the last."""
     parameters = {
         "patient": ward.patient,
@@ -143,7 +143,7 @@ async def page_of(connection: Connection, ward: Ward, since: int) -> tuple[Gluco
     rows = await (await connection.execute(SQL.readings, parameters)).fetchall()
     complete = len(rows) < PAGE
     columns = list(zip(*rows, strict=True)) if rows else [(), (), (), ()]
-    series = GlucoseSeries(
+    series = ReadingSeries(
         np.array(columns[0], np.int64),
         np.array(columns[1], np.float64),
         np.array(columns[2], np.int16),

@@ -6,14 +6,14 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.instants import DISTANT_FUTURE_MS, DISTANT_PAST_MS
 from devices.vocabulary import EARLIEST_MS, Code
 from gateway.clinic.directory import UNSET, Directory
-from gateway.ingest.high_water import UNKNOWN
 from gateway.store.rows import NOBODY, Rows
-from streaming.limits.calm import NEVER_MS, NOT_CALM, calm_of
+from streaming.limits.calm import NOT_CALM, calm_of
 from streaming.limits.detectors import AnyDetector, detectors_ever
 from streaming.limits.patient_fold import PatientState
-from streaming.rules import RulesHistory, differ_from
+from streaming.rules.history import RulesHistory, differ_from
 from streaming.zones import ZoneHistory
 
 FIRST_SIZE: Final = 1024
@@ -26,7 +26,7 @@ class WatchTable:
     """Arrays indexed by patient.
 
     `doubtful`: may have a state; it is known, or must be folded from the store. `newest`: the newest reading over all
-    devices (ms, UNKNOWN: not asked the store yet); what is not later is late. Where a patient's rules or zones were set
+    devices (ms, DISTANT_PAST_MS: not asked the store yet); what is not later is late. Where a patient's rules or zones were set
     for a time of which readings are stored already, those have to be judged again (`due`). While the readings of a patient with open
     episodes only go on with the recovery, they are followed here for all patients at once (`streaming.limits.calm`).
     """
@@ -37,13 +37,13 @@ class WatchTable:
         self._directory: Directory | None = None
         self._profiles: list[Profile] = [detectors_ever(code, UNSET)]
         self.doubtful: NDArray[np.bool_] = np.zeros(FIRST_SIZE, np.bool_)
-        self.newest: NDArray[np.int64] = np.full(FIRST_SIZE, UNKNOWN, np.int64)
+        self.newest: NDArray[np.int64] = np.full(FIRST_SIZE, DISTANT_PAST_MS, np.int64)
         self._profile: NDArray[np.int32] = np.zeros(FIRST_SIZE, np.int32)
         self._remembers: NDArray[np.bool_] = np.zeros(FIRST_SIZE, np.bool_)
-        self._calm_since: NDArray[np.int64] = np.full(FIRST_SIZE, NEVER_MS, np.int64)
+        self._calm_since: NDArray[np.int64] = np.full(FIRST_SIZE, DISTANT_FUTURE_MS, np.int64)
         self._ends_at: NDArray[np.int64] = np.full(FIRST_SIZE, NOT_CALM.ends_at, np.int64)
         self._recovery: NDArray[np.int64] = np.zeros(FIRST_SIZE, np.int64)
-        self._changed_from: NDArray[np.int64] = np.full(FIRST_SIZE, NEVER_MS, np.int64)
+        self._changed_from: NDArray[np.int64] = np.full(FIRST_SIZE, DISTANT_FUTURE_MS, np.int64)
         self._any_changed = False
 
     def grow(self, patient: int) -> None:
@@ -53,21 +53,21 @@ class WatchTable:
             return
         more = max(patient + 1, 2 * size) - size
         self.doubtful = np.append(self.doubtful, np.zeros(more, np.bool_))
-        self.newest = np.append(self.newest, np.full(more, UNKNOWN, np.int64))
+        self.newest = np.append(self.newest, np.full(more, DISTANT_PAST_MS, np.int64))
         self._profile = np.append(self._profile, np.zeros(more, np.int32))
         self._remembers = np.append(self._remembers, np.zeros(more, np.bool_))
-        self._calm_since = np.append(self._calm_since, np.full(more, NEVER_MS, np.int64))
+        self._calm_since = np.append(self._calm_since, np.full(more, DISTANT_FUTURE_MS, np.int64))
         self._ends_at = np.append(self._ends_at, np.full(more, NOT_CALM.ends_at, np.int64))
         self._recovery = np.append(self._recovery, np.zeros(more, np.int64))
-        self._changed_from = np.append(self._changed_from, np.full(more, NEVER_MS, np.int64))
+        self._changed_from = np.append(self._changed_from, np.full(more, DISTANT_FUTURE_MS, np.int64))
 
     def forget(self) -> None:
         """Know nothing of anybody's readings; rules stay."""
         self.doubtful[:] = self._remembers
-        self.newest.fill(UNKNOWN)
-        self._calm_since.fill(NEVER_MS)
+        self.newest.fill(DISTANT_PAST_MS)
+        self._calm_since.fill(DISTANT_FUTURE_MS)
         self._ends_at.fill(NOT_CALM.ends_at)
-        self._changed_from.fill(NEVER_MS)
+        self._changed_from.fill(DISTANT_FUTURE_MS)
         self._any_changed = False
 
     def adopt(self, directory: Directory) -> list[int]:
@@ -104,16 +104,18 @@ class WatchTable:
         """Return the patients whose rules or zones changed while their newest reading is not known."""
         if not self._any_changed:
             return []
-        found: list[int] = np.flatnonzero((self._changed_from < NEVER_MS) & (self.newest == UNKNOWN)).tolist()
+        found: list[int] = np.flatnonzero(
+            (self._changed_from < DISTANT_FUTURE_MS) & (self.newest == DISTANT_PAST_MS)
+        ).tolist()
         return found
 
     def due(self) -> dict[int, int]:
         """Return the patients of whom readings have to be judged again, each with the instant from which on (ms)."""
         if not self._any_changed:
             return {}
-        unheard = (self.newest != UNKNOWN) & (self.newest < self._changed_from)
-        self._changed_from[unheard] = NEVER_MS  # whatever comes is judged by what is known now
-        self._any_changed = bool((self._changed_from < NEVER_MS).any())
+        unheard = (self.newest != DISTANT_PAST_MS) & (self.newest < self._changed_from)
+        self._changed_from[unheard] = DISTANT_FUTURE_MS  # whatever comes is judged by what is known now
+        self._any_changed = bool((self._changed_from < DISTANT_FUTURE_MS).any())
         due = np.flatnonzero(self._changed_from <= self.newest)
         return dict(zip(due.tolist(), self._changed_from[due].tolist(), strict=True))
 
@@ -131,7 +133,7 @@ class WatchTable:
 
     def unknown(self, patient: NDArray[np.int32]) -> list[int]:
         """Return the patients among rows whose newest reading is not known."""
-        found: list[int] = np.unique(patient[self.newest[patient] == UNKNOWN]).tolist()
+        found: list[int] = np.unique(patient[self.newest[patient] == DISTANT_PAST_MS]).tolist()
         return found
 
     def beyond(self, rows: Rows) -> NDArray[np.bool_]:
@@ -163,15 +165,15 @@ class WatchTable:
         if patients:
             self.grow(max(patients))
             self.doubtful[patients] = True
-            self._calm_since[patients] = NEVER_MS
+            self._calm_since[patients] = DISTANT_FUTURE_MS
             self._ends_at[patients] = NOT_CALM.ends_at
 
     def settle(self, patient: int, state: PatientState | None, rules: RulesHistory, *, complete: bool) -> None:
         """Note a patient's state after a fold; not `complete`: there is a later one, only the store knows which."""
         calm = calm_of(state, rules) if state is not None and complete else NOT_CALM
         self.doubtful[patient] = state is not None or not complete
-        self._changed_from[patient] = NEVER_MS
-        self._calm_since[patient] = NEVER_MS
+        self._changed_from[patient] = DISTANT_FUTURE_MS
+        self._calm_since[patient] = DISTANT_FUTURE_MS
         self._ends_at[patient] = calm.ends_at
         self._recovery[patient] = calm.recovery
 
@@ -180,7 +182,9 @@ class WatchTable:
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Which patients' readings, from `first` to `last` and all calm or not, only go on with a recovery; since when."""
         since = np.minimum(self._calm_since[patients], first)
-        ends_at = np.minimum(self._ends_at[patients], since + np.minimum(self._recovery[patients], NEVER_MS // 2))
+        ends_at = np.minimum(
+            self._ends_at[patients], since + np.minimum(self._recovery[patients], DISTANT_FUTURE_MS // 2)
+        )
         return calm & (first > self.newest[patients]) & (last < ends_at), since
 
     def ease(self, patients: NDArray[np.int32], since: NDArray[np.int64]) -> None:
@@ -190,7 +194,7 @@ class WatchTable:
     def calm_since(self, patient: int) -> int | None:
         """Return the first of the calm readings since the last fold; None: there was none."""
         since = int(self._calm_since[patient])
-        return None if since == NEVER_MS else since
+        return None if since == DISTANT_FUTURE_MS else since
 
 
 History = TypeVar("History", RulesHistory, ZoneHistory)

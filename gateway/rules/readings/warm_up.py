@@ -16,8 +16,8 @@ from gateway.rules.readings.refold import PAGE, Ward, is_about, rules_about
 from gateway.store.binary import ReadingRows, parse_readings
 from gateway.store.queries import load_queries
 from streaming.episodes import Episode, Rule, Severity, settled_before
-from streaming.glucose.values import GlucoseSeries
 from streaming.limits.patient_fold import Key, PatientState, quiet_ms
+from streaming.readings import ReadingSeries
 from streaming.zones import DAY_MS
 
 SQL = load_queries("gateway.store", "readings.sql")
@@ -60,7 +60,7 @@ async def warm(connection: Connection, wards: Sequence[Ward]) -> tuple[dict[int,
     return warmed, gathered.readings
 
 
-def _folded(ward: Ward, newest: int, series: GlucoseSeries, settled: int, open_alerts: set[tuple[Key, int]]) -> Warmed:
+def _folded(ward: Ward, newest: int, series: ReadingSeries, settled: int, open_alerts: set[tuple[Key, int]]) -> Warmed:
     """Fold one patient; whoever cannot be folded must not keep the gateway from beginning, nor others' messages."""
     try:
         state, _ = ward.fold(None, series, settled)
@@ -84,7 +84,7 @@ class Gathered:
     newest: dict[int, int]
     settled: dict[int, int]
     open: dict[int, set[tuple[Key, int]]]
-    series: dict[int, GlucoseSeries]
+    series: dict[int, ReadingSeries]
     readings: int
 
 
@@ -168,11 +168,11 @@ async def _readings(connection: Connection, code: Code, wards: Sequence[tuple[Wa
         return parse_readings(b"".join([bytes(block) async for block in copy]))
 
 
-def _by_patient(rows: ReadingRows) -> Iterator[tuple[int, GlucoseSeries]]:
+def _by_patient(rows: ReadingRows) -> Iterator[tuple[int, ReadingSeries]]:
     """Yield each patient's readings in order of time."""
     order = np.lexsort((rows.at, rows.patient))
     patient: NDArray[np.int32] = rows.patient[order]
-    series = GlucoseSeries(rows.at, rows.value, rows.unit, rows.flags).take(order)
+    series = ReadingSeries(rows.at, rows.value, rows.unit, rows.flags).take(order)
     edges = np.flatnonzero(np.diff(patient, prepend=-1, append=-1))
     for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         yield int(patient[start]), series.take(slice(start, end))

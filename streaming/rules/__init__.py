@@ -1,0 +1,1 @@
+"""Which rules watch a patient, with which settings, from when on."""
