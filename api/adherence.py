@@ -14,7 +14,7 @@ from api.database import fetch_all
 from api.dependencies import TheSession
 from api.openapi import problems
 from api.patients import seen_patient
-from gateway.rules.doses.keeper import DoseKeeper
+from gateway.clinic.zones import zone_of
 from gateway.store.queries import load_queries
 from streaming.doses.adherence import Adherence, adherence
 from streaming.doses.calendar import DueDose
@@ -91,7 +91,7 @@ async def get_adherence(
 ) -> PatientTaking:
     """Shares of doses taken and taken in time, correct days, streaks, drug holidays; what is not known counts nowhere."""
     patient = await seen_patient(session.connection, patient_id)
-    zone = await DoseKeeper.zone(session.connection, patient)
+    zone = await zone_of(session.connection, patient)
     last = zone.local(round(session.now.timestamp() * 1000)).date()
     first = last - timedelta(days=days - 1)
     span = {"start": _midnight(first) - _SLACK, "end": _midnight(last) + _SLACK}

@@ -18,7 +18,7 @@ from api.openapi import problems
 from api.patients import seen_patient
 from api.problems import ProblemError
 from api.trends import EPOCH
-from gateway.rules.doses.keeper import DoseKeeper
+from gateway.clinic.zones import zone_of
 from gateway.store.queries import load_queries
 from streaming.glucose.summary import PERCENTILES, PROFILE_MINUTES, DailyProfile, summarise
 from streaming.glucose.values import merge
@@ -157,7 +157,7 @@ async def get_glucose_summary(
     async with the.database.as_user(token.user_id) as connection:
         await check_standing(connection, token)
         patient = await seen_patient(connection, patient_id)
-        zone = await DoseKeeper.zone(connection, patient)
+        zone = await zone_of(connection, patient)
         series = await stored_glucose(connection, patient, start_ms, end_ms)
     # Without the connection, which others wait for, and beside the loop: a quarter of a year takes a while.
     return await asyncio.to_thread(_report, series, zone, start_ms, end_ms)

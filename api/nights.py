@@ -32,7 +32,7 @@ from api.problems import RETRY_SOON, ProblemError
 from devices.units import to_canonical
 from devices.vocabulary import Code, Flag
 from gateway.clinic.patient_rules import rules_of
-from gateway.rules.doses.keeper import DoseKeeper
+from gateway.clinic.zones import zone_of
 from gateway.store.queries import load_queries
 from streaming.episodes import Rule
 from streaming.glucose.values import GLUCOSE_UNITS, counts, merge
@@ -123,7 +123,7 @@ async def get_night_picture(
 
 async def _stored_night(connection: AsyncConnection, patient: int, night: date, now_ms: int) -> NightPicture:
     """Return what there is to draw of a night."""
-    zone = await DoseKeeper.zone(connection, patient)
+    zone = await zone_of(connection, patient)
     start, end = night_span(zone, night)
     series = await stored_glucose(connection, patient, start, end)
     rules = (await rules_of(connection, patient)).at((start + end) // 2)

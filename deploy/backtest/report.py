@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from deploy.backtest.run import Alarm, Burden, Events, Result, Scored, Watched
-from deploy.commands.output import WIDTH
+from deploy.output import WIDTH
 from streaming.episodes import Episode, Rule
 from streaming.limits.scoring import paired
 from streaming.rules.changes import settings_json

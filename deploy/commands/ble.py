@@ -15,8 +15,8 @@ import typer
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.broker import broker_address
-from deploy.commands.output import show, tell
 from deploy.logs import configure_logs
+from deploy.output import show, tell
 from deploy.settings import BleSettings, SettingsError, load_settings
 from devices.errors import PayloadError
 from devices.roster import Roster, decode_roster

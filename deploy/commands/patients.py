@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from deploy.commands.output import show, tell
 from deploy.commands.provisioned import AsJson, Begin, group_of_commands, instant, run_provisioning
 from deploy.commands.rules import rules
+from deploy.output import show, tell
 from devices.vocabulary import CODE_BY_WIRE, Code
 from gateway.clinic.provisioning import InvalidValueError, PauseRow, Provisioning
 

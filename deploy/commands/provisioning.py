@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from deploy.commands.output import show, tell
 from deploy.commands.provisioned import AsJson, Begin, group_of_commands, instant, run_provisioning
+from deploy.output import show, tell
 from devices.vocabulary import DeviceModel
 from gateway.clinic.provisioning import InvalidValueError, Provisioning
 

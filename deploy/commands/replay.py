@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from deploy.commands.output import tell
+from deploy.output import tell
 from deploy.recordings import RecordedSeries, Recording, RecordingError, read_recording
 from deploy.settings import BrokerSettings, DatabaseSettings, SettingsError, load_settings
 from devices.encode import encode_telemetry

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from api.rules_view import Thresholds
-from deploy.commands.output import show, tell
 from deploy.commands.provisioned import AsJson, run_provisioning
+from deploy.output import show, tell
 from gateway.clinic.provisioning import InvalidValueError, Provisioning
 from streaming.episodes import JSON, Rule
 from streaming.rules.changes import ENABLED

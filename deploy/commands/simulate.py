@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import psycopg
@@ -16,9 +16,9 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from deploy.commands.output import show, tell
+from deploy.output import show, tell
 from deploy.settings import Settings, SettingsError, load_settings
-from devices.vocabulary import Code
+from deploy.simulated_clinic import provision
 from firmware_sim.broker import Broker
 from firmware_sim.fleet import Fleet, FleetSettings, TooManyDevices
 from firmware_sim.fleet import Progress as FleetProgress
@@ -26,10 +26,8 @@ from firmware_sim.meter import Summary
 from firmware_sim.plan import DevicePlan, PatientPlan
 from firmware_sim.scenarios import Scenario, Start, patients
 from gateway.clinic.broker_accounts import BrokerAccounts
-from gateway.clinic.provisioning import NewDevice, NewPatient, Provisioning
+from gateway.clinic.provisioning import Provisioning
 from gateway.runtime import clock
-
-GLUCOSE_EVERY = timedelta(minutes=5)
 
 
 def simulate(
@@ -84,52 +82,6 @@ def new_start(days: float, seed: int) -> Start:
     """Return a start from now, with device ids that no earlier run has used."""
     now = clock.now_ms()
     return Start(now_ms=now, days=days, seed=seed, prefix=f"sim{seed}-{now // 100:x}")
-
-
-async def provision(
-    provisioning: Provisioning,
-    plans: Sequence[PatientPlan],
-    start: Start,
-    on_account: Callable[[int], None] | None = None,
-) -> tuple[list[int], dict[str, str]]:
-    """Add patients, dose schedules and devices, worn since the history began; return patient ids, and secrets by device.
-
-    `on_account` hears how many more broker accounts are made.
-    """
-    since = datetime.fromtimestamp(start.history_from_ms / 1000, UTC)
-    ids = await provisioning.add_patients(
-        [
-            NewPatient(
-                plan.name,
-                plan.timezone,
-                hypoglycaemia_risk=plan.hypoglycaemia_risk,
-                expected={Code.GLUCOSE: GLUCOSE_EVERY},
-            )
-            for plan in plans
-        ]
-    )
-    for patient_id, plan in zip(ids, plans, strict=True):
-        await add_doses(provisioning, patient_id, plan)
-    devices = [
-        NewDevice(device.id, device.model, patient_id, since)
-        for patient_id, plan in zip(ids, plans, strict=True)
-        for device in plan.devices
-    ]
-    return ids, await provisioning.add_devices(devices, on_account)
-
-
-async def add_doses(provisioning: Provisioning, patient_id: int, plan: PatientPlan) -> None:
-    """Add the dose schedules of a plan to its patient."""
-    for dose in plan.doses:
-        await provisioning.add_dose(
-            patient_id,
-            dose.medication,
-            dose.at,
-            compartment=dose.compartment,
-            window_before=dose.window_before_minutes,
-            window_after=dose.window_after_minutes,
-            valid_from=dose.valid_from,
-        )
 
 
 async def _simulate(

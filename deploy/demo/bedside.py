@@ -13,10 +13,10 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
-from deploy.commands.simulate import GLUCOSE_EVERY, add_doses
 from deploy.demo.board import Board
 from deploy.demo.clinic import DOCTOR, Wearer, provisioning
 from deploy.demo.programs import Programs
+from deploy.simulated_clinic import GLUCOSE_EVERY, add_doses
 from devices.vocabulary import Code, DeviceModel
 from firmware_sim.ble.hci_tcp import serve_hci
 from firmware_sim.ble.peripheral import Peripheral

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
-from deploy.commands.simulate import provision
+from deploy.simulated_clinic import provision
 from deploy.stack.embedded import new_password
 from firmware_sim.plan import DevicePlan
 from firmware_sim.scenarios import Scenario, Start, patients

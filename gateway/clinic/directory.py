@@ -1,11 +1,9 @@
 """Who wears which device, where they live and what they consented to: a cache of the store, with a version."""
 
-import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 import psycopg
@@ -13,13 +11,13 @@ from numpy.typing import NDArray
 
 from devices.instants import DISTANT_FUTURE_MS
 from gateway.clinic.patient_rules import all_rules
+from gateway.clinic.zones import UTC, all_zones
 from gateway.store.queries import load_queries
 from streaming.rules.history import RulesHistory
 from streaming.rules.presets import PatientGroup, preset
 from streaming.zones import ZoneHistory
 
 SQL = load_queries("gateway.store", "directory.sql")
-log = logging.getLogger(__name__)
 
 # Open ends of intervals, in ms; far outside any time a device may send, far inside int64.
 UNSET = RulesHistory.of(preset(PatientGroup.STABLE))
@@ -54,7 +52,6 @@ class Directory:
     devices_of: Mapping[int, Sequence[int]]
     zones: Mapping[int, ZoneHistory]
     rules: Mapping[int, RulesHistory] = field(default_factory=dict)
-    _unzoned: ZoneHistory = field(default_factory=lambda: ZoneHistory.of("UTC"))
 
     @property
     def size(self) -> int:
@@ -63,7 +60,7 @@ class Directory:
 
     def zone(self, patient_id: int) -> ZoneHistory:
         """Return the zones a patient lives by; UTC for one who has none."""
-        return self.zones.get(patient_id, self._unzoned)
+        return self.zones.get(patient_id, UTC)
 
     def rules_of(self, patient_id: int) -> RulesHistory:
         """Return the rules that watch a patient; those of a stable one where nobody has set anything."""
@@ -96,19 +93,6 @@ class Directory:
         return WITHOUT_CONSENT
 
 
-def known_zone(name: str) -> ZoneInfo:
-    """Return a time zone, UTC (and an error in the log) for a name this machine does not know.
-
-    Provisioning refuses unknown names, but the database may be older or newer than the zone data here; one patient's
-    zone must not stop the gateway for everybody.
-    """
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
-        log.error("unknown time zone; UTC is used", extra={"timezone": name})  # noqa: TRY400 - no traceback is needed
-        return ZoneInfo("UTC")
-
-
 def _holder(intervals: Iterable[Interval], at: int) -> int:
     return next((i.patient_id for i in intervals if i.since_ms <= at < i.until_ms), UNASSIGNED)
 
@@ -124,17 +108,17 @@ async def load_directory(connection: psycopg.AsyncConnection[Any]) -> Directory:
         version = await (await connection.execute(SQL.version)).fetchone()
         devices = await (await connection.execute(SQL.devices)).fetchall()
         assignments = await (await connection.execute(SQL.assignments)).fetchall()
-        timezones = await (await connection.execute(SQL.timezones)).fetchall()
+        zones = await all_zones(connection)
         consents = await (await connection.execute(SQL.consents)).fetchall()
         rules = await all_rules(connection)
-    return _build(version[0] if version else 0, devices, assignments, timezones, consents, rules)
+    return _build(version[0] if version else 0, devices, assignments, zones, consents, rules)
 
 
 def _build(
     version: int,
     devices: Sequence[tuple[int, str, str, int]],
     assignments: Sequence[tuple[int, int, float, float]],
-    timezones: Sequence[tuple[int, float, str]],
+    zones: Mapping[int, ZoneHistory],
     consents: Sequence[tuple[int, float, float]],
     rules: Mapping[int, RulesHistory],
 ) -> Directory:
@@ -165,9 +149,6 @@ def _build(
             consented[patient_id] = True
         else:
             given.setdefault(patient_id, []).append(interval)
-    zones: dict[int, list[tuple[int, ZoneInfo]]] = {}
-    for patient_id, start, timezone in timezones:
-        zones.setdefault(patient_id, []).append((_bound(start), known_zone(timezone)))
     return Directory(
         version=version,
         keys={name: key for key, name, *_ in devices},
@@ -181,6 +162,6 @@ def _build(
         assignments=held,
         partial_consents=given,
         devices_of=devices_of,
-        zones={patient: ZoneHistory.from_spans(history) for patient, history in zones.items()},
+        zones=zones,
         rules=rules,
     )

@@ -11,7 +11,7 @@ from psycopg.rows import class_row, kwargs_row
 
 from devices.vocabulary import Code, Modality
 from gateway.clinic.patient_rules import rules_of
-from gateway.rules.doses.keeper import DoseKeeper
+from gateway.clinic.zones import zone_of
 from gateway.store.queries import load_queries
 from streaming.doses.calendar import DueDose
 from streaming.doses.matching import DoseOutcome, DoseState
@@ -92,9 +92,7 @@ async def people(connection: Connection, patients: Sequence[int]) -> list[Person
     rows = await (await connection.execute(SQL.patients, {"patients": list(patients)})).fetchall()
     watched: dict[int, bool] = dict(rows)
     return [
-        Person(
-            patient, await DoseKeeper.zone(connection, patient), await rules_of(connection, patient), watched[patient]
-        )
+        Person(patient, await zone_of(connection, patient), await rules_of(connection, patient), watched[patient])
         for patient in patients
         if patient in watched
     ]

@@ -18,7 +18,7 @@ from devices.instants import DISTANT_FUTURE_MS
 from devices.units import to_canonical
 from devices.vocabulary import Code, DeviceModel, Modality, Unit, modality_of
 from gateway.clinic.patient_rules import rules_of
-from gateway.rules.doses.keeper import DoseKeeper
+from gateway.clinic.zones import zone_of
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from streaming.hrv.drift import RULE, VERSION, NightAssessment, fold_nights
@@ -99,7 +99,7 @@ class HrvKeeper:
                 "modality": [w.modality for w in windows],
             },
         )
-        zone = await DoseKeeper.zone(connection, patient)
+        zone = await zone_of(connection, patient)
         for night in _nights_of(zone, windows):
             await self._write_night(connection, patient, zone, night)
 
@@ -147,7 +147,7 @@ class HrvKeeper:
             await cursor.execute(SQL.nights, {"patient": patient, "now": now_ms})
             assessments, episodes = fold_nights(await cursor.fetchall(), rules, now_ms)
         await connection.execute(SQL.write_assessments, {"patient": patient, **_columns(assessments)})
-        zone = await DoseKeeper.zone(connection, patient)
+        zone = await zone_of(connection, patient)
         context = RuleContext(patient, RULE, zone, VERSION, rules)
         writer = AlertWriter(connection, now_ms, retrospective_after_ms)
         await writer.apply(context, await writer.standing(context, -DISTANT_FUTURE_MS // 1_000_000, None), episodes)

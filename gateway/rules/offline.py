@@ -16,7 +16,8 @@ from alerts.reconcile import Standing
 from devices.vocabulary import Code, DeviceModel
 from gateway.clinic.directory import UNSET
 from gateway.clinic.patient_rules import all_rules, rules_of
-from gateway.rules.watched import WornRow, both, consents, looking_at_all, own_rules, spans, try_lock, worn, zones_of
+from gateway.clinic.zones import zone_of
+from gateway.rules.watched import WornRow, both, consents, looking_at_all, own_rules, spans, try_lock, worn
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from streaming.episodes import JSON, Episode, Rule
@@ -114,7 +115,7 @@ class OfflineKeeper:
         rules = await rules_of(connection, patient)
         rows = await _rows(connection, patient, {patient: rules}, writer.now_ms)
         known = {row.device: row.contact() for row in rows}
-        zone = (await zones_of(connection, [patient]))[patient]
+        zone = await zone_of(connection, patient)
         one = _Patient(patient, rules, zone, await consents(connection, patient), await worn(connection, patient))
         for device in touched:
             await _settle(one, device, known.get(device), writer)

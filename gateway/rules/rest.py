@@ -13,8 +13,9 @@ from psycopg.rows import class_row
 
 from alerts.reconcile import Standing
 from gateway.clinic.patient_rules import all_rules, rules_of
+from gateway.clinic.zones import zone_of
 from gateway.rules.readings.refold import GLUCOSE_RULES
-from gateway.rules.watched import try_lock, zones_of
+from gateway.rules.watched import try_lock
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from streaming.episodes import Episode, Rule
@@ -61,7 +62,7 @@ class RestKeeper:
         if not await try_lock(connection, patient):
             return
         rules = await rules_of(connection, patient)
-        zone = (await zones_of(connection, [patient]))[patient]
+        zone = await zone_of(connection, patient)
         for one in touched:
             rule = Rule(one.rule)
             context = RuleContext(patient, rule, zone)

@@ -15,7 +15,8 @@ from psycopg.rows import class_row
 from devices.vocabulary import Code, DeviceModel
 from gateway.clinic.directory import UNSET
 from gateway.clinic.patient_rules import all_rules, rules_of
-from gateway.rules.watched import both, consents, looking_at_all, own_rules, spans, try_lock, worn, zones_of
+from gateway.clinic.zones import UTC, zone_of, zones_of
+from gateway.rules.watched import both, consents, looking_at_all, own_rules, spans, try_lock, worn
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from streaming.episodes import Episode, Rule
@@ -198,7 +199,7 @@ async def _chart(connection: Connection, patient: int, now_ms: int) -> _Chart:
         max(0, begun[0]) or expectation.created_at if begun else now_ms,
         max((row.recorded_at for row in rows), default=0),
         await rules_of(connection, patient),
-        (await zones_of(connection, [patient]))[patient],
+        await zone_of(connection, patient),
     )
 
 
@@ -243,7 +244,7 @@ async def _asleep(
         settings: DataSilenceSettings | None = histories.get(patient, UNSET).at(now_ms).of(RULE)
         if settings is None:
             continue
-        key = (zones[patient], settings)
+        key = (zones.get(patient, UTC), settings)
         if key not in known:
             known[key] = at_night(*key, now_ms)
         if known[key]:

@@ -10,12 +10,10 @@ from psycopg.rows import class_row
 
 from devices.instants import DISTANT_FUTURE_MS
 from devices.vocabulary import DeviceModel
-from gateway.clinic.directory import known_zone
 from gateway.store.queries import load_queries
 from streaming.episodes import Rule
 from streaming.rules.history import RulesHistory
 from streaming.silence.gaps import Spans, back_since
-from streaming.zones import ZoneHistory
 
 SQL = load_queries("gateway.store", "silence.sql")
 
@@ -83,15 +81,6 @@ async def worn(connection: Connection, patient: int, models: Sequence[DeviceMode
 async def consents(connection: Connection, patient: int) -> Spans:
     """Return when a patient consents, in ms."""
     return spans(await (await connection.execute(SQL.consents, {"patient": patient})).fetchall())
-
-
-async def zones_of(connection: Connection, patients: Sequence[int]) -> dict[int, ZoneHistory]:
-    """Return the zones that patients live by; UTC for one who has none."""
-    rows = await (await connection.execute(SQL.timezones, {"patients": list(patients)})).fetchall()
-    found: dict[int, list[tuple[int, Any]]] = {}
-    for patient, since, name in rows:
-        found.setdefault(patient, []).append((-DISTANT_FUTURE_MS if since is None else since, known_zone(name)))
-    return {one: ZoneHistory.from_spans(found[one]) if one in found else ZoneHistory.of("UTC") for one in patients}
 
 
 def spans(bounds: Iterable[tuple[int | None, int | None]]) -> list[tuple[int, int]]:

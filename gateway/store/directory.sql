@@ -14,12 +14,6 @@ select device_key, patient_id,
 from assignment
 order by device_key, lower(valid);
 
--- name: timezones
--- The zones patients live by, each with its beginning in ms since the epoch; oldest first.
-select patient_id, (extract(epoch from valid_from) * 1000)::double precision as since_ms, timezone
-from patient_timezone
-order by patient_id, valid_from;
-
 -- name: consents
 -- When patients consent to the processing of their data, in ms since the epoch; oldest first.
 select patient_id,

@@ -45,11 +45,6 @@ select id, medication, local_times, weekdays, compartment,
 from dose_schedule where patient_id = %(patient)s
 order by id;
 
--- name: timezones
--- The zones a patient lives by; the first one begins before all time.
-select case when valid_from = '-infinity' then null else to_ms(valid_from) end, timezone
-from patient_timezone where patient_id = %(patient)s order by valid_from;
-
 -- name: events
 -- What a patient's boxes said about doses from a time on.
 select to_ms(at), type, compartment, count from pillbox_event

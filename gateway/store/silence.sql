@@ -203,11 +203,6 @@ select to_ms(at), to_ms(next) from pairs
 where at is null or next - at > %(longer_ms)s * interval '1 ms' or next is null and %(until)s::bigint is null
 order by at nulls first;
 
--- name: timezones
--- The zones patients live by, each from when on in ms; null: always.
-select patient_id, case when isfinite(valid_from) then to_ms(valid_from) end, timezone
-from patient_timezone where patient_id = any(%(patients)s) order by patient_id, valid_from;
-
 -- name: try_lock_patient
 -- Only one process looks after a patient at a time; whoever comes second leaves it for later.
 select id from patient where id = %(patient)s for no key update skip locked;

@@ -11,8 +11,9 @@ from psycopg.types.json import Jsonb
 from alerts.reconcile import Raise
 from devices.instants import DISTANT_FUTURE_MS
 from devices.vocabulary import EventType
-from gateway.clinic.directory import Directory, known_zone
+from gateway.clinic.directory import Directory
 from gateway.clinic.patient_rules import rules_of
+from gateway.clinic.zones import zone_of
 from gateway.rules.doses.low_adherence import BEGINNING, DosesOf, follow_adherence
 from gateway.rules.doses.rows import OPEN, BoxRow, DoseRow, ScheduleRow, columns, first_contact, rests
 from gateway.store.alerts import AlertWriter, RuleContext
@@ -22,7 +23,7 @@ from streaming.doses.calendar import due_doses, with_pauses
 from streaming.doses.matching import DoseOutcome, DoseSettings, DoseState, Opening, reach_ms
 from streaming.doses.missed import VERSION, missed_episode, settle
 from streaming.episodes import Episode, Rule
-from streaming.zones import DAY_MS, HOUR_MS, ZoneHistory
+from streaming.zones import DAY_MS, HOUR_MS
 
 SQL = load_queries("gateway.store", "doses.sql")
 
@@ -110,17 +111,10 @@ class DoseKeeper:
         if await (await connection.execute(SQL.try_lock_patient, {"patient": patient})).fetchone() is None:
             return False
         schedules = await self._schedules(connection, patient)
-        zone, rules = await self.zone(connection, patient), await rules_of(connection, patient)
+        zone, rules = await zone_of(connection, patient), await rules_of(connection, patient)
         whose = DosesOf(patient, zone, rules, schedules)
         await self._settle(whose, now_ms if touched_ms is None else touched_ms, writer, now_ms)
         return True
-
-    @staticmethod
-    async def zone(connection: Connection, patient: int) -> ZoneHistory:
-        """Return the zones a patient lives by, from the store."""
-        rows = await (await connection.execute(SQL.timezones, {"patient": patient})).fetchall()
-        spans = [(-DISTANT_FUTURE_MS if since is None else since, known_zone(name)) for since, name in rows]
-        return ZoneHistory.from_spans(spans) if spans else ZoneHistory.of("UTC")
 
     async def _settle(self, whose: DosesOf, touched_ms: int, writer: AlertWriter, now_ms: int) -> None:
         if not whose.schedules:

@@ -6,7 +6,8 @@ from typing import Any
 
 import httpx
 
-from deploy.commands.simulate import add_doses, new_start
+from deploy.commands.simulate import new_start
+from deploy.simulated_clinic import add_doses
 from deploy.stack.embedded import MosquittoServer
 from deploy.stack.processes import free_port
 from devices.vocabulary import Code, EventType
