@@ -40,7 +40,7 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StandingAlert:
     """An alert as it stands in the store, not withdrawn. Times are event times in ms."""
 
     id: int
@@ -79,8 +79,8 @@ class Raise:
 class Change:
     """The alert `after.id` now stands for `episode`; `actions` says what became of it, empty for evidence alone."""
 
-    before: Standing
-    after: Standing
+    before: StandingAlert
+    after: StandingAlert
     episode: Episode
     actions: tuple[Action, ...]
 
@@ -89,14 +89,14 @@ class Change:
 class Withdraw:
     """The alert's episode is gone; `survivor` is the alert it was merged into, if any."""
 
-    alert: Standing
+    alert: StandingAlert
     survivor: int | None
 
 
 Decision = Raise | Change | Withdraw
 
 
-def reconcile(standing: Sequence[Standing], episodes: Sequence[Episode]) -> list[Decision]:
+def reconcile(standing: Sequence[StandingAlert], episodes: Sequence[Episode]) -> list[Decision]:
     """Return what must happen so that the alerts equal the episodes.
 
     `standing` holds every alert that touches the span that was folded, `episodes` every episode of that span: an alert
@@ -114,7 +114,7 @@ def reconcile(standing: Sequence[Standing], episodes: Sequence[Episode]) -> list
             del unclaimed[survivor.id]
             claimed[survivor.id] = episode
     survivors = [alert for alert in ordered if alert.id in claimed]
-    heirs: dict[int, Standing] = {}
+    heirs: dict[int, StandingAlert] = {}
     withdrawn: list[Decision] = []
     for alert in unclaimed.values():
         heir = next((other for other in survivors if alert.overlaps(claimed[other.id])), None)
@@ -134,7 +134,7 @@ def state_of(*, running: bool, acknowledged: bool) -> AlertState:
     return AlertState.ACKNOWLEDGED if acknowledged else AlertState.OPEN
 
 
-def _change(before: Standing, episode: Episode, bequest: Standing | None) -> Change | None:
+def _change(before: StandingAlert, episode: Episode, bequest: StandingAlert | None) -> Change | None:
     """Return how the alert moves to `episode`, or None when it already stands there."""
     actions: list[Action] = []
     running = episode.resolved_at is None

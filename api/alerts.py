@@ -18,7 +18,7 @@ from api.dependencies import (
     Caller,
     Now,
     PatientFilter,
-    TheParts,
+    TheServices,
     TheSession,
     check_standing,
     filter_key,
@@ -130,7 +130,7 @@ async def list_alerts(
 )
 async def stream_alerts(
     token: Caller,
-    the: TheParts,
+    the: TheServices,
     now: Now,
     last_event_id: Annotated[
         str | None, Header(max_length=20, description="Id of the last event you have; the stream goes on after it.")

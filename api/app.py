@@ -8,7 +8,7 @@ from fastapi import APIRouter, FastAPI
 
 from api import adherence, alerts, auth, devices, glucose, nights, operations, patients, refusals, rules, trends
 from api.database import Database
-from api.dependencies import Parts
+from api.dependencies import ApiServices
 from api.metrics import ApiMetrics
 from api.middleware import BodyLimit, Surroundings
 from api.openapi import install_openapi, operation_id
@@ -27,26 +27,26 @@ def _version() -> str:
         return "0"
 
 
-def _build_parts(settings: ApiSettings) -> Parts:
+def _build_services(settings: ApiSettings) -> ApiServices:
     metrics = ApiMetrics()
     database = Database(settings)
-    return Parts(settings, database, SignIn(database, settings), Streams(database, settings, metrics), metrics)
+    return ApiServices(settings, database, SignIn(database, settings), Streams(database, settings, metrics), metrics)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    parts: Parts = app.state.parts
-    await parts.database.open()
-    await parts.streams.open()
+    services: ApiServices = app.state.services
+    await services.database.open()
+    await services.streams.open()
     try:
         yield
     finally:
-        await parts.streams.close()
-        await parts.database.close()
+        await services.streams.close()
+        await services.database.close()
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """Return the application; it connects to the database when the server starts it, `app.state.parts` are its parts.
+    """Return the application; it connects to the database when the server starts it, `app.state.services` are its services.
 
     No page of another origin may use it (no CORS), and no documentation pages are served: they would load scripts of
     strangers. The description is at /api/v1/openapi.json.
@@ -61,11 +61,11 @@ def create_app(settings: ApiSettings) -> FastAPI:
         generate_unique_id_function=operation_id,
         lifespan=_lifespan,
     )
-    app.state.parts = parts = _build_parts(settings)
+    app.state.services = services = _build_services(settings)
     install_problem_handlers(app)
     install_openapi(app)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
-    app.add_middleware(Surroundings, metrics=parts.metrics)
+    app.add_middleware(Surroundings, metrics=services.metrics)
     v1 = APIRouter(prefix=PREFIX)
     for module in (auth, patients, rules, trends, glucose, nights, adherence, devices, alerts, refusals):
         v1.include_router(module.router)

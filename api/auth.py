@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Form, Request
 from pydantic import BaseModel, Field
 
-from api.dependencies import Now, TheParts
+from api.dependencies import Now, TheServices
 from api.openapi import problem_responses
 from api.problems import ProblemError
 from api.sign_in import TokenPair
@@ -36,7 +36,7 @@ class Tokens(BaseModel):
 @router.post("/token", summary="Log in, or renew a token", responses=_RESPONSES)
 async def create_token(
     request: Request,
-    the: TheParts,
+    the: TheServices,
     now: Now,
     grant_type: Annotated[str, Form(description="password or refresh_token")] = "password",
     username: Annotated[str | None, Form(max_length=254, pattern=_NO_NUL, description="E-mail address.")] = None,

@@ -1,4 +1,4 @@
-"""What the handlers ask for: the clock, the process's parts, and a session in the name of the caller."""
+"""What the handlers ask for: the clock, the process's services, and a session in the name of the caller."""
 
 import re
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ bearer = OAuth2PasswordBearer(
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ApiServices:
     """What one process of the API is made of."""
 
     settings: ApiSettings
@@ -63,16 +63,16 @@ async def now() -> datetime:
     return clock.now()
 
 
-async def parts(request: Request) -> Parts:
-    """Return the parts of the process that serves the request."""
-    return cast("Parts", request.app.state.parts)
+async def services(request: Request) -> ApiServices:
+    """Return the services of the process that serves the request."""
+    return cast("ApiServices", request.app.state.services)
 
 
 Now = Annotated[datetime, Depends(now)]
-TheParts = Annotated[Parts, Depends(parts)]
+TheServices = Annotated[ApiServices, Depends(services)]
 
 
-async def caller(token: Annotated[str | None, Depends(bearer)], the: TheParts, at: Now) -> AccessToken:
+async def caller(token: Annotated[str | None, Depends(bearer)], the: TheServices, at: Now) -> AccessToken:
     """Return whom the bearer token stands for. Raises ProblemError 401."""
     if not token:
         raise ProblemError(HTTPStatus.UNAUTHORIZED, "This needs a bearer token.", headers=BEARER)
@@ -96,7 +96,7 @@ async def check_standing(connection: AsyncConnection, token: AccessToken) -> Non
         raise ProblemError(HTTPStatus.FORBIDDEN, f"The role {token.role} has no access to this.")
 
 
-async def session(token: Caller, the: TheParts, at: Now) -> AsyncIterator[Session]:
+async def session(token: Caller, the: TheServices, at: Now) -> AsyncIterator[Session]:
     """Open the caller's transaction; it is committed before the response leaves."""
     async with the.database.as_user(token.user_id) as connection:
         await check_standing(connection, token)

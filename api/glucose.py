@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.database import fetch_one, fetch_value
-from api.dependencies import Caller, Now, TheParts, check_standing
+from api.dependencies import Caller, Now, TheServices, check_standing
 from api.openapi import problems
 from api.patients import seen_patient
 from api.problems import ProblemError
@@ -146,7 +146,7 @@ async def stored_glucose(connection: AsyncConnection, patient: int, start_ms: in
 )
 async def get_glucose_summary(
     token: Caller,
-    the: TheParts,
+    the: TheServices,
     now: Now,
     patient_id: str,
     days: Annotated[int, Query(ge=1, le=90, description="How many days of 24 h back from now.")] = 14,

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Path, Query, Response
 from psycopg import AsyncConnection
 
 from api.database import fetch_all, fetch_value
-from api.dependencies import Caller, Now, TheParts, check_standing
+from api.dependencies import Caller, Now, TheServices, check_standing
 from api.glucose import patient_devices, stored_glucose
 from api.openapi import problems
 from api.patients import seen_patient
@@ -100,7 +100,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 )
 async def get_night_picture(
     token: Caller,
-    the: TheParts,
+    the: TheServices,
     now: Now,
     patient_id: str,
     night: Annotated[

@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from api.database import fetch_value
-from api.dependencies import TheParts
+from api.dependencies import TheServices
 from api.metrics import SQL
 from api.openapi import problem_responses
 from api.problems import RETRY_SOON, ProblemError
@@ -30,7 +30,7 @@ async def get_health() -> Health:
 
 
 @router.get("/readyz", summary="The process can serve", responses=problem_responses(HTTPStatus.SERVICE_UNAVAILABLE))
-async def get_readiness(the: TheParts) -> Health:
+async def get_readiness(the: TheServices) -> Health:
     """Ask whether the database answers and has the schema that this program needs."""
     try:
         async with the.database.as_operator() as connection:
@@ -47,7 +47,7 @@ async def get_readiness(the: TheParts) -> Health:
 
 
 @router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
-async def get_metrics(the: TheParts) -> Response:
+async def get_metrics(the: TheServices) -> Response:
     """Count; nothing in the figures tells one person from another."""
     return Response(await the.metrics.exposition(the.database), media_type=CONTENT_TYPE_LATEST)
 

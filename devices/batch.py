@@ -9,7 +9,7 @@ import numpy as np
 from devices.checks import NEVER_SET, Checks
 from devices.columns import LO_OR_HI, Bool, Columns, Float64, Index, Int16, Int32, Int64, Row, build_columns
 from devices.errors import Refusal
-from devices.messages import EventItem, MessageHead, Parts, Series, Telemetry, take_events, take_telemetry
+from devices.messages import EventItem, MessageHeader, MessageParts, Series, Telemetry, take_events, take_telemetry
 from devices.payload import DECODE_ERRORS
 from devices.refusals import Refusals
 from devices.runs import RRRun, runs_of
@@ -28,7 +28,7 @@ _PLAIN_JSON: Final = frozenset({None, CONTENT_TYPE_JSON})
 
 
 @dataclass(frozen=True, slots=True)
-class Heads:
+class Headers:
     """What the messages say of themselves, one row a message in the order they were added; -1 where one does not.
 
     A refused message has its row too: its `seq` counts for the receipt, as far as it could be read.
@@ -59,7 +59,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class ObservationBatch:
-    """All that came with a batch: one row per sample to store, RR runs, events, heads, and what was refused."""
+    """All that came with a batch: one row per sample to store, RR runs, events, headers, and what was refused."""
 
     message: Int32
     """The caller's number of the message."""
@@ -76,7 +76,7 @@ class ObservationBatch:
     """In `unit`, as sent; NaN: the sensor gave flags and no (plausible) number."""
     rr: list[RRRun]
     events: list[Event]
-    heads: Heads
+    headers: Headers
     refusals: list[Refusal]
     missing: int
     """Samples of good series that were null: nothing to store."""
@@ -103,7 +103,7 @@ class BatchBuilder:
 
     def add_telemetry(
         self, message: int, device: int, payload: bytes, content_type: str | None, arrival_ms: int
-    ) -> MessageHead:
+    ) -> MessageHeader:
         """Add a message of a telemetry topic and return what it says of itself, as far as it can be read."""
         if content_type in _PLAIN_JSON and payload[:1] == b"{" and len(payload) <= MAX_PAYLOAD_BYTES:
             try:
@@ -126,7 +126,7 @@ class BatchBuilder:
 
     def add_event(
         self, message: int, device: int, payload: bytes, content_type: str | None, arrival_ms: int
-    ) -> MessageHead:
+    ) -> MessageHeader:
         """Add a message of an event topic and return what it says of itself, as far as it can be read."""
         parts = take_events(payload, content_type)
         self._rows.append((message, device, arrival_ms, parts.head, []))
@@ -166,12 +166,14 @@ class BatchBuilder:
             value=columns.value[stored],
             rr=rr,
             events=self._events,
-            heads=_heads(self._rows),
+            headers=_heads(self._rows),
             refusals=self._refusals.collect(),
             missing=missing,
         )
 
-    def _note_refused(self, message: int, parts: Parts[Series] | Parts[EventItem], arrival_ms: int) -> bool:
+    def _note_refused(
+        self, message: int, parts: MessageParts[Series] | MessageParts[EventItem], arrival_ms: int
+    ) -> bool:
         """Note what is refused of a message that was taken apart; False: all of it."""
         if parts.error is not None:
             self._refusals.refuse_message(message, parts.error.reason, parts.error.detail)
@@ -205,8 +207,8 @@ def _stored(columns: Columns, good: Bool) -> tuple[Index, int]:
     return np.flatnonzero(kept), int(missing.sum())
 
 
-def _heads(rows: list[Row]) -> Heads:
-    return Heads(
+def _heads(rows: list[Row]) -> Headers:
+    return Headers(
         message=np.array([row[0] for row in rows], dtype=np.int32),
         device=np.array([row[1] for row in rows], dtype=np.int32),
         seq=np.array([row[3].seq for row in rows], dtype=np.int64),

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from devices.messages import MessageHead, Series
+from devices.messages import MessageHeader, Series
 from devices.vocabulary import CODE_BY_WIRE, FLAG_BY_WIRE, UNIT_BY_UCUM, Code, Flag
 
 Int16 = NDArray[np.int16]
@@ -19,7 +19,7 @@ Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 Index = NDArray[np.intp]
 
-Row = tuple[int, int, int, MessageHead, Sequence[Series]]
+Row = tuple[int, int, int, MessageHeader, Sequence[Series]]
 """A decoded message: number, device, arrival in ms, head, series."""
 
 UNKNOWN: Final = 0

@@ -46,7 +46,7 @@ class EventItem(Struct, gc=False, omit_defaults=True):
     ok: bool | None = None
 
 
-class MessageHead(Struct, gc=False, omit_defaults=True, kw_only=True):
+class MessageHeader(Struct, gc=False, omit_defaults=True, kw_only=True):
     """What every message says of itself; -1 where it does not. `device` is the one an edge box speaks for."""
 
     seq: Count64 = ABSENT
@@ -55,13 +55,13 @@ class MessageHead(Struct, gc=False, omit_defaults=True, kw_only=True):
     device: Identifier | None = None
 
 
-class Telemetry(MessageHead, gc=False, omit_defaults=True, kw_only=True):
+class Telemetry(MessageHeader, gc=False, omit_defaults=True, kw_only=True):
     """A telemetry message."""
 
     observations: Annotated[list[Series], Meta(max_length=MAX_SERIES)]
 
 
-class EventMessage(MessageHead, gc=False, omit_defaults=True, kw_only=True):
+class EventMessage(MessageHeader, gc=False, omit_defaults=True, kw_only=True):
     """An event message."""
 
     events: Annotated[list[EventItem], Meta(max_length=MAX_EVENTS)]
@@ -71,13 +71,13 @@ ItemT = TypeVar("ItemT", bound=Series | EventItem)
 PieceT = TypeVar("PieceT")
 
 
-class _TelemetryPieces(MessageHead, Generic[PieceT], kw_only=True):
+class _TelemetryPieces(MessageHeader, Generic[PieceT], kw_only=True):
     """A telemetry message whose series were not looked at yet."""
 
     observations: list[PieceT]
 
 
-class _EventPieces(MessageHead, Generic[PieceT], kw_only=True):
+class _EventPieces(MessageHeader, Generic[PieceT], kw_only=True):
     """An event message whose events were not looked at yet."""
 
     events: list[PieceT]
@@ -90,14 +90,14 @@ class _SeqOnly(Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Parts(Generic[ItemT]):
+class MessageParts(Generic[ItemT]):
     """A message taken apart.
 
     `items` are the good parts and `positions` where they stood; `refused` are (position, sentence) of the malformed
     ones. With an `error` the whole message is refused and `head` holds what could be saved of it.
     """
 
-    head: MessageHead
+    head: MessageHeader
     items: list[ItemT] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     refused: list[tuple[int, str]] = field(default_factory=list)
@@ -125,31 +125,31 @@ _SEQ_IN_CBOR: Final = re.compile(rb"cseq(?:([\x00-\x17])|\x18(.)|\x19(.{2})|\x1a
 _JSON_SEQ: Final = msgspec.json.Decoder(_SeqOnly)
 
 
-def take_telemetry(payload: bytes, content_type: str | None) -> Parts[Series]:
+def take_telemetry(payload: bytes, content_type: str | None) -> MessageParts[Series]:
     """Take a telemetry message apart; never raises for what a peer sent."""
     return _take(payload, content_type, _TELEMETRY)
 
 
-def take_events(payload: bytes, content_type: str | None) -> Parts[EventItem]:
+def take_events(payload: bytes, content_type: str | None) -> MessageParts[EventItem]:
     """Take an event message apart; never raises for what a peer sent."""
     return _take(payload, content_type, _EVENTS)
 
 
-def _take(payload: bytes, content_type: str | None, kind: _Kind[ItemT]) -> Parts[ItemT]:
+def _take(payload: bytes, content_type: str | None, kind: _Kind[ItemT]) -> MessageParts[ItemT]:
     try:
         form = form_of(payload, content_type)
         source = payload if form is Form.JSON else load_cbor(payload)
     except PayloadError as error:
-        return Parts(_guess_head(payload), error=error)
+        return MessageParts(_guess_head(payload), error=error)
     try:
         head = kind.json_pieces.decode(source) if form is Form.JSON else msgspec.convert(source, kind.cbor_pieces)
     except DECODE_ERRORS as error:
-        return Parts(_save_head(source, payload, form), error=PayloadError(explain(error)))
+        return MessageParts(_save_head(source, payload, form), error=PayloadError(explain(error)))
     pieces = getattr(head, kind.list_name)
     if len(pieces) > kind.most:
         sentence = f"{len(pieces)} {kind.list_name}, at most {kind.most} are taken"
-        return Parts(head, error=PayloadError(sentence, Reason.TOO_LARGE))
-    parts: Parts[ItemT] = Parts(head)
+        return MessageParts(head, error=PayloadError(sentence, Reason.TOO_LARGE))
+    parts: MessageParts[ItemT] = MessageParts(head)
     for position, piece in enumerate(pieces):
         try:
             item = kind.json_item.decode(piece) if form is Form.JSON else msgspec.convert(piece, kind.item)
@@ -162,16 +162,16 @@ def _take(payload: bytes, content_type: str | None, kind: _Kind[ItemT]) -> Parts
     return parts
 
 
-def _save_head(source: Any, payload: bytes, form: Form) -> MessageHead:
+def _save_head(source: Any, payload: bytes, form: Form) -> MessageHeader:
     """Return the head of a message whose envelope is wrong: its `seq` if that can be read, else nothing."""
     try:
         found = _JSON_SEQ.decode(source) if form is Form.JSON else msgspec.convert(source, _SeqOnly)
     except DECODE_ERRORS:
         return _guess_head(payload)
-    return MessageHead(seq=found.seq)
+    return MessageHeader(seq=found.seq)
 
 
-def _guess_head(payload: bytes) -> MessageHead:
+def _guess_head(payload: bytes) -> MessageHeader:
     """Return the `seq` that seems to stand near the start of bytes that cannot be read, or are too many to be.
 
     Without it the receipt would never pass a message that its device cannot mend, and the device never free its flash.
@@ -181,8 +181,8 @@ def _guess_head(payload: bytes) -> MessageHead:
     elif found := _SEQ_IN_CBOR.search(payload, 0, _LOOKED_AT):
         number = int.from_bytes(found[found.lastindex or 1])
     else:
-        return MessageHead()
-    return MessageHead(seq=number) if number <= MAX_INT64 else MessageHead()
+        return MessageHeader()
+    return MessageHeader(seq=number) if number <= MAX_INT64 else MessageHeader()
 
 
 def _check_item(item: Series | EventItem) -> None:

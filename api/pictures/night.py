@@ -71,7 +71,7 @@ _drawing = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
+class _Drawing:
     """What there is to draw of a night."""
 
     night: NightPicture
@@ -100,7 +100,7 @@ def draw_night(night: NightPicture, format: Format, *, unit: GlucoseUnit = "mmol
     stretch), 50 alerts (the gravest) and 50 doses are drawn, and the picture says so.
     """
     time = TimeScale(night.zone, night.start_ms, night.end_ms)
-    parts = _Parts(night, time, curve_of(night, unit), alert_rows(night, time), dose_rows(night, time))
+    parts = _Drawing(night, time, curve_of(night, unit), alert_rows(night, time), dose_rows(night, time))
     lettering = Lettering(svg=format == "svg")
     # Only of families that are named one by one does matplotlib ask the next for what one lacks.
     fonts = {"font.family": ["sans-serif"] if format == "svg" else list(families()), "font.sans-serif": [FONT]}
@@ -113,7 +113,7 @@ def draw_night(night: NightPicture, format: Format, *, unit: GlucoseUnit = "mmol
     return _finish_svg(buffer.getvalue().decode(), parts, lettering).encode()
 
 
-def _compose(parts: _Parts, lettering: Lettering) -> Figure:
+def _compose(parts: _Drawing, lettering: Lettering) -> Figure:
     """Put the panels under one another."""
     rows = ALERT_INCHES * len(parts.alerts) + DOSE_INCHES * len(parts.doses)
     heart = _HEART + 0.2 if parts.night.heart_rate is not None else 0.0
@@ -144,14 +144,14 @@ def _write(figure: Figure, words: str, top: float, height: float, **kind: Any) -
     figure.text(0.12 / WIDTH, 1 - top / height, words, va="top", parse_math=False, **style)
 
 
-def _write_head(figure: Figure, parts: _Parts, lettering: Lettering, height: float) -> None:
+def _write_head(figure: Figure, parts: _Drawing, lettering: Lettering, height: float) -> None:
     _write(figure, lettering.draw(parts.night.label, 46), 0.08, height, fontsize=11, weight="bold")
     zone = str(parts.night.zone.at(parts.night.start_ms))
     words = f"{parts.time.dates}, {zone}, glucose in {parts.curve.scale.unit}"
     _write(figure, lettering.draw(words, 70), 0.33, height, fontsize=8.5)
 
 
-def _finish_svg(svg: str, parts: _Parts, lettering: Lettering) -> str:
+def _finish_svg(svg: str, parts: _Drawing, lettering: Lettering) -> str:
     """Return the element alone, with the words of others in it, and a title and a description for who cannot see it."""
     element = lettering.into_svg(svg[svg.index("<svg ") :])
     # In a page, a style sheet of ours would be one of the whole page; on the element it means the same.
@@ -163,7 +163,7 @@ def _finish_svg(svg: str, parts: _Parts, lettering: Lettering) -> str:
     )
 
 
-def _describe(parts: _Parts) -> str:
+def _describe(parts: _Drawing) -> str:
     """Say in sentences what the picture shows."""
     time, curve = parts.time, parts.curve
     start, end = time.clock(time.start_ms), time.clock(time.end_ms)

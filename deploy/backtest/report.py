@@ -24,7 +24,7 @@ NOTHING_SAID = "–"
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class PrintedAlarm:
     """One alarm as it is printed; times are RFC 3339 with the zone's offset."""
 
     patient: str
@@ -44,8 +44,8 @@ class Told:
 class Difference:
     """Alarms of a rule under two settings: those that overlap are in both."""
 
-    only_first: Sequence[Told]
-    only_second: Sequence[Told]
+    only_first: Sequence[PrintedAlarm]
+    only_second: Sequence[PrintedAlarm]
     both: int
 
 
@@ -54,7 +54,7 @@ def rfc3339(at_ms: int, zone: ZoneHistory) -> str:
     return zone.local(at_ms).isoformat(timespec="milliseconds" if at_ms % 1000 else "seconds")
 
 
-def told(result: Result, rules: Sequence[Rule] | None = None) -> list[Told]:
+def told(result: Result, rules: Sequence[Rule] | None = None) -> list[PrintedAlarm]:
     """Return the alarms of the rules that are reported, patient by patient."""
     shown = result.rules if rules is None else rules
     return [_told(one, alarm) for one in result.watched for alarm in one.alarms if alarm.rule in shown]
@@ -73,8 +73,8 @@ def as_json(results: Sequence[Result], events: Events | None) -> dict[str, Any]:
 
 def differences(first: Result, second: Result, rule: Rule) -> Difference:
     """Return which alarms of a rule one setting makes and the other does not."""
-    only_first: list[Told] = []
-    only_second: list[Told] = []
+    only_first: list[PrintedAlarm] = []
+    only_second: list[PrintedAlarm] = []
     both = 0
     for one, other in zip(first.watched, second.watched, strict=True):
         for ours, theirs in _pairs(one.of(rule), other.of(rule)):
@@ -183,10 +183,10 @@ def _pairs(first: Sequence[Episode], second: Sequence[Episode]) -> list[tuple[Ep
     ]
 
 
-def _told(one: Watched, alarm: Alarm) -> Told:
+def _told(one: Watched, alarm: Alarm) -> PrintedAlarm:
     episode, zone = alarm.episode, one.case.zone
     resolved = None if episode.resolved_at is None else rfc3339(episode.resolved_at, zone)
-    return Told(
+    return PrintedAlarm(
         one.case.patient,
         alarm.rule.value,
         episode.severity.value,
@@ -196,7 +196,7 @@ def _told(one: Watched, alarm: Alarm) -> Told:
     )
 
 
-def _alarm_table(alarms: Sequence[Told], title: str | None = None) -> Table | None:
+def _alarm_table(alarms: Sequence[PrintedAlarm], title: str | None = None) -> Table | None:
     if not alarms:
         return None
     table = _table("patient", "rule", "severity", "opened", "resolved", title=title)

@@ -25,7 +25,7 @@ from gateway.clinic.directory import Directory, load_directory
 from gateway.clinic.provisioning import NewDevice, NewPatient, Provisioning
 from gateway.ingest import storing as store
 from gateway.rules.readings.one_code import ReadingWatch
-from gateway.rules.readings.refold import Ward
+from gateway.rules.readings.refold import WatchedPatient
 from gateway.rules.readings.warm_up import gather
 from gateway.runtime import clock
 from gateway.store.connect import connect
@@ -191,7 +191,7 @@ async def _hydrate_line(connection: Connection, all_of: Everybody, runs: int, st
     for rows in batches(all_of, Code.GLUCOSE, STORED_BATCHES):
         async with connection.transaction():
             await store.copy_observations(connection, rows, now_ms)
-    wards = [Ward.of(Code.GLUCOSE, patient, all_of.everything) for patient in all_of.patients.tolist()]
+    watched = [WatchedPatient.of(Code.GLUCOSE, patient, all_of.everything) for patient in all_of.patients.tolist()]
     figures, references, count = [], [], 0
     for _ in range(runs):
         watch = ReadingWatch(Code.GLUCOSE)
@@ -200,7 +200,7 @@ async def _hydrate_line(connection: Connection, all_of: Everybody, runs: int, st
         watch.adopt(all_of.everything)
         count = await watch.warm(connection, all_of.everything)
         between = clock.monotonic()
-        read = (await gather(connection, wards)).readings
+        read = (await gather(connection, watched)).readings
         ended = clock.monotonic()
         if read != count or not count:
             raise BenchError(f"{count} readings were folded, {read} read")

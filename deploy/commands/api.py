@@ -74,7 +74,7 @@ def api(
         limit_concurrency=_REQUESTS_AT_ONCE,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
-    server = _Server(config, app.state.parts.streams)
+    server = _Server(config, app.state.services.streams)
     server.run()
     if not server.started:
         raise typer.Exit(1)

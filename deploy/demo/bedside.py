@@ -20,10 +20,10 @@ from deploy.simulated_clinic import GLUCOSE_EVERY, add_doses
 from devices.vocabulary import Code, DeviceModel
 from firmware_sim.ble.hci_tcp import serve_hci
 from firmware_sim.ble.peripheral import Peripheral
+from firmware_sim.ble.peripherals import start_all
 from firmware_sim.ble.plan import BlePlan
 from firmware_sim.ble.radio import VirtualRadio
 from firmware_sim.ble.stories import MAKERS, Bedside, bedsides
-from firmware_sim.ble.ward import start_all
 from firmware_sim.scenarios import Scenario, Start
 from gateway.clinic.provisioning import NewDevice, NewPatient, Provisioning
 from gateway.runtime import clock

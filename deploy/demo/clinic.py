@@ -45,7 +45,7 @@ class Wearer:
 
 
 @dataclass(frozen=True, slots=True)
-class Ward:
+class DemoClinic:
     """The patients of this run by id, their devices, and the devices' secrets."""
 
     run: int
@@ -85,7 +85,7 @@ async def open_clinic(clinic: Provisioning, people: Sequence[LogIn]) -> None:
             await clinic.add_user(person.email, person.role, person.password)
 
 
-async def admit(clinic: Provisioning, now_ms: int) -> Ward:
+async def admit(clinic: Provisioning, now_ms: int) -> DemoClinic:
     """Discharge the ward of the run before and admit a new one, with the doctor in its care team.
 
     The history of earlier wards stays; their devices, which nobody simulates any more, are disabled.
@@ -104,7 +104,7 @@ async def admit(clinic: Provisioning, now_ms: int) -> Ward:
     plans = patients(Scenario.CLINIC, PATIENTS, start)
     ids, secrets = await provision(clinic, plans, start)
     await clinic.add_to_care_team(DOCTOR, ids)
-    return Ward(
+    return DemoClinic(
         run=run,
         wearers={str(key): Wearer(plan.name, ZoneInfo(plan.timezone)) for key, plan in zip(ids, plans, strict=True)},
         devices=[device for plan in plans for device in plan.devices],

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from deploy.demo.board import Board
-from deploy.demo.clinic import DOCTOR, LogIn, Ward, admit, log_ins, open_clinic, provisioning
+from deploy.demo.clinic import DOCTOR, DemoClinic, LogIn, admit, log_ins, open_clinic, provisioning
 from deploy.demo.errors import DemoFailed
 from deploy.demo.feed import Alert, AlertFeed, ApiAddress
 from deploy.demo.programs import Programs
@@ -171,7 +171,7 @@ class _Demo:
 
         return AlertFeed(self._api, doctor, on_alert)
 
-    async def _simulate(self, people: list[LogIn], ward: Ward, seconds: float | None) -> None:
+    async def _simulate(self, people: list[LogIn], ward: DemoClinic, seconds: float | None) -> None:
         """Have the devices tell their history, then live for `seconds` (None: until cancelled), the edge box beside them."""
 
         def show(progress: Progress) -> None:

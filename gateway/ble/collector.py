@@ -18,7 +18,7 @@ from gateway.ble.profiles import PROFILES
 from gateway.ble.scanning import Neighbourhood, keep_scanning
 from gateway.ble.session import Outcome, Session, Stage
 from gateway.ble.spool import Spool, SpoolBrokenError
-from gateway.ble.turns import Standing, decide
+from gateway.ble.turns import TurnState, decide
 
 LINKS: Final = 4
 """What cheap adapters hold at once."""
@@ -53,7 +53,7 @@ class Collector:
         self._monotonic_ms = monotonic_ms
         self._links = links
         self._sessions: dict[str, Session] = {}
-        self._standings: dict[str, Standing] = {}
+        self._standings: dict[str, TurnState] = {}
         self._by_address: dict[str, str] = {}
         self._visits: dict[str, asyncio.Task[None]] = {}
         self._look = asyncio.Event()
@@ -72,7 +72,7 @@ class Collector:
         for name, device in wanted.items():
             if name not in self._sessions:
                 self._sessions[name] = Session(device, self._radio, self._spool, self._now_ms, self._metrics)
-                self._standings[name] = Standing(name, device.model)
+                self._standings[name] = TurnState(name, device.model)
         self._by_address = {device.address: name for name, device in wanted.items()}
         log.info("roster", extra={"devices": len(wanted), "unsupported": list(roster.unsupported)})
         self._look.set()

@@ -53,7 +53,7 @@ POLICIES: Final[Mapping[DeviceModel, Policy]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TurnState:
     """Where one device stands; its methods return where it stands next."""
 
     id: str
@@ -72,19 +72,19 @@ class Standing:
     """In a row."""
     not_before_ms: int = 0
 
-    def seen(self, now_ms: int) -> "Standing":
+    def seen(self, now_ms: int) -> "TurnState":
         """Return the device heard now."""
         return replace(self, seen_ms=now_ms)
 
-    def begun(self, now_ms: int) -> "Standing":
+    def begun(self, now_ms: int) -> "TurnState":
         """Return the device at the beginning of its turn."""
         return replace(self, linked_ms=now_ms, leaving=False)
 
-    def asked(self) -> "Standing":
+    def asked(self) -> "TurnState":
         """Return the device asked to leave."""
         return replace(self, leaving=True)
 
-    def ended(self, now_ms: int, *, failed: bool, chance: float = 1.0) -> "Standing":
+    def ended(self, now_ms: int, *, failed: bool, chance: float = 1.0) -> "TurnState":
         """Return the device after its turn; `chance` from [0, 1) spreads the next try of one that failed."""
         failures = self.failures + 1 if failed else 0
         pause = back_off_ms(failures, chance)
@@ -108,7 +108,7 @@ def back_off_ms(failures: int, chance: float) -> int:
     return round(chance * min(LONGEST_BACK_OFF_MS, FIRST_BACK_OFF_MS << min(failures - 1, 16)))
 
 
-def waits(device: Standing, now_ms: int) -> bool:
+def waits(device: TurnState, now_ms: int) -> bool:
     """Tell whether the device wants a turn and can have one: near, due, not backing off, without a link."""
     if device.linked_ms is not None or device.seen_ms is None or now_ms - device.seen_ms > IN_SIGHT_MS:
         return False
@@ -118,7 +118,7 @@ def waits(device: Standing, now_ms: int) -> bool:
     return device.urgent or device.turn_ms is None or now_ms - device.turn_ms >= every_ms
 
 
-def decide(devices: Iterable[Standing], links: int, now_ms: int) -> Decision:
+def decide(devices: Iterable[TurnState], links: int, now_ms: int) -> Decision:
     """Decide who is connected and who is asked to leave, with `links` links in all."""
     everybody = sorted(devices, key=lambda device: device.id)
     waiting = sorted((d for d in everybody if waits(d, now_ms)), key=_longest_without)
@@ -131,9 +131,9 @@ def decide(devices: Iterable[Standing], links: int, now_ms: int) -> Decision:
     return Decision(tuple(d.id for d in connect), tuple(name for _, name in release))
 
 
-def _longest_without(device: Standing) -> tuple[bool, int]:
+def _longest_without(device: TurnState) -> tuple[bool, int]:
     return device.turn_ms is not None, device.turn_ms or 0
 
 
-def _had_its_slice(device: Standing, now_ms: int) -> bool:
+def _had_its_slice(device: TurnState, now_ms: int) -> bool:
     return device.linked_ms is not None and now_ms - device.linked_ms >= SLICE_MS

@@ -15,7 +15,7 @@ import psycopg
 
 from devices.vocabulary import Reason
 from gateway.clinic.directory import load_directory
-from gateway.ingest.reader import Intake, Reader, Reading, Refused
+from gateway.ingest.decoding import Decoder, Intake, IntakeBuilder, Refused
 from gateway.ingest.receipts import ReceiptBook
 from gateway.ingest.source import Batch, Delivered, Source, SourceClosedError
 from gateway.ingest.transaction import Ledger, Outcome, StaleDirectoryError
@@ -63,7 +63,7 @@ class Pipeline:
         self._now_ms = now_ms
         self._ledger = Ledger(book, settings.retrospective_after_ms, settings.contact_grace_ms)
         self._connection: Connection | None = None
-        self._reader: Reader | None = None
+        self._decoder: Decoder | None = None
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
 
     @property
@@ -99,15 +99,15 @@ class Pipeline:
 
         None: there is no directory yet, or something is wrong; `settle` reads the batch again and deals with it.
         """
-        if self._reader is None:
+        if self._decoder is None:
             return None
         try:
-            reading = Reading(self._reader, self._now_ms())
+            builder = IntakeBuilder(self._decoder, self._now_ms())
             for start in range(0, len(messages), READ_AT_ONCE):
                 if start:
                     await asyncio.sleep(0)
-                reading.add(messages[start : start + READ_AT_ONCE])
-            return reading.finish()
+                builder.add(messages[start : start + READ_AT_ONCE])
+            return builder.finish()
         except POISON:
             log.exception("a batch could not be read; it is read again, in halves")
             return None
@@ -163,12 +163,12 @@ class Pipeline:
     async def _settle_once(self, messages: Sequence[Delivered], ahead: Intake | None) -> None:
         started = clock.monotonic()
         connection = await self._connected()
-        reader = self._reader
-        if reader is None:
-            reader = self._reader = Reader(await load_directory(connection))
+        decoder = self._decoder
+        if decoder is None:
+            decoder = self._decoder = Decoder(await load_directory(connection))
         intake = ahead
-        if intake is None or intake.directory is not reader.directory:
-            intake = reader.read(messages, self._now_ms())
+        if intake is None or intake.directory is not decoder.directory:
+            intake = decoder.read(messages, self._now_ms())
         outcome = await self._ledger.write(connection, messages, intake)
         self._ledger.apply(outcome)
         self._count(len(messages), outcome, clock.monotonic() - started)
@@ -189,7 +189,7 @@ class Pipeline:
     async def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:
             self._connection = await connect(self._settings.database_url, "vigil gateway")
-            self._reader = None
+            self._decoder = None
             await self._ledger.hydrate(self._connection)
             self._metrics.database_up.set(1)
         return self._connection
@@ -198,7 +198,7 @@ class Pipeline:
         """Drop everything the failed transaction touched; a broken connection is replaced by the next attempt."""
         self._metrics.retries.labels(cause).inc()
         self._ledger.roll_back()
-        self._reader = None
+        self._decoder = None
         connection = self._connection
         if connection is None:
             return
@@ -226,7 +226,7 @@ class Pipeline:
         device_id = device[2] if len(device) > 2 else None
         detail = f"could not be stored: {type(error).__name__}: {error}"[:500]
         refused = Refused(0, Reason.MALFORMED, detail, None, device_id)
-        intake = Reader(await load_directory(connection)).read(messages, self._now_ms())
+        intake = Decoder(await load_directory(connection)).read(messages, self._now_ms())
         await self._ledger.quarantine_alone(connection, messages, refused, intake)
         self._metrics.messages.inc()
         self._metrics.quarantined.labels(Reason.MALFORMED.value).inc()

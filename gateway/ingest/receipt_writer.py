@@ -11,7 +11,7 @@ import psycopg
 from devices.receipts import encode_receipt
 from devices.vocabulary import Topic, topic
 from gateway.ingest.mqtt.connection import ConnectionLostError
-from gateway.ingest.receipts import ABSENT, Heads, Receipt, ReceiptBook
+from gateway.ingest.receipts import ABSENT, NumberedMessages, Receipt, ReceiptBook
 from gateway.runtime import clock
 from gateway.runtime.metrics import GatewayMetrics
 from gateway.store.connect import connect
@@ -73,7 +73,7 @@ class ReceiptKeeper:
         self.book = ReceiptBook(receipts)
         for self._leftover, received, *columns in await (await connection.execute(SQL.leftover)).fetchall():
             device, seq, oldest, stamp, news = columns
-            heads = Heads(
+            heads = NumberedMessages(
                 np.array(device, np.int32),
                 np.array(seq, np.int64),
                 np.array(oldest, np.int64),

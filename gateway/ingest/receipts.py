@@ -117,7 +117,7 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
-class Heads:
+class NumberedMessages:
     """The numbered messages of one committed batch as columns of one length; ABSENT where a message did not say."""
 
     device: NDArray[np.int32]
@@ -131,9 +131,9 @@ class Heads:
         return len(self.seq)
 
     @staticmethod
-    def join(parts: Sequence["Heads"]) -> "Heads":
+    def join(parts: Sequence["NumberedMessages"]) -> "NumberedMessages":
         """Return the messages of all parts, in order."""
-        return Heads(
+        return NumberedMessages(
             np.concatenate([part.device for part in parts]),
             np.concatenate([part.seq for part in parts]),
             np.concatenate([part.oldest for part in parts]),
@@ -153,9 +153,9 @@ class ReceiptBook:
         self._receipts = receipts if receipts is not None else {}
         self._moved: set[int] = set()
         self._offsets: dict[int, int] = {}
-        self._aside: list[tuple[Heads, int]] = []
+        self._aside: list[tuple[NumberedMessages, int]] = []
 
-    def add(self, heads: Heads, now_ms: int) -> None:
+    def add(self, heads: NumberedMessages, now_ms: int) -> None:
         """Take in a batch that was committed; `now_ms` is when it arrived."""
         if len(heads):
             self._aside.append((heads, now_ms))
@@ -175,7 +175,7 @@ class ReceiptBook:
         if not self._aside:
             return
         aside, self._aside = self._aside, []
-        heads = Heads.join([heads for heads, _ in aside])
+        heads = NumberedMessages.join([heads for heads, _ in aside])
         arrival = np.repeat([now_ms for _, now_ms in aside], [len(heads) for heads, _ in aside])
         order = np.lexsort((heads.seq, heads.device))
         device, seq, stamp = heads.device[order], heads.seq[order], heads.stamp[order]
@@ -235,7 +235,7 @@ class ReceiptBook:
         receipt = self.receipts.get(device_key)
         return receipt is not None and bool(receipt.above)
 
-    def _one_by_one(self, key: int, heads: Heads, rows: Iterable[int], arrival: NDArray[np.int64]) -> None:
+    def _one_by_one(self, key: int, heads: NumberedMessages, rows: Iterable[int], arrival: NDArray[np.int64]) -> None:
         for row in rows:
             seq, oldest, now_ms = int(heads.seq[row]), int(heads.oldest[row]), int(arrival[row])
             receipt = self._receipts.get(key)

@@ -15,9 +15,9 @@ from psycopg.types.json import Jsonb
 from devices.runs import beat_times
 from devices.units import to_canonical
 from devices.vocabulary import MAX_PAYLOAD_BYTES, Code, EventType, Reason, Unit
+from gateway.ingest.decoding import Refused, StatusReport
 from gateway.ingest.lanes import SAME_BEAT_MS, uncovered
-from gateway.ingest.reader import Refused, StatusReport
-from gateway.ingest.receipts import Heads
+from gateway.ingest.receipts import NumberedMessages
 from gateway.ingest.source import Delivered
 from gateway.store.binary import observation_rows, rr_rows
 from gateway.store.queries import load_queries
@@ -50,7 +50,7 @@ async def copy_observations(connection: Connection, rows: Rows, now_ms: int) -> 
 
 
 async def express(
-    connection: Connection, rows: Rows, heads: Heads, version: int, now_ms: int
+    connection: Connection, rows: Rows, heads: NumberedMessages, version: int, now_ms: int
 ) -> tuple[int, int | None]:
     """Store a small batch of new rows and its journal entry in one statement, a transaction of its own.
 
@@ -210,7 +210,7 @@ async def store_statuses(
     )
 
 
-def journal_parameters(heads: Heads, now_ms: int) -> dict[str, Any]:
+def journal_parameters(heads: NumberedMessages, now_ms: int) -> dict[str, Any]:
     """Return the parameters of SQL.journal, which notes the numbered messages that a transaction holds."""
     return {
         "now": now_ms,

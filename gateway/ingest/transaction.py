@@ -12,10 +12,10 @@ import psycopg
 from devices.vocabulary import Code
 from gateway.clinic.directory import Directory
 from gateway.ingest import storing as store
+from gateway.ingest.decoding import Intake, Refused
 from gateway.ingest.high_water import Marks
 from gateway.ingest.lanes import Lanes, split
-from gateway.ingest.reader import Intake, Refused
-from gateway.ingest.receipts import Heads, ReceiptBook
+from gateway.ingest.receipts import NumberedMessages, ReceiptBook
 from gateway.ingest.source import Delivered
 from gateway.rules.doses.keeper import DoseKeeper
 from gateway.rules.readings.all_codes import RuleWatch
@@ -40,7 +40,7 @@ class Outcome:
 
     intake: Intake
     stored: Rows
-    heads: Heads
+    heads: NumberedMessages
     journal_id: int | None
     last_beats: dict[int, int]
     results: Counter[str] = field(default_factory=Counter)
@@ -215,13 +215,13 @@ class Ledger:
         await store.quarantine(connection, [refused], messages, intake.now_ms)
         self._note(heads, await _commit(connection, heads, intake.now_ms), intake.now_ms)
 
-    def _note(self, heads: Heads, journal_id: int | None, now_ms: int) -> None:
+    def _note(self, heads: NumberedMessages, journal_id: int | None, now_ms: int) -> None:
         self._book.add(heads, now_ms)
         if journal_id is not None:
             self.journalled = journal_id
 
 
-async def _commit(connection: Connection, heads: Heads, now_ms: int) -> int | None:
+async def _commit(connection: Connection, heads: NumberedMessages, now_ms: int) -> int | None:
     """Note the numbered messages and commit, in one round trip; return the journal entry's id."""
     if not len(heads):
         await connection.execute("commit")
@@ -233,6 +233,6 @@ async def _commit(connection: Connection, heads: Heads, now_ms: int) -> int | No
     return int(row[0]) if row else None
 
 
-def _heads(intake: Intake, news: set[int]) -> Heads:
+def _heads(intake: Intake, news: set[int]) -> NumberedMessages:
     brought = np.isin(intake.head_message, np.fromiter(news, np.int32, len(news)))
-    return Heads(intake.head_device, intake.seq, intake.oldest, intake.sent_at, brought)
+    return NumberedMessages(intake.head_device, intake.seq, intake.oldest, intake.sent_at, brought)

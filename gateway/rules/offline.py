@@ -12,12 +12,12 @@ from typing import Any, Final
 import psycopg
 from psycopg.rows import class_row
 
-from alerts.reconcile import Standing
+from alerts.reconcile import StandingAlert
 from devices.vocabulary import Code, DeviceModel
 from gateway.clinic.directory import UNSET
 from gateway.clinic.patient_rules import all_rules, rules_of
 from gateway.clinic.zones import zone_of
-from gateway.rules.watched import WornRow, both, consents, looking_at_all, own_rules, spans, try_lock, worn
+from gateway.rules.expected import WornRow, both, consents, looking_at_all, own_rules, spans, try_lock, worn
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from streaming.episodes import JSON, Episode, Rule
@@ -139,13 +139,13 @@ async def _settle(one: _Patient, device: str, contact: DeviceContact | None, wri
     await writer.apply(context, [alert for alert in standing if _concerns(alert, told)], told)
 
 
-def _concerns(alert: Standing, told: Sequence[Episode]) -> bool:
+def _concerns(alert: StandingAlert, told: Sequence[Episode]) -> bool:
     """Whether an alert is one of those that the episodes are about; what is over stays as it was."""
     return alert.running or any(alert.opened_at == episode.opened_at for episode in told)
 
 
 def _ended(
-    running: Standing, contact: DeviceContact | None, found: Sequence[Episode], watched: Spans, now_ms: int
+    running: StandingAlert, contact: DeviceContact | None, found: Sequence[Episode], watched: Spans, now_ms: int
 ) -> Episode:
     """Return the episode of a running alert as it is now: it goes on, or ended with contact or the watch."""
 

@@ -11,11 +11,11 @@ from typing import Any, Final
 import psycopg
 from psycopg.rows import class_row
 
-from alerts.reconcile import Standing
+from alerts.reconcile import StandingAlert
 from gateway.clinic.patient_rules import all_rules, rules_of
 from gateway.clinic.zones import zone_of
+from gateway.rules.expected import try_lock
 from gateway.rules.readings.refold import GLUCOSE_RULES
-from gateway.rules.watched import try_lock
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from streaming.episodes import Episode, Rule
@@ -72,5 +72,5 @@ class RestKeeper:
                     await writer.apply(context, [alert], [_ended(alert, began)], note=NOTE)
 
 
-def _ended(alert: Standing, began: int) -> Episode:
+def _ended(alert: StandingAlert, began: int) -> Episode:
     return Episode(alert.opened_at, began, alert.severity, {**alert.finding, "ended_by": "rest"}, alert.subject)

@@ -16,7 +16,7 @@ from devices.vocabulary import Code, DeviceModel
 from gateway.clinic.directory import UNSET
 from gateway.clinic.patient_rules import all_rules, rules_of
 from gateway.clinic.zones import UTC, zone_of, zones_of
-from gateway.rules.watched import both, consents, looking_at_all, own_rules, spans, try_lock, worn
+from gateway.rules.expected import both, consents, looking_at_all, own_rules, spans, try_lock, worn
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from streaming.episodes import Episode, Rule
@@ -79,7 +79,7 @@ class _Expectation:
 
 
 @dataclass(frozen=True, slots=True)
-class _Chart:
+class _SilenceFacts:
     """All that one patient's silence is judged by. `first_due`: from when on the first reading was awaited, ms."""
 
     patient: int
@@ -118,31 +118,31 @@ class SilenceKeeper:
         connection = writer.connection
         if not await try_lock(connection, patient):
             return
-        chart = await _chart(connection, patient, writer.now_ms)
+        facts = await _facts(connection, patient, writer.now_ms)
         for one in touched:
-            if not chart.expectation.covers(one.subject):
-                await _nobody_waits(chart, one, writer)
+            if not facts.expectation.covers(one.subject):
+                await _nobody_waits(facts, one, writer)
             elif one.id is not None:
                 until = None if one.resolved_at is None else await _first_reading(connection, patient, one.resolved_at)
-                await _fold(chart, one.subject, one.last_at, until, writer)
+                await _fold(facts, one.subject, one.last_at, until, writer)
             else:
                 newest = await _newest_reading(connection, patient, writer.now_ms)
-                if not _more_may_come(chart, newest, writer.now_ms):
-                    await _fold(chart, one.subject, newest[0] if newest else None, None, writer)
+                if not _more_may_come(facts, newest, writer.now_ms):
+                    await _fold(facts, one.subject, newest[0] if newest else None, None, writer)
 
 
-async def _fold(chart: _Chart, subject: str, since: int | None, until: int | None, writer: AlertWriter) -> None:
+async def _fold(facts: _SilenceFacts, subject: str, since: int | None, until: int | None, writer: AlertWriter) -> None:
     """Bring the alerts that opened after the reading `since` (None: before all) in line with the gaps until `until`.
 
     Nobody is told of a silence that was over before anybody looked: nothing can be done about it any more.
     """
     now_ms = writer.now_ms
-    context = _context(chart)
+    context = _context(facts)
     episodes: list[Episode] = []
-    for gap in await _gaps(chart, subject, since, until, writer.connection):
-        days = glucose_silences(gap, chart.rules, chart.watched, now_ms)
+    for gap in await _gaps(facts, subject, since, until, writer.connection):
+        days = glucose_silences(gap, facts.rules, facts.watched, now_ms)
         episodes += (
-            days if subject == GLUCOSE else night_silences(gap, chart.rules, chart.watched, chart.zone, now_ms, days)
+            days if subject == GLUCOSE else night_silences(gap, facts.rules, facts.watched, facts.zone, now_ms, days)
         )
     after = 0 if since is None else since
     standing = [
@@ -152,15 +152,15 @@ async def _fold(chart: _Chart, subject: str, since: int | None, until: int | Non
     ]
     told = [one for one in episodes if one.resolved_at is None or any(alert.overlaps(one) for alert in standing)]
     if told:
-        context = replace(context, settings=settings_json(chart.rules.at(told[-1].opened_at).of(RULE)))
+        context = replace(context, settings=settings_json(facts.rules.at(told[-1].opened_at).of(RULE)))
     await writer.apply(context, standing, told)
 
 
-async def _nobody_waits(chart: _Chart, touched: Touched, writer: AlertWriter) -> None:
+async def _nobody_waits(facts: _SilenceFacts, touched: Touched, writer: AlertWriter) -> None:
     """End a silence that means nothing any more: it is not known since when it does not."""
     standing = [
         alert
-        for alert in await writer.standing_subjects(_context(chart), [touched.subject])
+        for alert in await writer.standing_subjects(_context(facts), [touched.subject])
         if alert.running and alert.id == touched.id
     ]
     ended = [
@@ -169,21 +169,21 @@ async def _nobody_waits(chart: _Chart, touched: Touched, writer: AlertWriter) ->
         )
         for alert in standing
     ]
-    await writer.apply(_context(chart), standing, ended)
+    await writer.apply(_context(facts), standing, ended)
 
 
-def _context(chart: _Chart) -> RuleContext:
-    return RuleContext(chart.patient, RULE, chart.zone, VERSION)
+def _context(facts: _SilenceFacts) -> RuleContext:
+    return RuleContext(facts.patient, RULE, facts.zone, VERSION)
 
 
-def _more_may_come(chart: _Chart, newest: tuple[int, int] | None, now_ms: int) -> bool:
+def _more_may_come(facts: _SilenceFacts, newest: tuple[int, int] | None, now_ms: int) -> bool:
     """Whether what is stored is a part of what is on its way."""
     if newest is None:
-        return chart.recorded_at > now_ms - FIRST_DATA_MS
+        return facts.recorded_at > now_ms - FIRST_DATA_MS
     return newest[1] > now_ms - SETTLED_MS
 
 
-async def _chart(connection: Connection, patient: int, now_ms: int) -> _Chart:
+async def _facts(connection: Connection, patient: int, now_ms: int) -> _SilenceFacts:
     values = {**READINGS, "patient": patient}
     async with connection.cursor(row_factory=class_row(_Expectation)) as cursor:
         expectation = await (await cursor.execute(SQL.expectation, values)).fetchone()
@@ -192,7 +192,7 @@ async def _chart(connection: Connection, patient: int, now_ms: int) -> _Chart:
     rows = await worn(connection, patient, SENDERS)
     watched = both(spans((row.since, row.until) for row in rows), await consents(connection, patient))
     begun = [start for start, end in watched if start <= now_ms < end]
-    return _Chart(
+    return _SilenceFacts(
         patient,
         expectation,
         watched,
@@ -220,15 +220,17 @@ async def _first_reading(connection: Connection, patient: int, since: int) -> in
     return None if row is None or row[0] is None else int(row[0])
 
 
-async def _gaps(chart: _Chart, subject: str, since: int | None, until: int | None, connection: Connection) -> list[Gap]:
+async def _gaps(
+    facts: _SilenceFacts, subject: str, since: int | None, until: int | None, connection: Connection
+) -> list[Gap]:
     """Return the gaps that are long enough to matter to any settings the patient ever had."""
     ever: list[DataSilenceSettings] = [
-        settings for _, then in chart.rules.spans if (settings := then.of(RULE)) is not None
+        settings for _, then in facts.rules.spans if (settings := then.of(RULE)) is not None
     ]
     shortest = min((one.day_ms if subject == GLUCOSE else one.night_ms for one in ever), default=DAY_MS)
-    values = {**READINGS, "patient": chart.patient, "since": since, "until": until, "longer_ms": shortest}
+    values = {**READINGS, "patient": facts.patient, "since": since, "until": until, "longer_ms": shortest}
     rows = await (await connection.execute(SQL.gaps, values)).fetchall()
-    return [Gap(last, chart.first_due if last is None else last, following) for last, following in rows]
+    return [Gap(last, facts.first_due if last is None else last, following) for last, following in rows]
 
 
 async def _asleep(

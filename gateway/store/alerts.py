@@ -8,7 +8,7 @@ import psycopg
 from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
 
-from alerts.reconcile import Action, AlertState, Change, Decision, Raise, Standing, Withdraw, reconcile, state_of
+from alerts.reconcile import Action, AlertState, Change, Decision, Raise, StandingAlert, Withdraw, reconcile, state_of
 from alerts.words import TECHNICAL, summary
 from gateway.store.queries import load_queries
 from streaming.episodes import JSON, Episode, Rule, Severity
@@ -39,7 +39,7 @@ class RuleContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class AlertEvent:
     """Something that happened to an alert: for its history and for whoever listens."""
 
     alert_id: int
@@ -55,17 +55,17 @@ class AlertWriter:
     connection: psycopg.AsyncConnection[Any]
     now_ms: int
     retrospective_after_ms: int = 30 * MINUTE_MS
-    told: list[Told] = field(default_factory=list)
+    told: list[AlertEvent] = field(default_factory=list)
     raised: list[tuple[int, int]] = field(default_factory=list)  # (alert id, opened_at), oldest first
 
-    async def standing(self, context: RuleContext, since_ms: int, until_ms: int | None) -> list[Standing]:
+    async def standing(self, context: RuleContext, since_ms: int, until_ms: int | None) -> list[StandingAlert]:
         """Return (and lock) the alerts that touch a span of event time, ends included; None: without end."""
         return await self._standing(
             SQL.standing,
             {"patient": context.patient_id, "rule": context.rule, "since": since_ms, "until": until_ms},
         )
 
-    async def standing_subjects(self, context: RuleContext, subjects: Sequence[str]) -> list[Standing]:
+    async def standing_subjects(self, context: RuleContext, subjects: Sequence[str]) -> list[StandingAlert]:
         """Return (and lock) the alerts about certain subjects."""
         return await self._standing(
             SQL.standing_subjects,
@@ -74,7 +74,7 @@ class AlertWriter:
 
     async def standing_rules(
         self, patient: int, rules: Sequence[Rule], since_ms: int
-    ) -> list[tuple[tuple[Rule, str], Standing]]:
+    ) -> list[tuple[tuple[Rule, str], StandingAlert]]:
         """Return (and lock) the alerts of several rules that reach beyond an instant, each with rule and subject."""
         parameters = {"patient": patient, "rules": list(rules), "since": since_ms}
         async with self.connection.cursor(row_factory=tuple_row) as cursor:
@@ -84,7 +84,7 @@ class AlertWriter:
     async def apply(
         self,
         context: RuleContext,
-        standing: Sequence[Standing],
+        standing: Sequence[StandingAlert],
         episodes: Sequence[Episode],
         *,
         note: str | None = None,
@@ -132,7 +132,7 @@ class AlertWriter:
             await self.connection.execute(SQL.outbox, columns)
             await self.connection.execute(SQL.notify)
 
-    async def _standing(self, query: str, parameters: Mapping[str, Any]) -> list[Standing]:
+    async def _standing(self, query: str, parameters: Mapping[str, Any]) -> list[StandingAlert]:
         async with self.connection.cursor(row_factory=class_row(_StandingRow)) as cursor:
             await cursor.execute(query, parameters)
             return [row.standing() for row in await cursor.fetchall()]
@@ -193,7 +193,7 @@ class AlertWriter:
         for action in change.actions:
             self._tell(after.id, action, note=note, detail=moved)
 
-    async def _withdraw(self, alert: Standing, survivor: int | None, note: str | None) -> None:
+    async def _withdraw(self, alert: StandingAlert, survivor: int | None, note: str | None) -> None:
         await self.connection.execute(SQL.withdraw, {"id": alert.id, "survivor": survivor, "now": self.now_ms})
         if note is None:
             note = "late data: merged into another episode" if survivor else "late data: the episode is gone"
@@ -202,7 +202,7 @@ class AlertWriter:
     def _tell(
         self, alert_id: int, action: Action, *, note: str | None = None, detail: Mapping[str, JSON] | None = None
     ) -> None:
-        self.told.append(Told(alert_id, action, note, detail))
+        self.told.append(AlertEvent(alert_id, action, note, detail))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +218,8 @@ class _StandingRow:
     acknowledged_at: int | None
     finding: Mapping[str, JSON]
 
-    def standing(self) -> Standing:
-        return Standing(
+    def standing(self) -> StandingAlert:
+        return StandingAlert(
             id=self.id,
             subject=self.subject,
             severity=Severity(self.severity),

@@ -38,7 +38,7 @@ def _nothing(_row: int) -> Mapping[str, JSON]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
+class JudgedReadings:
     """Readings of one patient in order of time and what a rule thinks of each; arrays of one length.
 
     `beyond`: beyond the limit. `opens`: beyond it, and an alert here and now would be this rule's. `ends`: an open
@@ -110,7 +110,9 @@ class Open:
 Excursion: TypeAlias = Pending | Open
 
 
-def fold_excursions(state: Excursion | None, rows: Judged, course: Course) -> tuple[Excursion | None, list[Episode]]:
+def fold_excursions(
+    state: Excursion | None, rows: JudgedReadings, course: Course
+) -> tuple[Excursion | None, list[Episode]]:
     """Fold readings, later than all folded before, into the state; any split gives the same.
 
     Closed: the first reading that `opens`, in an unbroken run beyond the limit that is `duration_ms` old, opens, at its
@@ -140,7 +142,7 @@ def fold_excursions(state: Excursion | None, rows: Judged, course: Course) -> tu
 
 
 def _await(
-    state: Excursion | None, rows: Judged, candidates: Int64, row: int, course: Course
+    state: Excursion | None, rows: JudgedReadings, candidates: Int64, row: int, course: Course
 ) -> tuple[Excursion | None, int]:
     """Go on from `row` to the next opening or the end; also returns the row after the last used."""
     if course.duration_ms == 0:
@@ -157,14 +159,14 @@ def _await(
     return (Pending(since, last) if since is not None and expected == rows.at.size else None), rows.at.size
 
 
-def _opened(rows: Judged, row: int) -> Open:
+def _opened(rows: JudgedReadings, row: int) -> Open:
     at_ms = int(rows.at[row])
     evidence = {**rows.told(row), **rows.evidence(row), rows.count: 1}
     episode = Episode(at_ms, None, rows.severity_of(row), evidence, rows.subject)
     return Open(episode, 1, float(rows.badness[row]), None, at_ms)
 
 
-def _follow(state: Open, rows: Judged, row: int, course: Course) -> tuple[Open, int]:
+def _follow(state: Open, rows: JudgedReadings, row: int, course: Course) -> tuple[Open, int]:
     """Follow an open episode from `row` to its resolution or the end; also returns the row after the last used."""
     while row < rows.at.size:
         at_ms = int(rows.at[row])
@@ -186,7 +188,7 @@ def _resolved(state: Open, at_ms: int, ended_as: Mapping[str, JSON]) -> Open:
     return replace(state, episode=replace(state.episode, resolved_at=at_ms, evidence=evidence), last_at_ms=at_ms)
 
 
-def _worse(state: Open, rows: Judged, row: int) -> Open:
+def _worse(state: Open, rows: JudgedReadings, row: int) -> Open:
     """Return the state after one more reading beyond the limit, which also ends any recovery."""
     badness, beyond = float(rows.badness[row]), state.beyond + 1
     evidence = {**state.episode.evidence, rows.count: beyond}

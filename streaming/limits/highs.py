@@ -13,7 +13,7 @@ import numpy as np
 from devices.vocabulary import Code
 from streaming.episodes import JSON, Episode, Rule, Severity
 from streaming.glucose.values import counts, high_mask, low_mask, mmol_per_l
-from streaming.limits.excursions import SPLITTING_GAP_MS, Course, Excursion, Judged, Open, fold_excursions
+from streaming.limits.excursions import SPLITTING_GAP_MS, Course, Excursion, JudgedReadings, Open, fold_excursions
 from streaming.limits.lows import Graver, at_night, milliseconds
 from streaming.readings import Bool, Float32, Float64, Int16, Int32, ReadingSeries
 from streaming.rules.settings import HyperglycaemiaSettings
@@ -58,7 +58,7 @@ class Hyperglycaemia:
         if state is None and not high.any():
             return None, []
         medium = (Severity.MEDIUM, Severity.MEDIUM)
-        rows = Judged(
+        rows = JudgedReadings(
             series.at, series.value, series.unit, mmol_per_l(series), high, high, medium, high, "highest", "highs"
         )
         return fold_excursions(state, rows, self.course)
@@ -179,12 +179,12 @@ class FastingHyperglycaemia:
         after, found = fold_excursions(before.open, rows, Course(recovery_ms=None))
         return FastingState(hour, after if isinstance(after, Open) else None), found
 
-    def _judged(self, series: ReadingSeries, mmol: Float64, high: Bool, opens: Bool, rises: Float64) -> Judged:
+    def _judged(self, series: ReadingSeries, mmol: Float64, high: Bool, opens: Bool, rises: Float64) -> JudgedReadings:
         def told(row: int) -> Mapping[str, JSON]:
             return {"fasting": True, "rise_mmol_l": round(float(rises[row]), 2) + 0.0}
 
         low = (Severity.LOW, Severity.LOW)
-        return Judged(
+        return JudgedReadings(
             series.at, series.value, series.unit, mmol, high, opens, low, high, "highest", "highs", self.subject, told=told
         )  # fmt: skip
 

@@ -10,7 +10,7 @@ import numpy as np
 from devices.vocabulary import Code
 from streaming.episodes import JSON, Episode, Rule, Severity
 from streaming.glucose.values import low_mask, mmol_per_l
-from streaming.limits.excursions import Course, Excursion, Judged, Open, fold_excursions
+from streaming.limits.excursions import Course, Excursion, JudgedReadings, Open, fold_excursions
 from streaming.readings import Bool, Float64, Int16, ReadingSeries
 from streaming.rules.settings import HypoglycaemiaSettings, NocturnalSettings, UrgentLowSettings
 from streaming.zones import MINUTE_MS, Int64, ZoneHistory
@@ -178,8 +178,8 @@ def _judged(
     severity: tuple[Severity, Severity],
     grave: Bool,
     ends: Bool | None = None,
-) -> Judged:
+) -> JudgedReadings:
     badness = -mmol_per_l(series)
-    return Judged(
+    return JudgedReadings(
         series.at, series.value, series.unit, badness, low, opens, severity, grave, ends=ends, ended_as=_TAKEN_OVER
     )

@@ -146,7 +146,7 @@ class PredictedState:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Judged:
+class _Forecasts:
     """Merged readings, and what is thought of each; `part`: takes part in forecasts."""
 
     series: ReadingSeries
@@ -226,7 +226,7 @@ class PredictedLow:
             row += 1
         return PredictedState(past, episode, predicted_at if episode else 0), list(found.values())
 
-    def _judge(self, past: Past, series: ReadingSeries, zone: ZoneHistory, graver: Graver) -> tuple[_Judged, Past]:
+    def _judge(self, past: Past, series: ReadingSeries, zone: ZoneHistory, graver: Graver) -> tuple[_Forecasts, Past]:
         """Judge readings by what came before; also return what the next ones need."""
         half_minute = np.concatenate(([past.last_at_ms], series.at)) // EVERY_MS
         part = half_minute[1:] > half_minute[:-1]
@@ -245,7 +245,7 @@ class PredictedLow:
             limit = limit_ahead(series.at, zone, self.settings)
             predicted &= foreseen <= limit * np.exp(-margin)
         told = spoken_for(series.at, graver, Rule.NOCTURNAL_HYPOGLYCAEMIA, Rule.URGENT_LOW, Rule.HYPOGLYCAEMIA)
-        judged = _Judged(series, foreseen, limit, low, part, predicted, predicted & ~told)
+        judged = _Forecasts(series, foreseen, limit, low, part, predicted, predicted & ~told)
         last_at = int(series.at[-1])
         kept = known_at > last_at - PAST_MS
         low_at = int(series.at[low][-1]) if low.any() else past.low_at_ms
@@ -256,7 +256,7 @@ def _nothing_before(at_ms: int) -> Past:
     return Past(at_ms - EVERY_MS, None, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32))
 
 
-def _followed(episode: Episode, predicted_at: int, judged: _Judged, row: int) -> tuple[Episode, int]:
+def _followed(episode: Episode, predicted_at: int, judged: _Forecasts, row: int) -> tuple[Episode, int]:
     """Follow an open episode by one reading; also return the last reading that foresaw the low."""
     at_ms = int(judged.series.at[row])
     if judged.predicted[row]:

@@ -11,7 +11,7 @@ from devices.units import to_canonical
 from devices.vocabulary import CODE_BY_WIRE, CODES, Code, Flag
 from streaming.episodes import JSON, Episode, Rule, Severity
 from streaming.glucose.values import HI, LO, NEVER_ALARMED
-from streaming.limits.excursions import Course, Excursion, Judged, fold_excursions
+from streaming.limits.excursions import Course, Excursion, JudgedReadings, fold_excursions
 from streaming.limits.lows import Graver, milliseconds
 from streaming.readings import Bool, Float64, Int16, ReadingSeries
 from streaming.rules.settings import ThresholdSettings, VitalLimit
@@ -75,7 +75,7 @@ class Threshold:
         beyond = badness > self._badness_of_limit
         severity = Severity(self.settings.severity)
         canonical = np.full(at.size, CODES[self.code].canonical, dtype=np.int16)
-        rows = Judged(
+        rows = JudgedReadings(
             at, badness * self._sign, canonical, badness, beyond, beyond, (severity, severity), beyond,
             "lowest" if self.side == "low" else "highest", "beyond", self.subject, told=self._told,
         )  # fmt: skip

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerts.reconcile import Action, AlertState, Change, Decision, Raise, Standing, Withdraw, reconcile, state_of
+from alerts.reconcile import Action, AlertState, Change, Decision, Raise, StandingAlert, Withdraw, reconcile, state_of
 from streaming.episodes import Episode, Severity
 
 DOCTOR = 7
 
 
-def alert(number: int, opened: int, resolved: int | None, *, acked: bool = False, **more: object) -> Standing:
+def alert(number: int, opened: int, resolved: int | None, *, acked: bool = False, **more: object) -> StandingAlert:
     running = resolved is None
-    standing = Standing(
+    standing = StandingAlert(
         id=number,
         subject="",
         severity=Severity.HIGH,
@@ -127,7 +127,7 @@ def told(decisions: Sequence[Decision]) -> Told:
         ),
     ],
 )
-def test_the_alerts_follow_the_episodes(standing: list[Standing], episodes: list[Episode], wanted: Told) -> None:
+def test_the_alerts_follow_the_episodes(standing: list[StandingAlert], episodes: list[Episode], wanted: Told) -> None:
     assert told(reconcile(standing, episodes)) == wanted
 
 
@@ -183,7 +183,7 @@ def episode_lists(draw: st.DrawFn) -> list[Episode]:
 def test_after_any_sequence_of_folds_the_alerts_are_the_episodes(
     folds: list[list[Episode]], data: st.DataObject
 ) -> None:
-    alerts: dict[int, Standing] = {}
+    alerts: dict[int, StandingAlert] = {}
     ids = iter(range(1, 1000))
     for episodes in folds:
         before = dict(alerts)
@@ -203,7 +203,7 @@ def test_after_any_sequence_of_folds_the_alerts_are_the_episodes(
             alerts[number] = replace(one, acknowledged_by=DOCTOR, acknowledged_at=1, state=state)
 
 
-def _apply(decision: Decision, alerts: dict[int, Standing], ids: "object") -> None:
+def _apply(decision: Decision, alerts: dict[int, StandingAlert], ids: "object") -> None:
     match decision:
         case Raise(new):
             number = next(ids)  # type: ignore[call-overload]
@@ -217,7 +217,7 @@ def _apply(decision: Decision, alerts: dict[int, Standing], ids: "object") -> No
 
 
 def _check_identities(
-    before: Mapping[int, Standing], after: Mapping[int, Standing], decisions: Sequence[Decision]
+    before: Mapping[int, StandingAlert], after: Mapping[int, StandingAlert], decisions: Sequence[Decision]
 ) -> None:
     raised = {d.episode.opened_at for d in decisions if isinstance(d, Raise)}
     for number, old in before.items():

@@ -21,7 +21,7 @@ from fastapi import FastAPI
 
 from api import dependencies
 from api.app import create_app
-from api.dependencies import Parts
+from api.dependencies import ApiServices
 from api.settings import ApiSettings
 from gateway.runtime import clock as real_clock
 from tests.api.clinic import SECRET, START, Clinic, Clock, is_problem
@@ -104,8 +104,8 @@ class Served:
     clock: Clock
 
     @property
-    def parts(self) -> Parts:
-        parts: Parts = self.app.state.parts
+    def parts(self) -> ApiServices:
+        parts: ApiServices = self.app.state.services
         return parts
 
     @asynccontextmanager
@@ -144,7 +144,7 @@ async def serve(app: FastAPI, clinic: Clinic, clock: Clock) -> AsyncIterator[Ser
     try:
         yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", app, clinic, clock)
     finally:
-        await app.state.parts.streams.close()
+        await app.state.services.streams.close()
         server.should_exit = True
         await running
 

@@ -18,10 +18,10 @@ from prometheus_client import start_http_server
 from devices.roster import RosterDevice, encode_roster
 from devices.vocabulary import Code, DeviceModel, Unit
 from firmware_sim.ble.hci_tcp import serve_hci
+from firmware_sim.ble.peripherals import Peripherals, start_all
 from firmware_sim.ble.plan import BlePlan
 from firmware_sim.ble.radio import VirtualRadio
 from firmware_sim.ble.stories import MAKERS
-from firmware_sim.ble.ward import Ward, start_all
 from firmware_sim.scenarios import Start
 from gateway.ble.findings import Reading, Record
 from gateway.ble.metrics import BleMetrics
@@ -81,7 +81,7 @@ async def box(mqtt_url: str, tmp_path: Path) -> Box:
 
 
 @pytest.fixture
-async def ward(box: Box) -> AsyncIterator[Ward]:
+async def ward(box: Box) -> AsyncIterator[Peripherals]:
     """A thermometer and a scale near the box."""
     zone, start = ZoneInfo("UTC"), Start(clock.now_ms(), 1, 1, "test")
     plans = [
@@ -112,7 +112,7 @@ def test_it_imports_nothing_that_an_edge_box_lacks() -> None:
     assert done.stdout == "[]\n"
 
 
-async def test_scan_shows_who_is_near_and_who_of_the_roster(box: Box, ward: Ward, mqtt_url: str) -> None:
+async def test_scan_shows_who_is_near_and_who_of_the_roster(box: Box, ward: Peripherals, mqtt_url: str) -> None:
     plan = ward["thermometer-1"].plan
     await publish_roster(mqtt_url, RosterDevice("fever-1", plan.model, plan.address), ABSENT)
     code, out, err = await box.run("scan", "--seconds", "1", "--json")

@@ -50,7 +50,7 @@ def test_contract_example(form: str) -> None:
         (0, 1, 7, EventType.DOSE_TAKEN, AT + 2000, 3, 2, None),
         (0, 2, 7, EventType.COMMAND_DONE, AT + 3000, None, None, {"id": "12", "ok": False}),
     ]
-    assert batch.heads.seq.tolist() == [77]
+    assert batch.headers.seq.tolist() == [77]
     assert len(batch) == 0
 
 
@@ -62,8 +62,8 @@ def test_every_type_there_and_back(kind: EventType, form: Form) -> None:
     event = batch.events[0]
     assert (event.type, event.at, event.compartment, event.count) == (kind, AT, 32_767, 0)
     assert event.detail == ({"id": "c-1", "ok": True} if kind is EventType.COMMAND_DONE else None)
-    assert batch.heads.device_named == ["box"]
-    assert batch.heads.oldest.tolist() == [0]
+    assert batch.headers.device_named == ["box"]
+    assert batch.headers.oldest.tolist() == [0]
 
 
 BAD: list[tuple[Any, Reason]] = [
@@ -99,7 +99,7 @@ def test_a_bad_event_is_refused_alone(event: Any, reason: Reason, form: str) -> 
     batch = decode_events(FORMS[form]({"seq": 4, "events": [opened(YEAR_2010), event, opened(NOW + FIVE_MINUTES)]}))
     assert [e.position for e in batch.events] == [0, 2]
     assert refused_of(batch) == {reason: (1,)}
-    assert batch.heads.seq.tolist() == [4]
+    assert batch.headers.seq.tolist() == [4]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -120,7 +120,7 @@ def test_whole_messages(form: str) -> None:
         (5, None, Reason.MALFORMED),
     ]
     assert len(batch.events) == 256
-    assert batch.heads.seq.tolist() == [1, 2, 3, 4, 5, 6]
+    assert batch.headers.seq.tolist() == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("form", FORMS)

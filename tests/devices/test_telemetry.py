@@ -39,7 +39,7 @@ def test_vector(vector: Vector, form: str) -> None:
     assert runs_of(batch) == vector.runs
     assert refused_of(batch) == vector.refused
     assert batch.missing == vector.missing
-    assert batch.heads.seq.tolist() == [1042]
+    assert batch.headers.seq.tolist() == [1042]
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=str)
@@ -65,7 +65,7 @@ def test_all_vectors_in_one_batch() -> None:
     ]
     assert batch.missing == 2 * sum(vector.missing for vector in VECTORS)
     assert set(batch.device.tolist()) == {7}
-    assert batch.heads.message.tolist() == list(range(len(payloads)))
+    assert batch.headers.message.tolist() == list(range(len(payloads)))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -153,7 +153,7 @@ def test_bad_envelope(envelope: dict[str, Any], form: str) -> None:
     batch = decode(FORMS[form](envelope))
     assert refused_of(batch) == {Reason.MALFORMED: None}
     known = envelope.get("seq")
-    assert batch.heads.seq.tolist() == [5 if known == 5 and type(known) is int else -1], "the receipt can pass it"
+    assert batch.headers.seq.tolist() == [5 if known == 5 and type(known) is int else -1], "the receipt can pass it"
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -164,12 +164,12 @@ def test_heads(form: str) -> None:
         encode({"observations": [glucose(5.0)]}),
         b"?",
     )
-    heads = batch.heads
-    assert heads.seq.tolist() == [9, -1, -1]
-    assert heads.sent_at.tolist() == [12, -1, -1]
-    assert heads.oldest.tolist() == [4, -1, -1]
-    assert heads.device_named == ["band-7", None, None]
-    assert heads.device.tolist() == [7, 7, 7]
+    headers = batch.headers
+    assert headers.seq.tolist() == [9, -1, -1]
+    assert headers.sent_at.tolist() == [12, -1, -1]
+    assert headers.oldest.tolist() == [4, -1, -1]
+    assert headers.device_named == ["band-7", None, None]
+    assert headers.device.tolist() == [7, 7, 7]
 
 
 TAILS: list[list[Any]] = [[], [{}]]
@@ -190,7 +190,7 @@ def test_sent_ahead_refuses_the_message_and_keeps_its_head(form: str) -> None:
         (3, None, Reason.CLOCK_AHEAD),
     ]
     assert batch.message.tolist() == [0, 1]
-    assert batch.heads.sent_at.tolist()[3] == NOW + FIVE_MINUTES + 1
+    assert batch.headers.sent_at.tolist()[3] == NOW + FIVE_MINUTES + 1
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -207,7 +207,7 @@ def test_caps(form: str) -> None:
         (3, None, Reason.TOO_LARGE),
     ]
     assert len(batch) == 64 + 4096
-    assert batch.heads.seq.tolist() == [1, 2, 3, 4]
+    assert batch.headers.seq.tolist() == [1, 2, 3, 4]
 
 
 def test_size_counts_before_anything_is_decoded() -> None:
@@ -215,7 +215,7 @@ def test_size_counts_before_anything_is_decoded() -> None:
     fits, too_large = payload.ljust(64 * 1024), payload.ljust(64 * 1024 + 1)
     batch = decode(fits, too_large)
     assert [(r.message, r.reason) for r in batch.refusals] == [(1, Reason.TOO_LARGE)]
-    assert batch.heads.seq.tolist() == [1, 1]
+    assert batch.headers.seq.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8", "Application/JSON "])
@@ -288,8 +288,8 @@ def test_encoders_write_what_decoders_read(form: Form) -> None:
     ]
     assert runs_of(batch) == [(2, AT, AT + 810, [800.0, 810.0])]
     assert batch.missing == 2
-    assert (batch.heads.seq[0], batch.heads.sent_at[0], batch.heads.oldest[0]) == (3, NOW, 1)
-    assert batch.heads.device_named == ["band"]
+    assert (batch.headers.seq[0], batch.headers.sent_at[0], batch.headers.oldest[0]) == (3, NOW, 1)
+    assert batch.headers.device_named == ["band"]
 
 
 def test_absent_fields_are_not_written() -> None:

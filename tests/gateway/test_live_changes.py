@@ -12,7 +12,7 @@ from gateway.clinic.directory import load_directory
 from gateway.clinic.provisioning import AlreadyExistsError, NewDevice, NotFoundError
 from gateway.ingest.source import Message
 from gateway.rules.readings.refold import GLUCOSE_RULES, page_of
-from gateway.rules.readings.refold import Ward as Folded
+from gateway.rules.readings.refold import WatchedPatient as Folded
 from streaming.episodes import JSON, Rule
 from streaming.limits.patient_fold import fold_patient
 from streaming.silence.rest import rest_of

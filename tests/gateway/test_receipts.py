@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.ingest.receipt_writer import format_ranges, parse_ranges
-from gateway.ingest.receipts import ABSENT, GAP_LOST_AFTER_MS, RANGES_CAP, Heads, Receipt, ReceiptBook
+from gateway.ingest.receipts import ABSENT, GAP_LOST_AFTER_MS, RANGES_CAP, NumberedMessages, Receipt, ReceiptBook
 
 NOW = 1_763_770_000_000
 Sent = tuple[int, int, int]  # device, seq, oldest
 
 
-def heads(messages: Sequence[Sent], news: Sequence[bool], stamps: Sequence[int] = ()) -> Heads:
+def heads(messages: Sequence[Sent], news: Sequence[bool], stamps: Sequence[int] = ()) -> NumberedMessages:
     device, seq, oldest = zip(*messages, strict=True) if messages else ((), (), ())
-    return Heads(
+    return NumberedMessages(
         np.array(device, np.int32),
         np.array(seq, np.int64),
         np.array(oldest, np.int64),

@@ -11,8 +11,8 @@ import pytest
 from devices.vocabulary import Code
 from gateway.clinic.patient_rules import rules_of
 from gateway.ingest.source import Message
+from gateway.rules.expected import looking_at_all
 from gateway.rules.silence import READINGS, SHARE_MS, SHARES, SQL, _limits, _times
-from gateway.rules.watched import looking_at_all
 from gateway.store.connect import connect
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.gateway.clinic import EVER, Clinic

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from devices.vocabulary import Unit
 from streaming.episodes import Episode, Severity, settled_before
-from streaming.limits.excursions import SPLITTING_GAP_MS, Course, Excursion, Judged, Pending, fold_excursions
+from streaming.limits.excursions import SPLITTING_GAP_MS, Course, Excursion, JudgedReadings, Pending, fold_excursions
 from streaming.zones import MINUTE_MS
 
 # A row: minute, and "." within the limit, "x" beyond it, "!" gravely so, "o" beyond but not to open, "e" ends whatever.
@@ -19,10 +19,10 @@ Row = tuple[int, str]
 AT_ONCE, LASTING = Course(recovery_ms=15 * MINUTE_MS), Course(15 * MINUTE_MS, 15 * MINUTE_MS)
 
 
-def judged(rows: Sequence[Row]) -> Judged:
+def judged(rows: Sequence[Row]) -> JudgedReadings:
     kinds = [kind for _, kind in rows]
     badness = np.array([{"!": 2.0, "x": 1.0, "o": 1.0}.get(kind, 0.0) for kind in kinds])
-    return Judged(
+    return JudgedReadings(
         at=np.array([minute * MINUTE_MS for minute, _ in rows], dtype=np.int64),
         value=badness,
         unit=np.full(len(rows), Unit.PERCENT, dtype=np.int16),

@@ -47,7 +47,7 @@ Value = tuple[Code, Unit, Medical | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Measurement:
     """One measurement: its values, what is doubtful about all of them, and the device's stamp if it gave one."""
 
     values: tuple[Value, ...]
@@ -60,14 +60,14 @@ class Kind:
     """How the packets of one characteristic are decoded, and what they tell."""
 
     decode: Callable[[bytes], Any]
-    tell: Callable[[Any], Told]
+    tell: Callable[[Any], Measurement]
 
 
 @dataclass(frozen=True, slots=True)
 class Measuring:
     """A kind of device: the characteristics by which it measures."""
 
-    characteristics: tuple[tuple[Characteristic, Callable[[bytes], Any], Callable[[Any], Told]], ...]
+    characteristics: tuple[tuple[Characteristic, Callable[[bytes], Any], Callable[[Any], Measurement]], ...]
 
     async def serve(self, visit: Visit) -> None:
         """Listen until the device has no more to tell, then leave it with the right time."""
@@ -151,7 +151,7 @@ class _Hearing:
         readings = [Reading(code, unit, at_ms, _number(value), told.flags) for code, unit, value in told.values]
         return [one for one in readings if packet.characteristic != RUNNING or one.value is not None]
 
-    def _time(self, packet: Packet, told: Told, unstamped_ms: int | None) -> int:
+    def _time(self, packet: Packet, told: Measurement, unstamped_ms: int | None) -> int:
         """Return when a measurement was made. Raises PacketError where nobody can know."""
         if packet.characteristic == RUNNING:
             return packet.arrived_ms // 1000 * 1000
@@ -198,30 +198,30 @@ _SENSOR_DOUBTED: Final = (
 _SENSOR_OFF: Final = SensorStatus.SENSOR_UNCONNECTED_TO_USER | SensorStatus.SENSOR_DISCONNECTED
 
 
-def _pressure(measured: BloodPressureMeasurement) -> Told:
+def _pressure(measured: BloodPressureMeasurement) -> Measurement:
     values: Iterable[Value] = (
         (Code.SYSTOLIC_PRESSURE, measured.unit, measured.systolic),
         (Code.DIASTOLIC_PRESSURE, measured.unit, measured.diastolic),
         *(((Code.HEART_RATE, Unit.PER_MIN, measured.pulse_rate),) if measured.pulse_rate is not None else ()),
     )
-    return Told(tuple(values), measured.timestamp, _artifact(doubted=measured.status & _PRESSURE_DOUBTED))
+    return Measurement(tuple(values), measured.timestamp, _artifact(doubted=measured.status & _PRESSURE_DOUBTED))
 
 
-def _temperature(measured: TemperatureMeasurement) -> Told:
-    return Told(((Code.BODY_TEMPERATURE, measured.unit, measured.temperature),), measured.timestamp)
+def _temperature(measured: TemperatureMeasurement) -> Measurement:
+    return Measurement(((Code.BODY_TEMPERATURE, measured.unit, measured.temperature),), measured.timestamp)
 
 
-def _weight(measured: WeightMeasurement) -> Told:
-    return Told(((Code.BODY_WEIGHT, measured.unit, measured.weight),), measured.timestamp)
+def _weight(measured: WeightMeasurement) -> Measurement:
+    return Measurement(((Code.BODY_WEIGHT, measured.unit, measured.weight),), measured.timestamp)
 
 
-def _oxygen(measured: SpotCheck | Continuous) -> Told:
+def _oxygen(measured: SpotCheck | Continuous) -> Measurement:
     flags = _artifact(doubted=measured.status & _OXIMETER_DOUBTED or measured.sensor_status & _SENSOR_DOUBTED)
     if measured.sensor_status & _SENSOR_OFF:
         flags |= Flag.OFF_BODY
     values = ((Code.SPO2, Unit.PERCENT, measured.spo2), (Code.HEART_RATE, Unit.PER_MIN, measured.pulse_rate))
     stamped = isinstance(measured, SpotCheck) and not measured.clock_not_set
-    return Told(values, measured.timestamp if isinstance(measured, SpotCheck) and stamped else None, flags)
+    return Measurement(values, measured.timestamp if isinstance(measured, SpotCheck) and stamped else None, flags)
 
 
 BLOOD_PRESSURE: Final = Measuring(

@@ -41,7 +41,7 @@ NOT_ASKED_FOR = "this dose is not asked for any more: a schedule, a zone, a paus
 
 
 @dataclass(frozen=True, slots=True)
-class _Chart:
+class _DoseFacts:
     """What is to be settled of one patient. Doses and rows begin at `doses_since`; `since` None: from the beginning.
 
     `reach`: how far from when it is due a dose may be settled.
@@ -119,13 +119,13 @@ class DoseKeeper:
     async def _settle(self, whose: DosesOf, touched_ms: int, writer: AlertWriter, now_ms: int) -> None:
         if not whose.schedules:
             return
-        chart = await self._chart(writer.connection, whose, touched_ms, now_ms)
-        outcomes = self._outcomes(chart, now_ms)
-        removed = await self._write(writer.connection, chart, outcomes, now_ms)
-        await self._alert(chart, outcomes, removed, writer, now_ms)
-        changed_ms = _changed_since(chart, outcomes, now_ms)
+        facts = await self._facts(writer.connection, whose, touched_ms, now_ms)
+        outcomes = self._outcomes(facts, now_ms)
+        removed = await self._write(writer.connection, facts, outcomes, now_ms)
+        await self._alert(facts, outcomes, removed, writer, now_ms)
+        changed_ms = _changed_since(facts, outcomes, now_ms)
         if changed_ms is not None:
-            await follow_adherence(whose, changed_ms, chart.reach, writer)
+            await follow_adherence(whose, changed_ms, facts.reach, writer)
         await writer.connection.execute(
             SQL.computed,
             {
@@ -140,7 +140,7 @@ class DoseKeeper:
         async with connection.cursor(row_factory=class_row(ScheduleRow)) as cursor:
             return await (await cursor.execute(SQL.schedules, {"patient": patient})).fetchall()
 
-    async def _chart(self, connection: Connection, whose: DosesOf, touched_ms: int, now_ms: int) -> _Chart:
+    async def _facts(self, connection: Connection, whose: DosesOf, touched_ms: int, now_ms: int) -> _DoseFacts:
         """Read what is needed to settle everything that something at `touched_ms` may change."""
         same_act, patient = self._settings.same_act_ms, whose.patient
         reach = reach_ms((row.schedule() for row in whose.schedules), self._settings)
@@ -158,44 +158,44 @@ class DoseKeeper:
             boxes = await cursor.fetchall()
         events = await connection.execute(SQL.events, {"patient": patient, "since": openings_since})
         openings = [Opening(at, EventType(kind), place, count) for at, kind, place, count in await events.fetchall()]
-        return _Chart(whose, reach, since, doses_since, rows, boxes, openings)
+        return _DoseFacts(whose, reach, since, doses_since, rows, boxes, openings)
 
-    def _outcomes(self, chart: _Chart, now_ms: int) -> list[DoseOutcome]:
-        whose = chart.whose
+    def _outcomes(self, facts: _DoseFacts, now_ms: int) -> list[DoseOutcome]:
+        whose = facts.whose
         doses = [
-            replace(dose, contact_seen_at=first_contact(dose, chart.rows.get(dose.key), chart.boxes, now_ms))
+            replace(dose, contact_seen_at=first_contact(dose, facts.rows.get(dose.key), facts.boxes, now_ms))
             for row in whose.schedules
-            for dose in due_doses(row.schedule(), whose.zone, chart.doses_since, now_ms + AHEAD_MS)
+            for dose in due_doses(row.schedule(), whose.zone, facts.doses_since, now_ms + AHEAD_MS)
         ]
         doses = with_pauses(doses, rests(whose.rules))
-        known = [chart.rows[dose.key].outcome(dose) for dose in doses if dose.key in chart.rows]
-        if chart.since is None:
+        known = [facts.rows[dose.key].outcome(dose) for dose in doses if dose.key in facts.rows]
+        if facts.since is None:
             known = []
-        settled = settle(doses, chart.openings, None, now_ms, self._settings, known=known, since_ms=chart.since)
-        return [_with_relevant_contact(outcome, chart.rows.get(outcome.dose.key)) for outcome in settled]
+        settled = settle(doses, facts.openings, None, now_ms, self._settings, known=known, since_ms=facts.since)
+        return [_with_relevant_contact(outcome, facts.rows.get(outcome.dose.key)) for outcome in settled]
 
     async def _write(
-        self, connection: Connection, chart: _Chart, outcomes: Sequence[DoseOutcome], now_ms: int
+        self, connection: Connection, facts: _DoseFacts, outcomes: Sequence[DoseOutcome], now_ms: int
     ) -> list[str]:
         """Write what changed; return the subjects of doses that are not due any more."""
-        values = columns(outcomes, chart.boxes, self._settings.contact_grace_ms, now_ms)
-        about = {"patient": chart.whose.patient, "since": chart.doses_since, "now": now_ms}
+        values = columns(outcomes, facts.boxes, self._settings.contact_grace_ms, now_ms)
+        about = {"patient": facts.whose.patient, "since": facts.doses_since, "now": now_ms}
         removed: list[str] = []
-        if chart.rows.keys() - {outcome.dose.key for outcome in outcomes}:
+        if facts.rows.keys() - {outcome.dose.key for outcome in outcomes}:
             gone = await (await connection.execute(SQL.forget, {**about, **values})).fetchall()
             removed = [f"{schedule_id}:{due_at}" for schedule_id, due_at in gone]
         await connection.execute(SQL.write, {**about, **values})
         return removed
 
     async def _alert(
-        self, chart: _Chart, outcomes: Sequence[DoseOutcome], removed: list[str], writer: AlertWriter, now_ms: int
+        self, facts: _DoseFacts, outcomes: Sequence[DoseOutcome], removed: list[str], writer: AlertWriter, now_ms: int
     ) -> None:
         """Bring the alerts in line with doses that are news, or gone; from the beginning: with all of them."""
-        whose = chart.whose
+        whose = facts.whose
         news = {
             outcome.dose.subject: outcome
             for outcome in outcomes
-            if outcome.dose.window_end <= now_ms and (chart.since is None or chart.is_news(outcome))
+            if outcome.dose.window_end <= now_ms and (facts.since is None or facts.is_news(outcome))
         }
         if not news and not removed:
             return
@@ -251,19 +251,19 @@ def _missed_episodes(whose: DosesOf, outcomes: Iterable[DoseOutcome], missed_bef
     return episodes
 
 
-def _changed_since(chart: _Chart, outcomes: Sequence[DoseOutcome], now_ms: int) -> int | None:
+def _changed_since(facts: _DoseFacts, outcomes: Sequence[DoseOutcome], now_ms: int) -> int | None:
     """Return an instant before which no dose stands for anything else than it did; None: no verdict changed.
 
     It is now where the rule is off, so that what it had opened ends.
     """
-    if chart.since is None:
+    if facts.since is None:
         return BEGINNING
     changed = [
         outcome.dose.due_at
         for outcome in outcomes
-        if chart.is_news(outcome) and not (outcome.state in OPEN and chart.was_open(outcome))
+        if facts.is_news(outcome) and not (outcome.state in OPEN and facts.was_open(outcome))
     ]
-    changed += [due_at for _, due_at in chart.rows.keys() - {outcome.dose.key for outcome in outcomes}]
+    changed += [due_at for _, due_at in facts.rows.keys() - {outcome.dose.key for outcome in outcomes}]
     if changed:
-        return min(changed) - chart.reach
-    return now_ms if chart.whose.rules.at(now_ms).of(Rule.LOW_ADHERENCE) is None else None
+        return min(changed) - facts.reach
+    return now_ms if facts.whose.rules.at(now_ms).of(Rule.LOW_ADHERENCE) is None else None

@@ -14,12 +14,19 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from alerts.reconcile import Standing
+from alerts.reconcile import StandingAlert
 from devices.instants import DISTANT_FUTURE_MS
 from devices.vocabulary import Code
 from gateway.clinic.directory import Directory
 from gateway.rules.readings.evidence import evidence_of
-from gateway.rules.readings.refold import Ward, fold_again, is_about, rules_about, shape_before_ms, with_compression
+from gateway.rules.readings.refold import (
+    WatchedPatient,
+    fold_again,
+    is_about,
+    rules_about,
+    shape_before_ms,
+    with_compression,
+)
 from gateway.rules.readings.table import WatchTable
 from gateway.rules.readings.warm_up import newest_of, warm
 from gateway.store.alerts import SQL as ALERTS
@@ -33,7 +40,7 @@ from streaming.readings import ReadingSeries
 from streaming.silence.rest import rest_of
 
 Connection = psycopg.AsyncConnection[Any]
-Transition = tuple[Ward, PatientState | None, bool]
+Transition = tuple[WatchedPatient, PatientState | None, bool]
 
 
 class ReadingWatch:
@@ -72,17 +79,17 @@ class ReadingWatch:
         Not needed for the right result: who is left out is folded with the next reading.
         """
         doubtful = [patient for patient in self.table.doubted() if patient in directory.devices_of]
-        wards = [Ward.of(self.code, patient, directory) for patient in doubtful]
+        wards = [WatchedPatient.of(self.code, patient, directory) for patient in doubtful]
         warmed, readings = await warm(connection, wards)
-        for ward in wards:
-            self.table.newest[ward.patient] = warmed[ward.patient].newest
+        for watched in wards:
+            self.table.newest[watched.patient] = warmed[watched.patient].newest
         due = self.table.due()
-        for ward in wards:
-            found = warmed[ward.patient]
-            if not (found.cold or ward.patient in due):
-                self.table.settle(ward.patient, found.state, ward.rules, complete=True)
+        for watched in wards:
+            found = warmed[watched.patient]
+            if not (found.cold or watched.patient in due):
+                self.table.settle(watched.patient, found.state, watched.rules, complete=True)
                 if found.state is not None:
-                    self._states[ward.patient] = found.state
+                    self._states[watched.patient] = found.state
         return readings
 
     async def prepare(self, connection: Connection, rows: Rows, directory: Directory) -> None:
@@ -108,7 +115,7 @@ class ReadingWatch:
 
     async def _ask(self, connection: Connection, unknown: Sequence[int], directory: Directory) -> None:
         table = self.table
-        newest = await newest_of(connection, [Ward.of(self.code, patient, directory) for patient in unknown])
+        newest = await newest_of(connection, [WatchedPatient.of(self.code, patient, directory) for patient in unknown])
         asked = {"rules": list(rules_about(self.code)), "patient": list(newest), "at": list(newest.values())}
         beyond = await (await connection.execute(ALERTS.beyond, asked)).fetchall()
         table.doubt([patient for (patient,) in beyond])
@@ -129,9 +136,9 @@ class ReadingWatch:
             candidates[late] = await self._covered(writer.connection, rows.take(late))
         due = self.table.due()
         for patient, series in self._to_fold(rows, candidates):
-            await self._fold(Ward.of(self.code, patient, directory), series, writer, due.pop(patient, None))
+            await self._fold(WatchedPatient.of(self.code, patient, directory), series, writer, due.pop(patient, None))
         for patient, since in due.items():
-            await self._fold_stored(Ward.of(self.code, patient, directory), since, DISTANT_FUTURE_MS, writer)
+            await self._fold_stored(WatchedPatient.of(self.code, patient, directory), since, DISTANT_FUTURE_MS, writer)
 
     def advance(self, rows: Rows, directory: Directory) -> list[Finding]:
         """Fold fresh rows as far as memory alone allows, and return what was found; nothing is written.
@@ -140,9 +147,9 @@ class ReadingWatch:
         """
         found: list[Finding] = []
         for patient, series in self._to_fold(*self._begin(rows)):
-            ward = Ward.of(self.code, patient, directory)
+            watched = WatchedPatient.of(self.code, patient, directory)
             if self._is_in_order(patient, int(series.at[0])):
-                found += self._advance(ward, series)
+                found += self._advance(watched, series)
         return found
 
     def _begin(self, rows: Rows) -> tuple[Rows, NDArray[np.bool_]]:
@@ -184,12 +191,12 @@ class ReadingWatch:
         for patient, transition in self._touched.items():
             if transition is None:
                 continue
-            ward, state, complete = transition
+            watched, state, complete = transition
             if complete and state is not None:
                 self._states[patient] = state
             else:
                 self._states.pop(patient, None)
-            self.table.settle(patient, state, ward.rules, complete=complete)
+            self.table.settle(patient, state, watched.rules, complete=complete)
         if self._eased is not None:
             self.table.ease(*self._eased)
         if self._seen is not None:
@@ -218,45 +225,47 @@ class ReadingWatch:
         known = patient in self._states or not self.table.doubtful[patient]
         return known and first > int(self.table.newest[patient])
 
-    def _advance(self, ward: Ward, series: ReadingSeries) -> list[Finding]:
+    def _advance(self, watched: WatchedPatient, series: ReadingSeries) -> list[Finding]:
         """Fold readings in order into what is in memory."""
-        state = self._states.get(ward.patient)
-        if state is not None and (since := self.table.calm_since(ward.patient)) is not None:
+        state = self._states.get(watched.patient)
+        if state is not None and (since := self.table.calm_since(watched.patient)) is not None:
             state = calmed(state, since)
-        state, findings = ward.fold(state, series)
-        self._touched[ward.patient] = (ward, state, True)
+        state, findings = watched.fold(state, series)
+        self._touched[watched.patient] = (watched, state, True)
         return findings
 
-    async def _fold(self, ward: Ward, series: ReadingSeries, writer: AlertWriter, changed_from: int | None) -> None:
+    async def _fold(
+        self, watched: WatchedPatient, series: ReadingSeries, writer: AlertWriter, changed_from: int | None
+    ) -> None:
         """Fold a patient's fresh readings; `changed_from`: what is stored from then on has to be judged again, too."""
         first, last = int(series.at[0]), int(series.at[-1])
         if changed_from is not None:
-            await self._fold_stored(ward, min(first, changed_from), DISTANT_FUTURE_MS, writer)
-        elif not self._is_in_order(ward.patient, first):
-            await self._fold_stored(ward, first, last, writer)
+            await self._fold_stored(watched, min(first, changed_from), DISTANT_FUTURE_MS, writer)
+        elif not self._is_in_order(watched.patient, first):
+            await self._fold_stored(watched, first, last, writer)
         else:
-            self._touched[ward.patient] = None
-            findings = self._advance(ward, series)
-            await self._write(ward, findings, await self._standing(ward, findings, last, writer), writer)
+            self._touched[watched.patient] = None
+            findings = self._advance(watched, series)
+            await self._write(watched, findings, await self._standing(watched, findings, last, writer), writer)
 
-    async def _fold_stored(self, ward: Ward, first: int, last: int, writer: AlertWriter) -> None:
+    async def _fold_stored(self, watched: WatchedPatient, first: int, last: int, writer: AlertWriter) -> None:
         """Fold a patient from the store, from what `first` touches to what `last` does (`DISTANT_FUTURE_MS`: to the end)."""
-        self._touched[ward.patient] = None
-        again = await fold_again(ward, first, last, writer)
-        self._touched[ward.patient] = (ward, again.state, again.complete)
-        await self._write(ward, again.findings, again.standing, writer)
+        self._touched[watched.patient] = None
+        again = await fold_again(watched, first, last, writer)
+        self._touched[watched.patient] = (watched, again.state, again.complete)
+        await self._write(watched, again.findings, again.standing, writer)
 
     @staticmethod
     async def _standing(
-        ward: Ward, findings: Sequence[Finding], last: int, writer: AlertWriter
-    ) -> list[tuple[Key, Standing]]:
+        watched: WatchedPatient, findings: Sequence[Finding], last: int, writer: AlertWriter
+    ) -> list[tuple[Key, StandingAlert]]:
         """Return the alerts that in-order findings may be about: those that touch them."""
         if not findings:
             return []
         first: dict[Key, int] = {}
         for one in findings:
             first[one.key] = min(one.episode.opened_at, first.get(one.key, last))
-        rows = await writer.standing_rules(ward.patient, list({rule for rule, _ in first}), min(first.values()))
+        rows = await writer.standing_rules(watched.patient, list({rule for rule, _ in first}), min(first.values()))
         return [
             (key, alert)
             for key, alert in rows
@@ -265,9 +274,9 @@ class ReadingWatch:
 
     async def _write(
         self,
-        ward: Ward,
+        watched: WatchedPatient,
         findings: Iterable[Finding],
-        standing: Iterable[tuple[Key, Standing]],
+        standing: Iterable[tuple[Key, StandingAlert]],
         writer: AlertWriter,
     ) -> None:
         """Bring the alerts of each rule and subject in line with what was found, and gather evidence for new ones.
@@ -275,29 +284,29 @@ class ReadingWatch:
         What is open in the readings but rests by now is over for those who are told (`gateway.rules.rest` says the same).
         """
         found: defaultdict[Key, list[Finding]] = defaultdict(list)
-        stand: defaultdict[Key, list[Standing]] = defaultdict(list)
+        stand: defaultdict[Key, list[StandingAlert]] = defaultdict(list)
         for finding in findings:
-            over = _rested_by(writer.now_ms, ward, finding)
-            told = await with_compression(writer.connection, ward, over)
+            over = _rested_by(writer.now_ms, watched, finding)
+            told = await with_compression(writer.connection, watched, over)
             found[finding.key].append(told)
         for key, alert in standing:
             stand[key].append(alert)
         raised_before = len(writer.raised)
         for key in sorted({*found, *stand}):
             version = max((one.detector.version for one in found[key]), default=1)
-            context = RuleContext(ward.patient, key[0], ward.zone, version, ward.rules)
+            context = RuleContext(watched.patient, key[0], watched.zone, version, watched.rules)
             await writer.apply(context, stand[key], [one.episode for one in found[key]])
         for alert_id, opened_at in writer.raised[raised_before:]:
-            evidence = await evidence_of(writer.connection, self.code, ward.patient, ward.devices, opened_at)
+            evidence = await evidence_of(writer.connection, self.code, watched.patient, watched.devices, opened_at)
             await writer.add_evidence(alert_id, evidence)
 
 
-def _rested_by(now_ms: int, ward: Ward, finding: Finding) -> Finding:
+def _rested_by(now_ms: int, watched: WatchedPatient, finding: Finding) -> Finding:
     """Return a finding that is over if its rule was switched off, or the patient began to rest, after the last reading."""
     episode = finding.episode
     if episode.resolved_at is not None:
         return finding
-    began = rest_of(*finding.key, ward.rules, episode.opened_at, now_ms)
+    began = rest_of(*finding.key, watched.rules, episode.opened_at, now_ms)
     if began is None:
         return finding
     evidence: dict[str, JSON] = {**episode.evidence, "ended_by": "rest"}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import psycopg
 
-from alerts.reconcile import Standing
+from alerts.reconcile import StandingAlert
 from devices.vocabulary import Code
 from gateway.clinic.directory import Directory
 from gateway.store.alerts import AlertWriter
@@ -34,7 +34,7 @@ GLUCOSE_RULES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Ward:
+class WatchedPatient:
     """One patient as the rules about one code see them. `worn_from`: since when (ms) the patient had each of the devices."""
 
     code: Code
@@ -45,7 +45,7 @@ class Ward:
     rules: RulesHistory
 
     @classmethod
-    def of(cls, code: Code, patient: int, directory: Directory) -> "Ward":
+    def of(cls, code: Code, patient: int, directory: Directory) -> "WatchedPatient":
         """Return the patient as the directory has them."""
         devices = directory.devices_of[patient]
         worn_from = [directory.worn_from(device, patient) for device in devices]
@@ -68,7 +68,7 @@ class Refolded:
     state: PatientState | None
     complete: bool
     findings: list[Finding]
-    standing: list[tuple[Key, Standing]]
+    standing: list[tuple[Key, StandingAlert]]
 
 
 def rules_about(code: Code) -> tuple[Rule, ...]:
@@ -87,18 +87,18 @@ def shape_before_ms(code: Code) -> int:
     return ABRUPT_MS if code is Code.GLUCOSE else 0
 
 
-async def fold_again(ward: Ward, first: int, last: int, writer: AlertWriter) -> Refolded:
+async def fold_again(watched: WatchedPatient, first: int, last: int, writer: AlertWriter) -> Refolded:
     """Fold from the newest settled point before `first` past `last`, until nothing later can have changed."""
-    quiet = quiet_ms(ward.code, ward.rules)
-    standing, settled = await _settled(ward, first, quiet, writer)
+    quiet = quiet_ms(watched.code, watched.rules)
+    standing, settled = await _settled(watched, first, quiet, writer)
     alerts = [alert for _, alert in standing]
     state: PatientState | None = None
     found: dict[tuple[Key, int], Finding] = {}
     cursor = settled - quiet
     while True:
-        page, complete = await page_of(writer.connection, ward, cursor)
+        page, complete = await page_of(writer.connection, watched, cursor)
         if len(page):
-            state, news = ward.fold(state, page, settled)
+            state, news = watched.fold(state, page, settled)
             found.update(((one.key, one.episode.opened_at), one) for one in news)
             cursor = int(page.at[-1]) + 1
         reached = cursor - 1
@@ -115,12 +115,14 @@ async def fold_again(ward: Ward, first: int, last: int, writer: AlertWriter) -> 
     return Refolded(state, complete, [one for one in findings if one.episode.opened_at >= settled], touched)
 
 
-async def _settled(ward: Ward, at_ms: int, quiet: int, writer: AlertWriter) -> tuple[list[tuple[Key, Standing]], int]:
+async def _settled(
+    watched: WatchedPatient, at_ms: int, quiet: int, writer: AlertWriter
+) -> tuple[list[tuple[Key, StandingAlert]], int]:
     """Return the patient's alerts (locked) from the newest settled point before `at_ms` on, and that point."""
     since = at_ms - quiet
     while True:
-        rows = await writer.standing_rules(ward.patient, rules_about(ward.code), since)
-        standing = [(key, alert) for key, alert in rows if is_about(ward.code, key)]
+        rows = await writer.standing_rules(watched.patient, rules_about(watched.code), since)
+        standing = [(key, alert) for key, alert in rows if is_about(watched.code, key)]
         settled = settled_before((alert for _, alert in standing), at_ms, quiet)
         if settled - quiet >= since:
             return standing, settled
@@ -131,12 +133,12 @@ def _touched(spans: Iterable[Spanning], since: int, until: int) -> bool:
     return any(span.opened_at <= until and span.covers(max(span.opened_at, since)) for span in spans)
 
 
-async def page_of(connection: Connection, ward: Ward, since: int) -> tuple[ReadingSeries, bool]:
+async def page_of(connection: Connection, watched: WatchedPatient, since: int) -> tuple[ReadingSeries, bool]:
     """Return up to PAGE readings from `since` on, whole instants only, and whether they are the last."""
     parameters = {
-        "patient": ward.patient,
-        "devices": list(ward.devices),
-        "code": int(ward.code),
+        "patient": watched.patient,
+        "devices": list(watched.devices),
+        "code": int(watched.code),
         "since": since,
         "limit": PAGE,
     }
@@ -154,7 +156,7 @@ async def page_of(connection: Connection, ward: Ward, since: int) -> tuple[Readi
     return series, complete
 
 
-async def with_compression(connection: Connection, ward: Ward, finding: Finding) -> Finding:
+async def with_compression(connection: Connection, watched: WatchedPatient, finding: Finding) -> Finding:
     """Return a nocturnal finding that is over with what is to be said of a compression low; others as they are.
 
     The shape of a dip is known only with its way out, so no alert waits for it.
@@ -162,8 +164,8 @@ async def with_compression(connection: Connection, ward: Ward, finding: Finding)
     settings, episode = finding.detector.settings, finding.episode
     if not isinstance(settings, NocturnalSettings) or episode.resolved_at is None:
         return finding
-    series, _ = await page_of(connection, ward, episode.opened_at - 2 * ABRUPT_MS)
+    series, _ = await page_of(connection, watched, episode.opened_at - 2 * ABRUPT_MS)
     series = series.take(series.at <= episode.resolved_at)  # what comes later may come with the next batch only
     lower = settings.compression_lowers_severity
-    told = annotated(series, ward.zone, episode, settings.limit_mmol, lower_severity=lower)
+    told = annotated(series, watched.zone, episode, settings.limit_mmol, lower_severity=lower)
     return replace(finding, episode=told)

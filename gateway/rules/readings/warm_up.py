@@ -12,7 +12,7 @@ import psycopg
 from numpy.typing import NDArray
 
 from devices.vocabulary import EARLIEST_MS, Code
-from gateway.rules.readings.refold import PAGE, Ward, is_about, rules_about
+from gateway.rules.readings.refold import PAGE, WatchedPatient, is_about, rules_about
 from gateway.store.binary import ReadingRows, parse_readings
 from gateway.store.queries import load_queries
 from streaming.episodes import Episode, Rule, Severity, settled_before
@@ -42,30 +42,34 @@ class Warmed:
     cold: bool = False
 
 
-async def warm(connection: Connection, wards: Sequence[Ward]) -> tuple[dict[int, Warmed], int]:
+async def warm(connection: Connection, patients: Sequence[WatchedPatient]) -> tuple[dict[int, Warmed], int]:
     """Return what is remembered of patients (all of one code), in three questions; and how many readings were folded."""
-    gathered = await gather(connection, wards)
+    gathered = await gather(connection, patients)
     warmed: dict[int, Warmed] = {}
-    for count, ward in enumerate(wards):
+    for count, watched in enumerate(patients):
         if count % FOLDED_AT_ONCE == 0:
             await asyncio.sleep(0)
-        newest, series = gathered.newest[ward.patient], gathered.series.get(ward.patient)
-        settled = gathered.settled.get(ward.patient)
+        newest, series = gathered.newest[watched.patient], gathered.series.get(watched.patient)
+        settled = gathered.settled.get(watched.patient)
         if newest < 0 or (settled is not None and series is None):
-            warmed[ward.patient] = Warmed(newest, None)
+            warmed[watched.patient] = Warmed(newest, None)
         elif settled is None or series is None or len(series) > PAGE:
-            warmed[ward.patient] = Warmed(newest, None, cold=True)
+            warmed[watched.patient] = Warmed(newest, None, cold=True)
         else:
-            warmed[ward.patient] = _folded(ward, newest, series, settled, gathered.open.get(ward.patient, set()))
+            warmed[watched.patient] = _folded(
+                watched, newest, series, settled, gathered.open.get(watched.patient, set())
+            )
     return warmed, gathered.readings
 
 
-def _folded(ward: Ward, newest: int, series: ReadingSeries, settled: int, open_alerts: set[tuple[Key, int]]) -> Warmed:
+def _folded(
+    watched: WatchedPatient, newest: int, series: ReadingSeries, settled: int, open_alerts: set[tuple[Key, int]]
+) -> Warmed:
     """Fold one patient; whoever cannot be folded must not keep the gateway from beginning, nor others' messages."""
     try:
-        state, _ = ward.fold(None, series, settled)
+        state, _ = watched.fold(None, series, settled)
     except FAULTS:
-        log.exception("a patient's readings could not be folded", extra={"patient": ward.patient})
+        log.exception("a patient's readings could not be folded", extra={"patient": watched.patient})
         return Warmed(newest, None, cold=True)
     found = {(one.key, one.episode.opened_at) for one in state.open_episodes()} if state is not None else set()
     # Alerts of another version of a rule, or of a zone that was corrected: the next reading brings them in line.
@@ -88,15 +92,15 @@ class Gathered:
     readings: int
 
 
-async def gather(connection: Connection, wards: Sequence[Ward]) -> Gathered:
+async def gather(connection: Connection, patients: Sequence[WatchedPatient]) -> Gathered:
     """Read what has to be folded of patients (all of one code)."""
-    if not wards:
+    if not patients:
         return Gathered({}, {}, {}, {}, 0)
     async with connection.transaction():
         await connection.execute("set transaction isolation level repeatable read, read only")
-        newest = await newest_of(connection, wards)
-        quiet = {ward.patient: quiet_ms(ward.code, ward.rules) for ward in wards}
-        episodes = await _episodes(connection, wards[0].code, newest, quiet)
+        newest = await newest_of(connection, patients)
+        quiet = {watched.patient: quiet_ms(watched.code, watched.rules) for watched in patients}
+        episodes = await _episodes(connection, patients[0].code, newest, quiet)
         found = {
             patient: settled_before([one for _, one in episodes[patient]], at + 1, quiet[patient])
             for patient, at in newest.items()
@@ -104,8 +108,12 @@ async def gather(connection: Connection, wards: Sequence[Ward]) -> Gathered:
         }
         # What ended before that was not asked for.
         settled = {patient: at for patient, at in found.items() if at >= newest[patient] - LOOK_BACK_MS}
-        since = [(ward, settled[ward.patient] - quiet[ward.patient]) for ward in wards if ward.patient in settled]
-        rows = await _readings(connection, wards[0].code, since)
+        since = [
+            (watched, settled[watched.patient] - quiet[watched.patient])
+            for watched in patients
+            if watched.patient in settled
+        ]
+        rows = await _readings(connection, patients[0].code, since)
     still = {
         patient: {
             (key, one.opened_at) for key, one in found if one.resolved_at is None or one.resolved_at > newest[patient]
@@ -115,20 +123,20 @@ async def gather(connection: Connection, wards: Sequence[Ward]) -> Gathered:
     return Gathered(newest, settled, still, dict(_by_patient(rows)), len(rows.at))
 
 
-async def newest_of(connection: Connection, wards: Sequence[Ward]) -> dict[int, int]:
+async def newest_of(connection: Connection, patients: Sequence[WatchedPatient]) -> dict[int, int]:
     """Return each patient's newest reading over all devices, ms; -1 where there is none."""
     pairs = [
-        (ward.patient, device, max(since, EARLIEST_MS))
-        for ward in wards
-        for device, since in zip(ward.devices, ward.worn_from, strict=True)
+        (watched.patient, device, max(since, EARLIEST_MS))
+        for watched in patients
+        for device, since in zip(watched.devices, watched.worn_from, strict=True)
     ]
     parameters = {
         "patient": np.array([patient for patient, _, _ in pairs], np.int32),
         "device": np.array([device for _, device, _ in pairs], np.int32),
         "since": np.array([since for _, _, since in pairs], np.int64),
-        "code": int(wards[0].code),
+        "code": int(patients[0].code),
     }
-    newest = dict.fromkeys((ward.patient for ward in wards), -1)
+    newest = dict.fromkeys((watched.patient for watched in patients), -1)
     for patient, at in await (await connection.execute(SQL.newest_of, parameters)).fetchall():
         newest[patient] = max(newest[patient], at)
     return newest
@@ -154,9 +162,9 @@ async def _episodes(
     return episodes
 
 
-async def _readings(connection: Connection, code: Code, wards: Sequence[tuple[Ward, int]]) -> ReadingRows:
+async def _readings(connection: Connection, code: Code, patients: Sequence[tuple[WatchedPatient, int]]) -> ReadingRows:
     """Return the readings of all these patients from their starts on, in any order; of each device at most PAGE + 1."""
-    pairs = [(ward.patient, device, since) for ward, since in wards for device in ward.devices]
+    pairs = [(watched.patient, device, since) for watched, since in patients for device in watched.devices]
     parameters = {
         "patient": [patient for patient, _, _ in pairs],
         "device": [device for _, device, _ in pairs],

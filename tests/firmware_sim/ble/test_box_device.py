@@ -9,10 +9,10 @@ from devices.gatt.pillbox import decode_clock, decode_feature, decode_log_entry,
 from devices.vocabulary import DeviceModel, EventType, Topic
 from firmware_sim.ble.backend import Central
 from firmware_sim.ble.packets import with_crc
+from firmware_sim.ble.peripherals import peripheral
 from firmware_sim.ble.pillbox import CLOCK, FEATURE, LOG_ENTRY, REMINDER, SCHEDULE, PillboxPeripheral
 from firmware_sim.ble.radio import VirtualRadio
 from firmware_sim.ble.truth import Happened
-from firmware_sim.ble.ward import peripheral
 from firmware_sim.physiology.doses import DoseHabit
 from firmware_sim.physiology.noise import DAY_MS, MINUTE_MS
 from firmware_sim.pillbox import PillBox

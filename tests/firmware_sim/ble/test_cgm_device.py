@@ -14,8 +14,8 @@ from devices.vocabulary import Code, DeviceModel, Flag, Unit
 from firmware_sim.ble.backend import Central
 from firmware_sim.ble.cgm import CgmPeripheral, CgmTraits
 from firmware_sim.ble.packets import with_crc
+from firmware_sim.ble.peripherals import peripheral
 from firmware_sim.ble.radio import VirtualRadio
-from firmware_sim.ble.ward import peripheral
 from firmware_sim.encoding import Wire
 from firmware_sim.physiology.glucose import insulin_low
 from firmware_sim.physiology.noise import HOUR_MS, MINUTE_MS

@@ -15,10 +15,10 @@ from firmware_sim.ble.backend import Central
 from firmware_sim.ble.cgm import CgmPeripheral
 from firmware_sim.ble.device_clock import FIRST_DAY_MS
 from firmware_sim.ble.faults import Corruption, Faults
+from firmware_sim.ble.peripherals import peripheral
 from firmware_sim.ble.pillbox import CLOCK, LOG_ENTRY, PillboxPeripheral
 from firmware_sim.ble.radio import VirtualRadio
 from firmware_sim.ble.truth import Happened
-from firmware_sim.ble.ward import peripheral
 from firmware_sim.physiology.noise import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.firmware_sim.ble.listener import RACP, Wall, listening, settle, until
 from tests.firmware_sim.ble.plans import plan_of

@@ -8,9 +8,9 @@ from bleak.exc import BleakGATTProtocolError
 from devices.vocabulary import DeviceModel
 from firmware_sim.ble.backend import Central
 from firmware_sim.ble.memory import Memory
+from firmware_sim.ble.peripherals import peripheral
 from firmware_sim.ble.pillbox import LOG_ENTRY
 from firmware_sim.ble.radio import VirtualRadio
-from firmware_sim.ble.ward import peripheral
 from firmware_sim.physiology.noise import HOUR_MS
 from tests.firmware_sim.ble.listener import RACP, Wall, listening, settle
 from tests.firmware_sim.ble.plans import plan_of

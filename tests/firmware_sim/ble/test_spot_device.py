@@ -17,11 +17,11 @@ from devices.vocabulary import Code, DeviceModel, Unit
 from firmware_sim.ble.backend import Central
 from firmware_sim.ble.glucose_meter import GlucoseMeterPeripheral, GlucoseMeterTraits
 from firmware_sim.ble.oximeter import OximeterPeripheral
+from firmware_sim.ble.peripherals import peripheral
 from firmware_sim.ble.radio import VirtualRadio
 from firmware_sim.ble.spot import ClockKind, SpotPeripheral, Use
 from firmware_sim.ble.spot_devices import CuffTraits, ScaleTraits, ThermometerTraits
 from firmware_sim.ble.truth import Measured
-from firmware_sim.ble.ward import peripheral
 from firmware_sim.physiology.noise import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.firmware_sim.ble.listener import Wall, listening, settle, until
 from tests.firmware_sim.ble.plans import SHANGHAI, local, measured, plan_of

@@ -17,12 +17,12 @@ from firmware_sim.ble.backend import Central
 from firmware_sim.ble.cgm import CgmPeripheral
 from firmware_sim.ble.gatt_table import advertisement, scan_response, uuid
 from firmware_sim.ble.glucose_meter import GlucoseMeterPeripheral, GlucoseMeterTraits
+from firmware_sim.ble.peripherals import PERIPHERALS, peripheral, start_all
 from firmware_sim.ble.radio import VirtualRadio
 from firmware_sim.ble.spot import Use
 from firmware_sim.ble.stories import bedsides, mixed_ward
 from firmware_sim.ble.truth import Happened, Measured
 from firmware_sim.ble.virtual_time import VirtualTimeLoop
-from firmware_sim.ble.ward import PERIPHERALS, peripheral, start_all
 from firmware_sim.physiology.noise import DAY_MS, HOUR_MS, MINUTE_MS
 from firmware_sim.pillbox import PillBoxTraits
 from firmware_sim.scenarios import Scenario, Start

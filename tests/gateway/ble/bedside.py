@@ -17,11 +17,11 @@ from devices.roster import Roster, RosterDevice
 from devices.vocabulary import DeviceModel, Topic
 from firmware_sim.ble.backend import Central
 from firmware_sim.ble.peripheral import Peripheral
+from firmware_sim.ble.peripherals import Peripherals, start_all
 from firmware_sim.ble.plan import BlePlan, Traits
 from firmware_sim.ble.radio import VirtualRadio
 from firmware_sim.ble.stories import MAKERS
 from firmware_sim.ble.virtual_time import VirtualTimeLoop
-from firmware_sim.ble.ward import Ward, start_all
 from firmware_sim.scenarios import Start
 from gateway.ble.collector import LINKS, Collector
 from gateway.ble.link import Radio
@@ -106,7 +106,7 @@ class Bedside:
 
     radio: VirtualRadio
     central: Central
-    ward: Ward
+    ward: Peripherals
     now_ms: Callable[[], int]
     folder: Path
     roster: Roster

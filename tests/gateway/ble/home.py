@@ -17,9 +17,9 @@ from deploy.stack.embedded import MosquittoServer
 from devices.roster import Roster, RosterDevice
 from devices.vocabulary import DeviceModel
 from firmware_sim.ble.hci_tcp import serve_hci
+from firmware_sim.ble.peripherals import Peripherals, start_all
 from firmware_sim.ble.plan import BlePlan
 from firmware_sim.ble.radio import VirtualRadio
-from firmware_sim.ble.ward import Ward, start_all
 from gateway.clinic.broker_accounts import BrokerAccounts
 from gateway.clinic.provisioning import NewDevice, Provisioning
 from gateway.runtime import clock
@@ -67,7 +67,7 @@ class Home:
             [NewDevice(plan.id, plan.model, patient, since, plan.address, edge) for plan in plans]
         )
 
-    async def put_on_air(self, plans: Iterable[BlePlan], *, since: datetime) -> Ward:
+    async def put_on_air(self, plans: Iterable[BlePlan], *, since: datetime) -> Peripherals:
         """Start the devices; they have been measuring since then."""
         return await start_all(self.radio, plans, clock.now_ms, started_ms=round(since.timestamp() * 1000))
 

@@ -14,9 +14,9 @@ from devices.roster import Roster
 from devices.vocabulary import DeviceModel
 from firmware_sim.ble.cgm import CgmTraits
 from firmware_sim.ble.faults import Faults
+from firmware_sim.ble.peripherals import Peripherals, start_all
 from firmware_sim.ble.plan import BlePlan
 from firmware_sim.ble.truth import Measured
-from firmware_sim.ble.ward import Ward, start_all
 from firmware_sim.wristband import WristbandTraits
 from gateway.ble.collector import Collector
 from gateway.ble.link import Radio
@@ -42,7 +42,7 @@ def sensor(name: str, seed: int, faults: Faults) -> BlePlan:
     return BlePlan(name, DeviceModel.CGM, (seed, 0), CgmTraits(body), faults=faults, advertising_interval_ms=50)
 
 
-def right(stored: list[tuple[int, float | None]], ward: Ward, device: str) -> bool:
+def right(stored: list[tuple[int, float | None]], ward: Peripherals, device: str) -> bool:
     """Whether every record is stored once with its value, at its time to the second a session start resolves."""
     ward[device].catch_up()  # devices measure when somebody looks
     truth = [one for one in ward[device].truth if isinstance(one, Measured)]

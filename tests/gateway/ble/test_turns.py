@@ -18,7 +18,7 @@ from gateway.ble.turns import (
     POLICIES,
     SLICE_MS,
     Decision,
-    Standing,
+    TurnState,
     back_off_ms,
     decide,
     waits,
@@ -30,12 +30,12 @@ CONNECT = 3 * SECOND
 """What connecting, and leaving when asked, take at most in these tests, together."""
 
 
-def near(name: str, model: DeviceModel = DeviceModel.WRISTBAND, *, turn: int | None = None) -> Standing:
-    return Standing(name, model, seen_ms=NOW, turn_ms=turn)
+def near(name: str, model: DeviceModel = DeviceModel.WRISTBAND, *, turn: int | None = None) -> TurnState:
+    return TurnState(name, model, seen_ms=NOW, turn_ms=turn)
 
 
-def linked(name: str, since: int, model: DeviceModel = DeviceModel.WRISTBAND) -> Standing:
-    return Standing(name, model, seen_ms=since, linked_ms=since)
+def linked(name: str, since: int, model: DeviceModel = DeviceModel.WRISTBAND) -> TurnState:
+    return TurnState(name, model, seen_ms=since, linked_ms=since)
 
 
 def test_every_model_behind_an_edge_has_a_policy() -> None:
@@ -58,9 +58,9 @@ def test_a_link_is_given_up_after_a_slice_if_somebody_waits() -> None:
 
 
 def test_a_device_out_of_sight_is_not_tried() -> None:
-    gone = Standing("gone", DeviceModel.CGM, seen_ms=NOW - IN_SIGHT_MS - 1)
+    gone = TurnState("gone", DeviceModel.CGM, seen_ms=NOW - IN_SIGHT_MS - 1)
     assert not waits(gone, NOW)
-    assert not waits(Standing("never", DeviceModel.CGM), NOW)
+    assert not waits(TurnState("never", DeviceModel.CGM), NOW)
     assert waits(gone.seen(NOW), NOW)
     assert decide([linked("a", NOW - SLICE_MS), gone], 1, NOW) == Decision()
 
@@ -72,7 +72,7 @@ def test_visits_are_as_far_apart_as_the_policy_says(model: DeviceModel) -> None:
     assert waits(device.seen(NOW + every), NOW + every)
     if every:
         assert not waits(device.seen(NOW + every - 1), NOW + every - 1)
-        urgent = Standing("d", model, seen_ms=NOW, turn_ms=NOW, urgent=True)
+        urgent = TurnState("d", model, seen_ms=NOW, turn_ms=NOW, urgent=True)
         assert waits(urgent, NOW)
 
 
@@ -102,7 +102,7 @@ class Ward:
     """Devices that are near and healthy, or fail; a second at a time."""
 
     links: int
-    devices: dict[str, Standing]
+    devices: dict[str, TurnState]
     broken: frozenset[str]
     rng: random.Random
     served: dict[str, list[int]] = field(default_factory=dict)
@@ -136,7 +136,7 @@ def test_nobody_starves(data: st.DataObject, links: int, seed: int) -> None:
     models = data.draw(st.lists(st.sampled_from(sorted(POLICIES)), min_size=1, max_size=12))
     ward = Ward(
         links,
-        {f"d{i}": Standing(f"d{i}", model) for i, model in enumerate(models)},
+        {f"d{i}": TurnState(f"d{i}", model) for i, model in enumerate(models)},
         frozenset(),
         random.Random(seed),
     )
@@ -157,7 +157,7 @@ def test_nobody_starves(data: st.DataObject, links: int, seed: int) -> None:
 @given(links=st.integers(1, 3), healthy=st.integers(1, 5), broken=st.integers(0, 20), seed=st.integers(0, 10**6))
 def test_who_fails_holds_nobody_up(links: int, healthy: int, broken: int, seed: int) -> None:
     names = [f"good{i}" for i in range(healthy)] + [f"bad{i}" for i in range(broken)]
-    devices = {name: Standing(name, DeviceModel.WRISTBAND) for name in names}
+    devices = {name: TurnState(name, DeviceModel.WRISTBAND) for name in names}
     ward = Ward(links, devices, frozenset(name for name in names if name.startswith("bad")), random.Random(seed))
     idle = 0
     hour = 3600

@@ -79,7 +79,7 @@ class Intake:
     missing: int
 
 
-class Reader:
+class Decoder:
     """Reads batches with one directory; its table of topics is bounded by the devices the directory knows."""
 
     def __init__(self, directory: Directory) -> None:
@@ -89,9 +89,9 @@ class Reader:
 
     def read(self, messages: Sequence[Delivered], now_ms: int) -> Intake:
         """Decode and resolve a batch that arrived at `now_ms`. Nothing a peer sends makes it raise."""
-        reading = Reading(self, now_ms)
-        reading.add(messages)
-        return reading.finish()
+        builder = IntakeBuilder(self, now_ms)
+        builder.add(messages)
+        return builder.finish()
 
     def routes(self) -> dict[str, Route]:
         """Return the topics met so far."""
@@ -111,7 +111,7 @@ class Reader:
     def resolve(self, batch: ObservationBatch, refused: list[Refused], now_ms: int) -> Intake:
         """Say who wore what when it was measured; refuse what nobody wore or consented to."""
         directory = self.directory
-        heads = batch.heads
+        headers = batch.headers
         rows = Rows(
             batch.message, batch.device, batch.device, batch.at, batch.code, batch.unit, batch.flags, batch.value
         )
@@ -130,7 +130,7 @@ class Reader:
             Refused(r.message, r.reason, r.detail, r.series, *self._about(batch, r.message, spoken_for, now_ms))
             for r in batch.refusals
         ]
-        numbered = (heads.seq >= 0) & (heads.device > 0)
+        numbered = (headers.seq >= 0) & (headers.device > 0)
         everything = bool(numbered.all())
         return Intake(
             directory=directory,
@@ -139,11 +139,11 @@ class Reader:
             runs=runs,
             events=events,
             statuses={},
-            head_message=heads.message if everything else heads.message[numbered],
-            head_device=heads.device if everything else heads.device[numbered],
-            seq=heads.seq if everything else heads.seq[numbered],
-            oldest=heads.oldest if everything else heads.oldest[numbered],
-            sent_at=heads.sent_at if everything else heads.sent_at[numbered],
+            head_message=headers.message if everything else headers.message[numbered],
+            head_device=headers.device if everything else headers.device[numbered],
+            seq=headers.seq if everything else headers.seq[numbered],
+            oldest=headers.oldest if everything else headers.oldest[numbered],
+            sent_at=headers.sent_at if everything else headers.sent_at[numbered],
             refused=refused,
             missing=batch.missing,
         )
@@ -151,11 +151,11 @@ class Reader:
     def _edge_messages(self, batch: ObservationBatch, refused: list[Refused]) -> dict[int, int]:
         """Return, by message, the device an edge box speaks for; NOBODY (and a refusal) where it may not."""
         spoken_for: dict[int, int] = {}
-        directory, heads = self.directory, batch.heads
-        for row, name in enumerate(heads.device_named):
+        directory, headers = self.directory, batch.headers
+        for row, name in enumerate(headers.device_named):
             if name is None:
                 continue
-            message, sender = int(heads.message[row]), int(heads.device[row])
+            message, sender = int(headers.message[row]), int(headers.device[row])
             key = directory.keys.get(name, NOBODY)
             if key == sender:
                 continue
@@ -222,8 +222,8 @@ class Reader:
         self, batch: ObservationBatch, message: int, spoken_for: dict[int, int], now_ms: int
     ) -> tuple[str | None, int | None, bool]:
         """Return the device id and the present wearer behind a refused message, and whether it is private."""
-        row = int(np.searchsorted(batch.heads.message, message))
-        sender = int(batch.heads.device[row])
+        row = int(np.searchsorted(batch.headers.message, message))
+        sender = int(batch.headers.device[row])
         owner = self.directory.wearer_at(spoken_for.get(message, sender), now_ms)
         return self.directory.names[sender], owner if owner > 0 else None, owner == WITHOUT_CONSENT
 
@@ -243,12 +243,12 @@ class Reader:
                 intake.statuses[device] = StatusReport(status, heard_now=not message.retain)
 
 
-class Reading:
+class IntakeBuilder:
     """A batch that is being read, part by part: `add` decodes, `finish` checks and resolves the whole."""
 
-    def __init__(self, reader: Reader, now_ms: int) -> None:
-        """Read with the reader's directory what arrived at `now_ms`."""
-        self._reader = reader
+    def __init__(self, decoder: Decoder, now_ms: int) -> None:
+        """Read with the decoder's directory what arrived at `now_ms`."""
+        self._decoder = decoder
         self._now_ms = now_ms
         self._builder = BatchBuilder()
         self._statuses: list[tuple[int, int, Delivered]] = []
@@ -257,7 +257,7 @@ class Reading:
 
     def add(self, messages: Sequence[Delivered]) -> None:
         """Decode the next messages of the batch."""
-        routes, route_of, now_ms = self._reader.routes(), self._reader.route, self._now_ms
+        routes, route_of, now_ms = self._decoder.routes(), self._decoder.route, self._now_ms
         add_telemetry, add_event = self._builder.add_telemetry, self._builder.add_event
         telemetry, event, status = Kind.TELEMETRY, Kind.EVENT, Kind.STATUS
         for position, message in enumerate(messages, self._count):
@@ -275,8 +275,8 @@ class Reading:
 
     def finish(self) -> Intake:
         """Check and resolve what was decoded."""
-        intake = self._reader.resolve(self._builder.finish(), self._refused, self._now_ms)
-        self._reader.take_statuses(self._statuses, intake, self._now_ms)
+        intake = self._decoder.resolve(self._builder.finish(), self._refused, self._now_ms)
+        self._decoder.take_statuses(self._statuses, intake, self._now_ms)
         return intake
 
 

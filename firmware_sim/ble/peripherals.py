@@ -38,7 +38,7 @@ def peripheral(plan: BlePlan, wall_ms: WallMs, *, started_ms: int | None = None)
     return PERIPHERALS[plan.model](plan, wall_ms, started_ms=started_ms)
 
 
-class Ward:
+class Peripherals:
     """The devices that are on the air, by id."""
 
     def __init__(self, devices: Iterable[Peripheral]) -> None:
@@ -69,9 +69,9 @@ class Ward:
 
 async def start_all(
     radio: VirtualRadio, plans: Iterable[BlePlan], wall_ms: WallMs, *, started_ms: int | None = None
-) -> Ward:
+) -> Peripherals:
     """Put the devices of these plans on the air; they have been measuring since `started_ms`."""
-    ward = Ward(peripheral(plan, wall_ms, started_ms=started_ms) for plan in plans)
+    ward = Peripherals(peripheral(plan, wall_ms, started_ms=started_ms) for plan in plans)
     for device in ward:
         await device.start(radio)
     return ward
