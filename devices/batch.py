@@ -6,13 +6,25 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from devices.checks import NEVER_SET, Checks
-from devices.columns import LO_OR_HI, Bool, Columns, Float64, Index, Int16, Int32, Int64, Row, build_columns
 from devices.errors import Refusal
 from devices.messages import EventItem, MessageHeader, MessageParts, Series, Telemetry, take_events, take_telemetry
 from devices.payload import DECODE_ERRORS
 from devices.refusals import Refusals
 from devices.runs import RRRun, runs_of
+from devices.series import (
+    LO_OR_HI,
+    NEVER_SET,
+    Bool,
+    Checks,
+    Columns,
+    Float64,
+    Index,
+    Int16,
+    Int32,
+    Int64,
+    Row,
+    build_columns,
+)
 from devices.vocabulary import (
     CLOCK_AHEAD_MS,
     CONTENT_TYPE_JSON,

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from devices.columns import Bool, Columns, Float64
+from devices.series import Bool, Columns, Float64
 from devices.units import to_canonical
 from devices.vocabulary import CODES, Code, Unit
 
