@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, LiteralString, TypeVar
 
-import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
@@ -18,9 +17,6 @@ Row = TypeVar("Row")
 
 class Database:
     """A pool of connections. Transactions end with the block: committed, or rolled back when it raises."""
-
-    Unavailable = (psycopg.OperationalError, psycopg.InterfaceError)
-    """What a database that is away, restarting or overloaded raises; psycopg_pool's errors are among them."""
 
     def __init__(self, settings: ApiSettings) -> None:
         self._url = settings.database_url

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from starlette.types import Scope
 
 from api.database import Database, fetch_all
+from gateway.store.errors import UNAVAILABLE
 from gateway.store.queries import load_queries
 
 SQL = load_queries("api.sql", "operations.sql")
@@ -81,7 +82,7 @@ class ApiMetrics:
             async with database.as_operator() as connection:
                 figures = await fetch_all(connection, _Figure, SQL.operator_figures)
             self.database_up.set(1)
-        except database.Unavailable:
+        except UNAVAILABLE:
             self.database_up.set(0)
         readout = CollectorRegistry()
         readout.register(_Readout(figures))

@@ -13,6 +13,7 @@ from api.dependencies import TheServices
 from api.metrics import SQL
 from api.openapi import problem_responses
 from api.problems import RETRY_SOON, ProblemError
+from gateway.store.errors import UNAVAILABLE
 
 router = APIRouter(tags=["operations"])
 
@@ -35,7 +36,7 @@ async def get_readiness(the: TheServices) -> Health:
     try:
         async with the.database.as_operator() as connection:
             migrated_to = await fetch_value(connection, SQL.migrated_to)
-    except the.database.Unavailable as error:
+    except UNAVAILABLE as error:
         raise _not_ready("The database does not answer.") from error
     except psycopg.errors.UndefinedTable as error:
         raise _not_ready("The database has no schema yet.") from error

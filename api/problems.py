@@ -9,21 +9,20 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-import psycopg
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from psycopg_pool import PoolTimeout, TooManyRequests
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+
+from gateway.store.errors import UNAVAILABLE
 
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 BEARER = {"WWW-Authenticate": "Bearer"}
 RETRY_SOON = {"Retry-After": "5"}
-_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, TooManyRequests)
 _DETAILS = {404: "There is nothing here, or nothing that you may see.", 405: "This path does not know that method."}
 
 
@@ -102,7 +101,7 @@ def problem_response(error: ProblemError, instance: str | None = None) -> Respon
 
 def unexpected_response(error: Exception, scope: Mapping[str, Any]) -> Response:
     """Answer what nobody foresaw; the trace goes to the log under the number that the caller is given."""
-    if isinstance(error, _AWAY):
+    if isinstance(error, UNAVAILABLE):
         log.warning("database_unavailable", path=scope.get("path"), error=str(error).strip())
         away = ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "The database does not answer.", headers=RETRY_SOON)
         return problem_response(away)

@@ -15,7 +15,6 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
-import psycopg
 import structlog
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -28,6 +27,7 @@ from api.settings import ApiSettings
 from api.sign_in import current_role
 from api.tokens import AccessToken
 from gateway.runtime.process import ended
+from gateway.store.errors import BROKEN, UNAVAILABLE
 from gateway.store.queries import load_queries
 
 SQL = load_queries("api.sql", "streams.sql")
@@ -156,7 +156,7 @@ class Streams:
                     longest = _RECONNECT_FIRST
                     async for _ in connection.notifies():
                         await self._advance()
-            except psycopg.Error as error:
+            except BROKEN as error:
                 if self._closing.is_set():
                     return  # psycopg lets an error of the query that it interrupts take the place of the cancellation
                 log.warning("alert_listener_lost", error=str(error).strip())
@@ -188,7 +188,7 @@ class AlertStream(StreamingResponse):
                 await super().__call__(scope, receive, send)
         except TimeoutError:
             log.info("alert_stream_stuck", user_id=self._user_id)
-        except Database.Unavailable as error:
+        except UNAVAILABLE as error:
             # Cut, not ended: the client comes back with the last id it has.
             log.warning("alert_stream_cut", user_id=self._user_id, error=str(error).strip())
         finally:

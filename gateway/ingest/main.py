@@ -6,8 +6,6 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 
-import psycopg
-
 from gateway.ingest.mqtt.bridge import Bridge, State
 from gateway.ingest.mqtt.connection import RECEIVE_MAXIMUM
 from gateway.ingest.pipeline import Pipeline, PipelineSettings
@@ -16,6 +14,7 @@ from gateway.ingest.standby import RETRY_S, ActiveLock, LockLostError, active_lo
 from gateway.runtime.broker_address import Address
 from gateway.runtime.metrics import GatewayMetrics
 from gateway.runtime.process import told_to_stop
+from gateway.store.errors import AWAY
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ async def _hold_and_work(
         async with active_lock(settings.database_url) as lock:
             active.set()
             await _work(settings, metrics, lock, stop)
-    except* (LockLostError, psycopg.OperationalError, psycopg.InterfaceError) as lost:
+    except* (LockLostError, *AWAY) as lost:
         log.warning("lost the lock; starting over", extra={"cause": str(lost.exceptions[0]).strip()})
         await asyncio.sleep(RETRY_S)
 

@@ -23,6 +23,7 @@ from gateway.runtime import clock
 from gateway.runtime.backoff import full_jitter
 from gateway.runtime.metrics import GatewayMetrics
 from gateway.store.connect import connect
+from gateway.store.errors import AWAY, BROKEN, POISON
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,6 @@ Connection = psycopg.AsyncConnection[Any]
 
 # Messages decoded in one go: about half a millisecond.
 READ_AT_ONCE = 256
-
-# What the store or the arithmetic on the way to it may say to one message, whoever is at fault.
-POISON = (psycopg.DataError, psycopg.IntegrityError, ArithmeticError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +129,7 @@ class Pipeline:
                     await self._settle_once(messages, ahead)
                 else:
                     await self._quarantine_poison(messages, poison)
-            except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
+            except AWAY as error:
                 await self._after_failure("database")
                 wait = full_jitter(attempt, self._chance)
                 attempt += 1
@@ -204,7 +202,7 @@ class Pipeline:
             return
         try:
             await connection.rollback()
-        except (psycopg.Error, OSError):
+        except BROKEN:
             await connection.close()
         if connection.closed:
             self._connection = None

@@ -15,6 +15,7 @@ from gateway.ingest.receipts import ABSENT, NumberedMessages, Receipt, ReceiptBo
 from gateway.runtime import clock
 from gateway.runtime.metrics import GatewayMetrics
 from gateway.store.connect import connect
+from gateway.store.errors import AWAY
 from gateway.store.queries import load_queries
 
 SQL = load_queries("gateway.store", "receipts.sql")
@@ -102,7 +103,7 @@ class ReceiptKeeper:
             self._to_publish.update(key for key, _ in moved)
             await self._publish()
             done = True
-        except (psycopg.OperationalError, psycopg.InterfaceError, ConnectionLostError, OSError) as error:
+        except (*AWAY, ConnectionLostError) as error:
             log.warning("receipts wait", extra={"cause": str(error).strip()})
             if self._connection is not None and self._connection.broken:
                 self._connection = None

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from gateway.store.connect import connect
+from gateway.store.errors import AWAY, BROKEN
 from gateway.store.queries import load_queries
 
 SQL = load_queries("gateway.store", "lock.sql")
@@ -36,7 +37,7 @@ class ActiveLock:
         while True:
             try:
                 await self._connection.execute(SQL.still_here)
-            except (psycopg.Error, OSError) as error:
+            except BROKEN as error:
                 raise LockLostError(str(error).strip()) from error
             await asyncio.sleep(CHECK_EVERY_S)
 
@@ -61,7 +62,7 @@ async def _acquire(database_url: str) -> Connection:
             except BaseException:
                 await connection.close()
                 raise
-        except (psycopg.OperationalError, OSError) as error:
+        except AWAY as error:
             if not away:
                 log.warning("the database is away; waiting for it", extra={"cause": str(error).strip()})
             away = True

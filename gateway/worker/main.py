@@ -24,6 +24,7 @@ from gateway.runtime.metrics import WorkerMetrics
 from gateway.runtime.process import ended, told_to_stop
 from gateway.store.alerts import AlertWriter
 from gateway.store.connect import connect
+from gateway.store.errors import AWAY, FAULTS
 from gateway.store.queries import load_queries
 from gateway.worker.commands import send_commands
 from gateway.worker.rosters import RosterKeeper
@@ -39,18 +40,6 @@ Settle = Callable[[int, T, AlertWriter], Awaitable[None]]
 PATIENTS_AT_ONCE = 20
 # Twice the longest cadence of a glucose sensor (15 min): one lost reading is not silence.
 DATA_STOPPED_AFTER_MS = 30 * 60_000
-# What something wrong with one patient's data or with the program raises; a connection that broke is caught before.
-FAULTS = (
-    psycopg.DataError,
-    psycopg.IntegrityError,
-    psycopg.InternalError,
-    psycopg.ProgrammingError,
-    psycopg.NotSupportedError,
-    ArithmeticError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +183,7 @@ class Worker:
                         connection = await connect(self._settings.database_url, f"vigil worker {duty.name}")
                     more = await duty.step(connection, clock.now_ms())
                     attempt = 0
-                except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
+                except AWAY as error:
                     log.warning("the database is away", extra={"duty": duty.name, "cause": str(error).strip()})
                     more = 0
                     attempt += 1
@@ -223,7 +212,7 @@ class Worker:
                 ):
                     attempt = 0
                     await errand.work(connection, client)
-            except* (psycopg.OperationalError, psycopg.InterfaceError, aiomqtt.MqttError, OSError) as lost:
+            except* (*AWAY, aiomqtt.MqttError) as lost:
                 cause = str(lost.exceptions[0]).strip()
                 log.warning("the broker or the database is away", extra={"duty": errand.name, "cause": cause})
             except* FAULTS:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from devices.vocabulary import EARLIEST_MS, Code
 from gateway.rules.readings.refold import PAGE, WatchedPatient, is_about, rules_about
 from gateway.store.binary import ReadingRows, parse_readings
+from gateway.store.errors import FAULTS
 from gateway.store.queries import load_queries
 from streaming.episodes import Episode, Rule, Severity, settled_before
 from streaming.limits.patient_fold import Key, PatientState, quiet_ms
@@ -28,7 +29,6 @@ Connection = psycopg.AsyncConnection[Any]
 
 # An alert that is looked at to find a settled point ended at most so long before the newest reading, or still runs.
 LOOK_BACK_MS = 2 * DAY_MS
-FAULTS = (ArithmeticError, LookupError, TypeError, ValueError)
 # Patients folded between two looks at what else there is to do.
 FOLDED_AT_ONCE = 256
 
