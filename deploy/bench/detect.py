@@ -23,7 +23,7 @@ from deploy.bench.report import Line
 from devices.vocabulary import Code, DeviceModel, Unit
 from gateway.clinic.directory import Directory, load_directory
 from gateway.clinic.provisioning import NewDevice, NewPatient, Provisioning
-from gateway.ingest import storing as store
+from gateway.ingest.readings import copy_observations
 from gateway.rules.readings.one_code import ReadingWatch
 from gateway.rules.readings.refold import WatchedPatient
 from gateway.rules.readings.warm_up import gather
@@ -190,7 +190,7 @@ async def _hydrate_line(connection: Connection, all_of: Everybody, runs: int, st
     now_ms = clock.now_ms()
     for rows in batches(all_of, Code.GLUCOSE, STORED_BATCHES):
         async with connection.transaction():
-            await store.copy_observations(connection, rows, now_ms)
+            await copy_observations(connection, rows, now_ms)
     watched = [WatchedPatient.of(Code.GLUCOSE, patient, all_of.everything) for patient in all_of.patients.tolist()]
     figures, references, count = [], [], 0
     for _ in range(runs):

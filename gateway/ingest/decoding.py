@@ -87,7 +87,7 @@ class Decoder:
         self.directory = directory
         self._routes: dict[str, Route] = {}
 
-    def read(self, messages: Sequence[Delivered], now_ms: int) -> Intake:
+    def decode(self, messages: Sequence[Delivered], now_ms: int) -> Intake:
         """Decode and resolve a batch that arrived at `now_ms`. Nothing a peer sends makes it raise."""
         builder = IntakeBuilder(self, now_ms)
         builder.add(messages)

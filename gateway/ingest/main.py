@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gateway.ingest.mqtt.bridge import Bridge, State
 from gateway.ingest.mqtt.connection import RECEIVE_MAXIMUM
 from gateway.ingest.pipeline import Pipeline, PipelineSettings
-from gateway.ingest.receipt_writer import ReceiptKeeper
+from gateway.ingest.receipt_keeper import ReceiptKeeper
 from gateway.ingest.standby import RETRY_S, ActiveLock, LockLostError, active_lock
 from gateway.runtime.broker_address import Address
 from gateway.runtime.metrics import GatewayMetrics
@@ -78,8 +78,8 @@ async def _hold_and_work(
         await asyncio.sleep(RETRY_S)
 
 
-def _settle_garbage_collector() -> None:
-    """Let the collector look at what lives for ever never again, and at batches seldom: they leave no cycles behind."""
+def _collect_garbage_rarely() -> None:
+    """Freeze long-lived objects and collect rarely: batches leave no cycles behind."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
@@ -94,7 +94,7 @@ async def _work(settings: GatewaySettings, metrics: GatewayMetrics, lock: Active
     )
     keeper = ReceiptKeeper(settings.database_url, bridge, metrics, settings.receipt_interval_s)
     book = await keeper.hydrate()
-    _settle_garbage_collector()
+    _collect_garbage_rarely()
     pipeline = Pipeline(
         PipelineSettings(settings.database_url, settings.retrospective_after_ms, settings.contact_grace_ms),
         bridge,
@@ -103,14 +103,14 @@ async def _work(settings: GatewaySettings, metrics: GatewayMetrics, lock: Active
     )
     try:
         async with asyncio.TaskGroup() as group:
-            settling = group.create_task(pipeline.run(), name="pipeline")
+            storing = group.create_task(pipeline.run(), name="pipeline")
             keeping = group.create_task(keeper.run(lambda: pipeline.journalled), name="receipts")
             watching = group.create_task(lock.watch(), name="lock")
             bridging = group.create_task(bridge.run(), name="bridge")
             log.info("gateway active")
             await stop.wait()
             bridge.stop()
-            await settling
+            await storing
             keeping.cancel()
             await asyncio.wait({keeping})
             if bridge.state is State.CONNECTED:

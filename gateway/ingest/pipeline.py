@@ -18,7 +18,7 @@ from gateway.clinic.directory import load_directory
 from gateway.ingest.decoding import Decoder, Intake, IntakeBuilder, Refused
 from gateway.ingest.receipts import ReceiptBook
 from gateway.ingest.source import Batch, Delivered, Source, SourceClosedError
-from gateway.ingest.transaction import Ledger, Outcome, StaleDirectoryError
+from gateway.ingest.transaction import BatchWriter, Outcome, StaleDirectoryError
 from gateway.runtime import clock
 from gateway.runtime.backoff import full_jitter
 from gateway.runtime.metrics import GatewayMetrics
@@ -31,7 +31,7 @@ Connection = psycopg.AsyncConnection[Any]
 
 
 # Messages decoded in one go: about half a millisecond.
-READ_AT_ONCE = 256
+DECODED_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class PipelineSettings:
 
 
 class Pipeline:
-    """Takes batches from a Source and settles each in one transaction."""
+    """Takes batches from a Source and commits each in one transaction."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Pipeline:
         self._source = source
         self._metrics = metrics
         self._now_ms = now_ms
-        self._ledger = Ledger(book, settings.retrospective_after_ms, settings.contact_grace_ms)
+        self._writer = BatchWriter(book, settings.retrospective_after_ms, settings.contact_grace_ms)
         self._connection: Connection | None = None
         self._decoder: Decoder | None = None
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
@@ -67,10 +67,10 @@ class Pipeline:
     @property
     def journalled(self) -> int:
         """The newest journal entry whose messages are in the book of receipts."""
-        return self._ledger.journalled
+        return self._writer.journalled
 
     async def run(self) -> None:
-        """Settle batches until the source is closed. A batch under way when cancelled is rolled back, not lost.
+        """Commit batches until the source is closed. A batch under way when cancelled is rolled back, not lost.
 
         While one batch is stored the next one is decoded; the database and this process work at the same time.
         """
@@ -78,10 +78,10 @@ class Pipeline:
         try:
             async with asyncio.TaskGroup() as group:
                 while (batch := await self._next_batch()) is not None:
-                    ahead = await self._read_ahead(batch.messages)
+                    ahead = await self._decode_ahead(batch.messages)
                     if storing is not None:
                         await storing
-                    storing = group.create_task(self._settle_and_acknowledge(batch, ahead), name="store")
+                    storing = group.create_task(self._commit_and_acknowledge(batch, ahead), name="store")
         finally:
             if self._connection is not None:
                 await self._connection.close()
@@ -92,30 +92,30 @@ class Pipeline:
         except SourceClosedError:
             return None
 
-    async def _read_ahead(self, messages: Sequence[Delivered]) -> Intake | None:
+    async def _decode_ahead(self, messages: Sequence[Delivered]) -> Intake | None:
         """Decode a batch in parts, so that the batch being stored never waits long for the processor.
 
-        None: there is no directory yet, or something is wrong; `settle` reads the batch again and deals with it.
+        None: there is no directory yet, or something is wrong; `commit` decodes the batch again and deals with it.
         """
         if self._decoder is None:
             return None
         try:
             builder = IntakeBuilder(self._decoder, self._now_ms())
-            for start in range(0, len(messages), READ_AT_ONCE):
+            for start in range(0, len(messages), DECODED_AT_ONCE):
                 if start:
                     await asyncio.sleep(0)
-                builder.add(messages[start : start + READ_AT_ONCE])
+                builder.add(messages[start : start + DECODED_AT_ONCE])
             return builder.finish()
         except POISON:
-            log.exception("a batch could not be read; it is read again, in halves")
+            log.exception("a batch could not be decoded; it is decoded again, in halves")
             return None
 
-    async def _settle_and_acknowledge(self, batch: Batch, ahead: Intake | None) -> None:
-        await self.settle(batch.messages, ahead)
+    async def _commit_and_acknowledge(self, batch: Batch, ahead: Intake | None) -> None:
+        await self.commit(batch.messages, ahead)
         self._source.ack(batch)
 
-    async def settle(self, messages: Sequence[Delivered], ahead: Intake | None = None) -> None:
-        """Commit a batch, `ahead` if it was read already, however often the database goes away meanwhile.
+    async def commit(self, messages: Sequence[Delivered], ahead: Intake | None = None) -> None:
+        """Commit a batch, `ahead` if it was decoded already, however often the database goes away meanwhile.
 
         A message that the store cannot take for a reason of its own is found by halving, tried once more with nothing
         in memory that could be stale, and quarantined; its neighbours are stored.
@@ -126,7 +126,7 @@ class Pipeline:
         while True:
             try:
                 if poison is None:
-                    await self._settle_once(messages, ahead)
+                    await self._commit_once(messages, ahead)
                 else:
                     await self._quarantine_poison(messages, poison)
             except AWAY as error:
@@ -146,8 +146,8 @@ class Pipeline:
                 await self._after_failure("poison")
                 if len(messages) > 1:
                     middle = len(messages) // 2
-                    await self.settle(messages[:middle])
-                    await self.settle(messages[middle:])
+                    await self.commit(messages[:middle])
+                    await self.commit(messages[middle:])
                     return
                 if tried_afresh:
                     log.exception("a message could not be stored; it goes to the quarantine")
@@ -158,7 +158,7 @@ class Pipeline:
             else:
                 return
 
-    async def _settle_once(self, messages: Sequence[Delivered], ahead: Intake | None) -> None:
+    async def _commit_once(self, messages: Sequence[Delivered], ahead: Intake | None) -> None:
         started = clock.monotonic()
         connection = await self._connected()
         decoder = self._decoder
@@ -166,9 +166,9 @@ class Pipeline:
             decoder = self._decoder = Decoder(await load_directory(connection))
         intake = ahead
         if intake is None or intake.directory is not decoder.directory:
-            intake = decoder.read(messages, self._now_ms())
-        outcome = await self._ledger.write(connection, messages, intake)
-        self._ledger.apply(outcome)
+            intake = decoder.decode(messages, self._now_ms())
+        outcome = await self._writer.write(connection, messages, intake)
+        self._writer.apply(outcome)
         self._count(len(messages), outcome, clock.monotonic() - started)
 
     def _count(self, messages: int, outcome: Outcome, elapsed: float) -> None:
@@ -188,14 +188,14 @@ class Pipeline:
         if self._connection is None or self._connection.closed:
             self._connection = await connect(self._settings.database_url, "vigil gateway")
             self._decoder = None
-            await self._ledger.hydrate(self._connection)
+            await self._writer.hydrate(self._connection)
             self._metrics.database_up.set(1)
         return self._connection
 
     async def _after_failure(self, cause: str) -> None:
         """Drop everything the failed transaction touched; a broken connection is replaced by the next attempt."""
         self._metrics.retries.labels(cause).inc()
-        self._ledger.roll_back()
+        self._writer.roll_back()
         self._decoder = None
         connection = self._connection
         if connection is None:
@@ -224,7 +224,7 @@ class Pipeline:
         device_id = device[2] if len(device) > 2 else None
         detail = f"could not be stored: {type(error).__name__}: {error}"[:500]
         refused = Refused(0, Reason.MALFORMED, detail, None, device_id)
-        intake = Decoder(await load_directory(connection)).read(messages, self._now_ms())
-        await self._ledger.quarantine_alone(connection, messages, refused, intake)
+        intake = Decoder(await load_directory(connection)).decode(messages, self._now_ms())
+        await self._writer.quarantine_alone(connection, messages, refused, intake)
         self._metrics.messages.inc()
         self._metrics.quarantined.labels(Reason.MALFORMED.value).inc()

@@ -155,10 +155,10 @@ class ReceiptBook:
         self._offsets: dict[int, int] = {}
         self._aside: list[tuple[NumberedMessages, int]] = []
 
-    def add(self, heads: NumberedMessages, now_ms: int) -> None:
+    def add(self, numbered: NumberedMessages, now_ms: int) -> None:
         """Take in a batch that was committed; `now_ms` is when it arrived."""
-        if len(heads):
-            self._aside.append((heads, now_ms))
+        if len(numbered):
+            self._aside.append((numbered, now_ms))
 
     @property
     def receipts(self) -> dict[int, Receipt]:
@@ -175,10 +175,10 @@ class ReceiptBook:
         if not self._aside:
             return
         aside, self._aside = self._aside, []
-        heads = NumberedMessages.join([heads for heads, _ in aside])
-        arrival = np.repeat([now_ms for _, now_ms in aside], [len(heads) for heads, _ in aside])
-        order = np.lexsort((heads.seq, heads.device))
-        device, seq, stamp = heads.device[order], heads.seq[order], heads.stamp[order]
+        numbered = NumberedMessages.join([numbered for numbered, _ in aside])
+        arrival = np.repeat([now_ms for _, now_ms in aside], [len(numbered) for numbered, _ in aside])
+        order = np.lexsort((numbered.seq, numbered.device))
+        device, seq, stamp = numbered.device[order], numbered.seq[order], numbered.stamp[order]
         starts = np.flatnonzero(np.concatenate(([True], device[1:] != device[:-1])))
         ends = np.append(starts[1:], len(device))
         keys = device[starts].tolist()
@@ -189,8 +189,8 @@ class ReceiptBook:
         distinct[1:] &= (seq[1:] != seq[:-1]) | (device[1:] != device[:-1])
         newest = seq[ends - 1]
         follows = np.add.reduceat(distinct.astype(np.int64), starts) == np.maximum(newest - base, 0)
-        set_back = np.logical_or.reduceat(~later & heads.news[order], starts)
-        says_oldest = np.maximum.reduceat(heads.oldest[order], starts) != ABSENT
+        set_back = np.logical_or.reduceat(~later & numbered.news[order], starts)
+        says_oldest = np.maximum.reduceat(numbered.oldest[order], starts) != ABSENT
         plain = (base != -2) & follows & ~set_back & ~says_oldest
         newest_stamp = np.maximum.reduceat(stamp, starts)
         lead = np.maximum.reduceat(np.where(stamp == ABSENT, DISTANT_PAST_MS, stamp - arrival[order]), starts)
@@ -202,7 +202,7 @@ class ReceiptBook:
                 receipt.stamp_ms = max(receipt.stamp_ms, int(newest_stamp[group]))
             else:
                 rows = np.sort(order[starts[group] : ends[group]]).tolist()
-                self._one_by_one(key, heads, rows, arrival)
+                self._one_by_one(key, numbered, rows, arrival)
         self._moved.update(keys)
 
     def declare_lost(self, now_ms: int) -> int:
@@ -235,11 +235,13 @@ class ReceiptBook:
         receipt = self.receipts.get(device_key)
         return receipt is not None and bool(receipt.above)
 
-    def _one_by_one(self, key: int, heads: NumberedMessages, rows: Iterable[int], arrival: NDArray[np.int64]) -> None:
+    def _one_by_one(
+        self, key: int, numbered: NumberedMessages, rows: Iterable[int], arrival: NDArray[np.int64]
+    ) -> None:
         for row in rows:
-            seq, oldest, now_ms = int(heads.seq[row]), int(heads.oldest[row]), int(arrival[row])
+            seq, oldest, now_ms = int(numbered.seq[row]), int(numbered.oldest[row]), int(arrival[row])
             receipt = self._receipts.get(key)
             if receipt is None:
                 first = min(oldest, seq) if oldest != ABSENT else seq
                 receipt = self._receipts[key] = Receipt(first, first - 1)
-            receipt.add(seq, oldest, int(heads.stamp[row]), news=bool(heads.news[row]), now_ms=now_ms)
+            receipt.add(seq, oldest, int(numbered.stamp[row]), news=bool(numbered.news[row]), now_ms=now_ms)

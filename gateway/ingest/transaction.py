@@ -1,8 +1,13 @@
-"""One batch's transaction: rows by their lanes, folds, alerts, quarantine, journal, commit; then memory follows."""
+"""One batch's transaction as a list of steps: `BatchWriter.steps`. Memory follows the store only after the commit.
+
+What the gateway remembers between two batches is a cache of the store: the high-water marks of readings, what the rules
+remember of patients, and the book of receipts. A step may read memory; only `apply`, called after the commit, changes
+it. Whatever fails in a step, `roll_back` forgets all that the transaction touched, and the next one asks the store.
+"""
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,28 +15,53 @@ import numpy as np
 import psycopg
 
 from devices.vocabulary import Code
-from gateway.clinic.directory import Directory
-from gateway.ingest import storing as store
 from gateway.ingest.decoding import Intake, Refused
-from gateway.ingest.high_water import Marks
-from gateway.ingest.lanes import Lanes, split
+from gateway.ingest.events import store_events, store_statuses
+from gateway.ingest.quarantine import quarantine
+from gateway.ingest.readings import HighWaterMarks, Lanes, columns_of, split, store_readings
 from gateway.ingest.receipts import NumberedMessages, ReceiptBook
+from gateway.ingest.rr_runs import store_runs
 from gateway.ingest.source import Delivered
 from gateway.rules.doses.keeper import DoseKeeper
 from gateway.rules.readings.all_codes import RuleWatch
 from gateway.store.alerts import AlertWriter
-from gateway.store.rows import Rows
+from gateway.store.queries import load_queries
+from gateway.store.rows import Rows, WornEvent
 
+SQL = load_queries("gateway.store", "batch.sql")
 log = logging.getLogger(__name__)
 
 Connection = psycopg.AsyncConnection[Any]
 
 # Up to here one INSERT in one round trip is quicker than COPY with its own.
-EXPRESS_ROWS = 64
+MAX_PLAIN_ROWS = 64
 
 
 class StaleDirectoryError(Exception):
     """Devices, assignments, zones or consents changed since the batch was resolved."""
+
+
+@dataclass(slots=True)
+class Transaction:
+    """A batch on its way into the store, and what the steps so far have made of it.
+
+    `news`: the messages (positions in the batch) that brought something that was not stored yet. `last_beats`: the last
+    stored beat of each device (ms). `results`: how many readings were stored, duplicate, in conflict, missing.
+    """
+
+    connection: Connection
+    messages: Sequence[Delivered]
+    intake: Intake
+    lanes: Lanes
+    writer: AlertWriter
+    stored: Rows
+    new_events: Sequence[WornEvent] = ()
+    news: set[int] = field(default_factory=set)
+    last_beats: dict[int, int] = field(default_factory=dict)
+    results: Counter[str] = field(default_factory=Counter)
+
+
+Step = Callable[[Transaction], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +70,37 @@ class Outcome:
 
     intake: Intake
     stored: Rows
-    heads: NumberedMessages
+    numbered: NumberedMessages
     journal_id: int | None
-    last_beats: dict[int, int]
+    last_beats: dict[int, int] = field(default_factory=dict)
     results: Counter[str] = field(default_factory=Counter)
     raised: int = 0
 
 
-class Ledger:
-    """Writes batches, and remembers what was stored last. Memory changes only after a commit."""
+class BatchWriter:
+    """Writes batches, and remembers what the next one needs to know of the store."""
 
     def __init__(self, book: ReceiptBook, retrospective_after_ms: int, contact_grace_ms: int) -> None:
         """Begin with a book of receipts that the store filled; all else is asked of the store when it is needed."""
         self._book = book
         self._retrospective_after_ms = retrospective_after_ms
-        self._marks = Marks()
+        self._marks = HighWaterMarks()
         self._watch = RuleWatch()
         self._doses = DoseKeeper(contact_grace_ms)
         self.journalled = 0
         """The newest journal entry whose messages are in the book."""
+        self.steps: Sequence[Step] = (
+            self._begin,
+            self._store_readings,
+            self._store_rr_runs,
+            self._store_events,
+            self._settle_doses,
+            self._judge_readings,
+            self._store_statuses,
+            self._quarantine_refused,
+            self._write_alert_events,
+        )
+        """What happens to a batch, in this order; then its numbers are noted and it is committed."""
 
     async def hydrate(self, connection: Connection) -> None:
         """Forget everything and begin from what the store says."""
@@ -75,127 +117,21 @@ class Ledger:
 
         Raises StaleDirectoryError, or what the database says; then call `roll_back`.
         """
-        rows, directory, now_ms, marks = intake.rows, intake.directory, intake.now_ms, self._marks
-        marks.grow(directory.size)
-        await self._watch.adopt(connection, directory)
-        if len(rows):
-            await marks.hydrate(connection, rows.device, rows.code)
-            await self._watch.prepare(connection, rows, directory)
-        await marks.hydrate_rr(connection, {worn.device for worn in intake.runs})
-        lanes = split(rows, marks.newest[rows.device, rows.code])
-        if self._is_plain(intake, lanes, rows):
+        lanes = await self._look_up(connection, intake)
+        if self._is_plain(intake, lanes):
             try:
-                return await self._express(connection, intake, rows.take(lanes.fast))
+                return await self._write_plain(connection, intake, intake.rows.take(lanes.fast))
             except psycopg.errors.UniqueViolation:
                 log.info("rows taken for new were stored already; the batch takes the long way")
-        results: Counter[str] = Counter(missing=intake.missing)
-        stored = await self._store_rows(connection, rows, lanes, directory, results, now_ms)
-        writer = AlertWriter(connection, now_ms, self._retrospective_after_ms)
-        news = set(np.unique(stored.message).tolist())
-        last_beats = await self._store_beats_and_events(connection, intake, results, news, writer)
-        await self._watch.step(stored, directory, writer)
-        if intake.statuses:
-            without_gap = {device: not self._book.has_gap(device) for device in intake.statuses}
-            await store.store_statuses(connection, intake.statuses, without_gap, now_ms)
-        if intake.refused:
-            await store.quarantine(connection, intake.refused, messages, now_ms)
-        await writer.finish()
-        heads = _heads(intake, news)
-        journal_id = await _commit(connection, heads, now_ms)
-        return Outcome(intake, stored, heads, journal_id, last_beats, results, len(writer.raised))
-
-    def _is_plain(self, intake: Intake, lanes: Lanes, rows: Rows) -> bool:
-        """Whether a batch is small, new by construction, and nothing follows from it but its rows."""
-        return (
-            0 < len(lanes.fast) <= EXPRESS_ROWS
-            and not (len(lanes.slow) or len(lanes.repeats))
-            and not (intake.runs or intake.events or intake.statuses or intake.refused)
-            and not self._watch.matters(rows)
-        )
-
-    async def _express(self, connection: Connection, intake: Intake, fast: Rows) -> Outcome:
-        """Store a plain batch in one round trip: at light load a reading is visible at once."""
-        heads = _heads(intake, set(fast.message.tolist()))
-        version = intake.directory.version
-        found, journal_id = await store.express(connection, fast, heads, version, intake.now_ms)
-        if found != version:
-            raise StaleDirectoryError
-        results = Counter(missing=intake.missing, stored=len(fast))
-        return Outcome(intake, fast, heads, journal_id, {}, results)
-
-    async def _store_rows(
-        self,
-        connection: Connection,
-        rows: Rows,
-        lanes: Lanes,
-        directory: Directory,
-        results: Counter[str],
-        now_ms: int,
-    ) -> Rows:
-        """Open the transaction and store what is new, fast lane first; return the rows that were stored."""
-        async with connection.pipeline():
-            await connection.execute("begin")
-            version = await connection.execute(store.SQL.directory_version)
-            if len(lanes.fast):
-                await connection.execute("savepoint fast_lane")
-        if (await version.fetchone() or (None,))[0] != directory.version:
-            raise StaleDirectoryError
-        fast, slow = rows.take(lanes.fast), rows.take(lanes.slow)
-        if len(fast):
-            try:
-                await store.copy_observations(connection, fast, now_ms)
-            except psycopg.errors.UniqueViolation:
-                log.info("rows taken for new were stored already; the batch goes through the slow lane")
-                await connection.execute("rollback to savepoint fast_lane")
-                slow, fast = Rows.join([slow, fast]), fast.take(np.zeros(0, np.int64))
-        stored = fast
-        if len(slow) or len(lanes.repeats):
-            stored = await self._slow_lane(connection, fast, slow, rows.take(lanes.repeats), results, now_ms)
-        results["stored"] += len(stored)
-        return stored
-
-    async def _slow_lane(
-        self, connection: Connection, fast: Rows, slow: Rows, repeats: Rows, results: Counter[str], now_ms: int
-    ) -> Rows:
-        """Store what is new among late rows; compare the others with what is stored. Returns all rows stored."""
-        parts = [fast]
-        known = [repeats] if len(repeats) else []
-        if len(slow):
-            new = await store.insert_late(connection, slow, now_ms)
-            parts.append(slow.take(new))
-            if not new.all():
-                known.append(slow.take(~new))
-        if known:
-            compared = await store.compare(connection, Rows.join(known), now_ms)
-            results["duplicate"] += compared.duplicates
-            results["conflict"] += compared.conflicts
-        return Rows.join(parts)
-
-    async def _store_beats_and_events(
-        self,
-        connection: Connection,
-        intake: Intake,
-        results: Counter[str],
-        news: set[int],
-        writer: AlertWriter,
-    ) -> dict[int, int]:
-        """Store RR runs and events; add to `news` the messages that brought any. Returns the devices' last beats, ms."""
-        newest: dict[int, int] = {}
-        now_ms = intake.now_ms
-        if intake.runs:
-            last_beats = {w.device: int(self._marks.newest[w.device, Code.RR_INTERVAL]) for w in intake.runs}
-            fresh, positions, duplicates = await store.store_runs(connection, intake.runs, last_beats, now_ms)
-            results["stored"] += sum(len(run[-1]) for run in fresh)
-            results["duplicate"] += duplicates
-            news.update(intake.runs[position].run.message for position in positions)
-            for _, ends_at, device, *_ in fresh:
-                newest[device] = max(newest.get(device, 0), int(ends_at))
-        if intake.events:
-            new = await store.store_events(connection, intake.events, now_ms)
-            news.update(worn.event.message for worn in new)
-            if new:
-                await self._doses.take_events(new, intake.directory, writer, now_ms)
-        return newest
+        writer = AlertWriter(connection, intake.now_ms, self._retrospective_after_ms)
+        nothing = intake.rows.take(np.zeros(0, np.int64))
+        batch = Transaction(connection, messages, intake, lanes, writer, nothing)
+        for step in self.steps:
+            await step(batch)
+        numbered = _numbered(intake, batch.news)
+        journal_id = await _commit(connection, numbered, intake.now_ms)
+        batch.results["missing"] = intake.missing
+        return Outcome(intake, batch.stored, numbered, journal_id, batch.last_beats, batch.results, len(writer.raised))
 
     def apply(self, outcome: Outcome) -> None:
         """Make true in memory what the commit made true in the store."""
@@ -204,35 +140,140 @@ class Ledger:
             self._marks.advance(outcome.stored.device, outcome.stored.code, outcome.stored.at)
         for device, beat in outcome.last_beats.items():
             self._marks.newest[device, Code.RR_INTERVAL] = max(self._marks.newest[device, Code.RR_INTERVAL], beat)
-        self._note(outcome.heads, outcome.journal_id, outcome.intake.now_ms)
+        self._note(outcome.numbered, outcome.journal_id, outcome.intake.now_ms)
+
+    # Before the transaction ----------------------------------------------------------------------------------------
+
+    async def _look_up(self, connection: Connection, intake: Intake) -> Lanes:
+        """Ask the store what memory does not know yet about the devices and patients of a batch; return its lanes."""
+        rows, directory, marks = intake.rows, intake.directory, self._marks
+        marks.grow(directory.size)
+        await self._watch.adopt(connection, directory)
+        if len(rows):
+            await marks.hydrate(connection, rows.device, rows.code)
+            await self._watch.prepare(connection, rows, directory)
+        await marks.hydrate_rr(connection, {worn.device for worn in intake.runs})
+        return split(rows, marks.newest[rows.device, rows.code])
+
+    def _is_plain(self, intake: Intake, lanes: Lanes) -> bool:
+        """Whether a batch is small, new by construction, and nothing follows from it but its rows."""
+        return (
+            0 < len(lanes.fast) <= MAX_PLAIN_ROWS
+            and not (len(lanes.slow) or len(lanes.repeats))
+            and not (intake.runs or intake.events or intake.statuses or intake.refused)
+            and not self._watch.matters(intake.rows)
+        )
+
+    async def _write_plain(self, connection: Connection, intake: Intake, rows: Rows) -> Outcome:
+        """Store a plain batch and its journal entry in one statement: at light load a reading is visible at once.
+
+        Raises psycopg.errors.UniqueViolation when a row is not new.
+        """
+        numbered, version = _numbered(intake, set(rows.message.tolist())), intake.directory.version
+        journal = {**_journal(numbered, intake.now_ms), "numbered_device": numbered.device}
+        cursor = await connection.execute(SQL.plain, {**journal, **columns_of(rows), "version": version})
+        found, journal_id = await cursor.fetchone() or (None, None)
+        if found != version:
+            raise StaleDirectoryError
+        return Outcome(intake, rows, numbered, journal_id, results=Counter(missing=intake.missing, stored=len(rows)))
+
+    # The steps -----------------------------------------------------------------------------------------------------
+
+    async def _begin(self, batch: Transaction) -> None:
+        """Open the transaction, and make sure that nobody's wearer, zone, consent or rule changed since decoding."""
+        async with batch.connection.pipeline():
+            await batch.connection.execute("begin")
+            version = await batch.connection.execute(SQL.directory_version)
+            if len(batch.lanes.fast):
+                await batch.connection.execute("savepoint fast_lane")
+        if (await version.fetchone() or (None,))[0] != batch.intake.directory.version:
+            raise StaleDirectoryError
+
+    async def _store_readings(self, batch: Transaction) -> None:
+        intake = batch.intake
+        stored = await store_readings(batch.connection, intake.rows, batch.lanes, intake.now_ms)
+        batch.stored = stored.rows
+        batch.news.update(np.unique(stored.rows.message).tolist())
+        batch.results += Counter(stored=len(stored.rows), duplicate=stored.duplicates, conflict=stored.conflicts)
+
+    async def _store_rr_runs(self, batch: Transaction) -> None:
+        runs, last = batch.intake.runs, self._marks.newest[:, Code.RR_INTERVAL]
+        if not runs:
+            return
+        last_beats = {worn.device: int(last[worn.device]) for worn in runs}
+        fresh, positions, duplicates = await store_runs(batch.connection, runs, last_beats, batch.intake.now_ms)
+        batch.news.update(runs[position].run.message for position in positions)
+        batch.results += Counter(stored=sum(len(run[-1]) for run in fresh), duplicate=duplicates)
+        for _, ends_at, device, *_ in fresh:
+            batch.last_beats[device] = max(batch.last_beats.get(device, 0), int(ends_at))
+
+    async def _store_events(self, batch: Transaction) -> None:
+        if batch.intake.events:
+            batch.new_events = await store_events(batch.connection, batch.intake.events, batch.intake.now_ms)
+            batch.news.update(worn.event.message for worn in batch.new_events)
+
+    async def _settle_doses(self, batch: Transaction) -> None:
+        if batch.new_events:
+            await self._doses.take_events(batch.new_events, batch.intake.directory, batch.writer, batch.intake.now_ms)
+
+    async def _judge_readings(self, batch: Transaction) -> None:
+        await self._watch.step(batch.stored, batch.intake.directory, batch.writer)
+
+    async def _store_statuses(self, batch: Transaction) -> None:
+        statuses = batch.intake.statuses
+        if statuses:
+            without_gap = {device: not self._book.has_gap(device) for device in statuses}
+            await store_statuses(batch.connection, statuses, without_gap, batch.intake.now_ms)
+
+    async def _quarantine_refused(self, batch: Transaction) -> None:
+        if batch.intake.refused:
+            await quarantine(batch.connection, batch.intake.refused, batch.messages, batch.intake.now_ms)
+
+    async def _write_alert_events(self, batch: Transaction) -> None:
+        await batch.writer.finish()
+
+    # A message that the store refuses ------------------------------------------------------------------------------
 
     async def quarantine_alone(
         self, connection: Connection, messages: Sequence[Delivered], refused: Refused, intake: Intake
     ) -> None:
         """Keep a message that the store refuses and nothing of what is in it; its number counts as committed."""
-        heads = _heads(intake, set())
+        numbered = _numbered(intake, set())
         await connection.execute("begin")
-        await store.quarantine(connection, [refused], messages, intake.now_ms)
-        self._note(heads, await _commit(connection, heads, intake.now_ms), intake.now_ms)
+        await quarantine(connection, [refused], messages, intake.now_ms)
+        self._note(numbered, await _commit(connection, numbered, intake.now_ms), intake.now_ms)
 
-    def _note(self, heads: NumberedMessages, journal_id: int | None, now_ms: int) -> None:
-        self._book.add(heads, now_ms)
+    def _note(self, numbered: NumberedMessages, journal_id: int | None, now_ms: int) -> None:
+        self._book.add(numbered, now_ms)
         if journal_id is not None:
             self.journalled = journal_id
 
 
-async def _commit(connection: Connection, heads: NumberedMessages, now_ms: int) -> int | None:
+async def _commit(connection: Connection, numbered: NumberedMessages, now_ms: int) -> int | None:
     """Note the numbered messages and commit, in one round trip; return the journal entry's id."""
-    if not len(heads):
+    if not len(numbered):
         await connection.execute("commit")
         return None
     async with connection.pipeline():
-        entry = await connection.execute(store.SQL.journal, store.journal_parameters(heads, now_ms))
+        entry = await connection.execute(SQL.journal, _journal(numbered, now_ms))
         await connection.execute("commit")
     row = await entry.fetchone()
     return int(row[0]) if row else None
 
 
-def _heads(intake: Intake, news: set[int]) -> NumberedMessages:
+def _journal(numbered: NumberedMessages, now_ms: int) -> dict[str, Any]:
+    """Return the parameters of SQL.journal, which notes the numbered messages that a transaction holds."""
+    return {
+        "now": now_ms,
+        "device": numbered.device,
+        "seq": numbered.seq,
+        "oldest": numbered.oldest,
+        "stamp": numbered.stamp,
+        "news": numbered.news,
+    }
+
+
+def _numbered(intake: Intake, news: set[int]) -> NumberedMessages:
+    """Return the numbered messages of a batch; `news`: those that brought something that was not stored yet."""
     brought = np.isin(intake.head_message, np.fromiter(news, np.int32, len(news)))
     return NumberedMessages(intake.head_device, intake.seq, intake.oldest, intake.sent_at, brought)

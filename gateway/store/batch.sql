@@ -16,14 +16,14 @@ copy observation (at, received_at, device_key, patient_id, code, unit, flags, va
 -- The fast lane of RR runs.
 copy rr_series (at, ends_at, received_at, device_key, patient_id, unit, flags, intervals) from stdin (format binary);
 
--- name: express
+-- name: plain
 -- A small batch of rows that are new by construction and change no patient's state, in one statement and one round trip.
 -- Stores nothing if the directory changed meanwhile; returns the directory's version and the journal entry's id.
 with directory as (
     select version from directory_version
 ), entry as (
     insert into receipt_journal (received_at, device_keys, seqs, oldest, stamps, news)
-    select from_ms(%(now)s), %(heads_device)s::int[], %(seq)s::bigint[], %(oldest)s::bigint[], %(stamp)s::bigint[],
+    select from_ms(%(now)s), %(numbered_device)s::int[], %(seq)s::bigint[], %(oldest)s::bigint[], %(stamp)s::bigint[],
            %(news)s::bool[]
     from directory where version = %(version)s and cardinality(%(seq)s::bigint[]) > 0
     returning id

@@ -1,4 +1,4 @@
-"""The pipeline without a broker: batches of messages straight into `settle`, against the real database."""
+"""The pipeline without a broker: batches of messages straight into `commit`, against the real database."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -41,7 +41,7 @@ async def settle_all(database_url: str, batches: Sequence[Sequence[Outgoing]]) -
 
 @asynccontextmanager
 async def pipeline(database_url: str, book: ReceiptBook | None = None) -> AsyncIterator[Pipeline]:
-    """A pipeline whose `settle` the test calls itself."""
+    """A pipeline whose `commit` the test calls itself."""
     receipts = ReceiptBook() if book is None else book
     made = Pipeline(PipelineSettings(database_url), ListSource([]), receipts, GatewayMetrics(), clock.now_ms)
     try:

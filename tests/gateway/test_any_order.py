@@ -86,7 +86,7 @@ async def test_every_step_on_the_way_equals_the_fold_so_far(clinic: Clinic, data
     async with pipeline(database_url) as running:
         for start in range(0, len(order), 3):
             part = [readings[row] for row in order[start : start + 3]]
-            await running.settle(messages_of([readings_message("cgm", part)]))
+            await running.commit(messages_of([readings_message("cgm", part)]))
             stored += part
             found = [(*alert.span, alert.severity) for alert in await clinic.alerts(patient)]
             assert found == expected(sorted(stored, key=lambda reading: reading.at), "Europe/Berlin")

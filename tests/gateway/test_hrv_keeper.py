@@ -69,7 +69,7 @@ def nights(rng: np.random.Generator) -> list[list[dict[str, Any]]]:
 
 async def settle(pipeline: Pipeline, device: str, series: Sequence[dict[str, Any]]) -> None:
     messages = [telemetry(device, series[i : i + 20]) for i in range(0, len(series), 20)]
-    await pipeline.settle([Message(m.topic, m.payload, None, 1) for m in messages])
+    await pipeline.commit([Message(m.topic, m.payload, None, 1) for m in messages])
 
 
 async def work(connection: psycopg.AsyncConnection[Any], now_ms: int) -> None:

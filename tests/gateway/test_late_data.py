@@ -33,7 +33,7 @@ ONE_EPISODE = night((0, WELL), (10, LOW), (20, WELL), (40, WELL))
 
 
 async def send(running: Pipeline, readings: Sequence[Reading], device: str = "cgm") -> None:
-    await running.settle(messages_of([readings_message(device, readings)]))
+    await running.commit(messages_of([readings_message(device, readings)]))
 
 
 async def history(clinic: Clinic, alert: int) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from devices.vocabulary import DeviceModel
 from gateway.clinic.provisioning import NewDevice
 from gateway.ingest.pipeline import Pipeline, PipelineSettings
-from gateway.ingest.receipt_writer import ReceiptKeeper
+from gateway.ingest.receipt_keeper import ReceiptKeeper
 from gateway.ingest.receipts import ReceiptBook
 from gateway.runtime import clock
 from gateway.runtime.metrics import GatewayMetrics
@@ -32,7 +32,7 @@ def heart_rate(at: int) -> dict[str, Any]:
 
 
 async def send(running: Pipeline, *messages: Outgoing) -> None:
-    await running.settle(messages_of(messages))
+    await running.commit(messages_of(messages))
 
 
 async def beats(clinic: Clinic) -> list[tuple[int, float]]:

@@ -7,7 +7,7 @@ import cbor2
 import numpy as np
 import pytest
 
-from gateway.ingest.receipt_writer import ReceiptKeeper
+from gateway.ingest.receipt_keeper import ReceiptKeeper
 from gateway.runtime import clock
 from gateway.runtime.metrics import GatewayMetrics
 from tests.gateway.clinic import EVER, Clinic
@@ -115,7 +115,7 @@ async def test_nothing_odd_is_more_than_the_store_can_take(seed: int, clinic: Cl
     async with pipeline(database_url, await keeper.hydrate()) as running:
         while messages:
             size = int(odd.rng.integers(1, 60))
-            await running.settle(messages_of(messages[:size]))
+            await running.commit(messages_of(messages[:size]))
             await keeper.flush(running.journalled)
             messages = messages[size:]
     await keeper.close()

@@ -27,7 +27,7 @@ def readings(*pairs: tuple[float, float]) -> list[Reading]:
 
 
 async def send(running: Pipeline, *pairs: tuple[float, float]) -> None:
-    await running.settle(messages_of([readings_message("cgm", readings(*pairs))]))
+    await running.commit(messages_of([readings_message("cgm", readings(*pairs))]))
 
 
 async def pulse(running: Pipeline, minute: float, values: Sequence[float | None], **more: Any) -> None:
@@ -40,7 +40,7 @@ async def pulse(running: Pipeline, minute: float, values: Sequence[float | None]
         "values": list(values),
         **more,
     }
-    await running.settle(messages_of([telemetry("cgm", [series])]))
+    await running.commit(messages_of([telemetry("cgm", [series])]))
 
 
 async def told(clinic: Clinic, rule: str) -> list[tuple[Any, ...]]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.ingest.receipt_writer import format_ranges, parse_ranges
+from gateway.ingest.receipt_keeper import format_ranges, parse_ranges
 from gateway.ingest.receipts import ABSENT, GAP_LOST_AFTER_MS, RANGES_CAP, NumberedMessages, Receipt, ReceiptBook
 
 NOW = 1_763_770_000_000

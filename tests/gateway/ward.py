@@ -11,7 +11,7 @@ import psycopg
 
 from gateway.clinic.provisioning import Provisioning
 from gateway.ingest.pipeline import Pipeline, PipelineSettings
-from gateway.ingest.receipt_writer import ReceiptKeeper
+from gateway.ingest.receipt_keeper import ReceiptKeeper
 from gateway.ingest.source import Batch, Message, SourceClosedError
 from gateway.runtime.broker_address import parse_url
 from gateway.runtime.metrics import GatewayMetrics, WorkerMetrics
@@ -132,7 +132,7 @@ class Ward:
 
     async def hear(self, *messages: Message) -> None:
         """Let the gateway commit a batch and fold its receipts."""
-        await self.pipeline.settle(messages)
+        await self.pipeline.commit(messages)
         await self.keeper.flush(self.pipeline.journalled)
 
     # What Vigil does

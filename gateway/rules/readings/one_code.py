@@ -87,7 +87,7 @@ class ReadingWatch:
         for watched in wards:
             found = warmed[watched.patient]
             if not (found.cold or watched.patient in due):
-                self.table.settle(watched.patient, found.state, watched.rules, complete=True)
+                self.table.remember(watched.patient, found.state, watched.rules, complete=True)
                 if found.state is not None:
                     self._states[watched.patient] = found.state
         return readings
@@ -196,7 +196,7 @@ class ReadingWatch:
                 self._states[patient] = state
             else:
                 self._states.pop(patient, None)
-            self.table.settle(patient, state, watched.rules, complete=complete)
+            self.table.remember(patient, state, watched.rules, complete=complete)
         if self._eased is not None:
             self.table.ease(*self._eased)
         if self._seen is not None:

@@ -168,7 +168,7 @@ class WatchTable:
             self._calm_since[patients] = DISTANT_FUTURE_MS
             self._ends_at[patients] = NOT_CALM.ends_at
 
-    def settle(self, patient: int, state: PatientState | None, rules: RulesHistory, *, complete: bool) -> None:
+    def remember(self, patient: int, state: PatientState | None, rules: RulesHistory, *, complete: bool) -> None:
         """Note a patient's state after a fold; not `complete`: there is a later one, only the store knows which."""
         calm = calm_of(state, rules) if state is not None and complete else NOT_CALM
         self.doubtful[patient] = state is not None or not complete

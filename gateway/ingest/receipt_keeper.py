@@ -74,14 +74,14 @@ class ReceiptKeeper:
         self.book = ReceiptBook(receipts)
         for self._leftover, received, *columns in await (await connection.execute(SQL.leftover)).fetchall():
             device, seq, oldest, stamp, news = columns
-            heads = NumberedMessages(
+            numbered = NumberedMessages(
                 np.array(device, np.int32),
                 np.array(seq, np.int64),
                 np.array(oldest, np.int64),
                 np.array(stamp, np.int64),
                 np.array(news, np.bool_),
             )
-            self.book.add(heads, received)
+            self.book.add(numbered, received)
         return self.book
 
     async def run(self, journalled: Callable[[], int]) -> None:
