@@ -1,13 +1,21 @@
-"""Folds fresh readings of one code into the rules about it and brings the alerts in line, inside the batch's transaction.
+"""Judges the readings of one code, of all patients, inside the transaction that stores them.
 
-In-order readings are folded into the state in memory. A late one drops the state: the patient is folded again from the
-newest settled point before it, out of the store, until the new fold and the standing alerts agree again. So is one
-whose rules or zone were set for a time of which readings are stored already.
+A patient is in one of three states:
+
+- *nothing remembered*: no episode is open and no rule remembers readings. Nothing is kept; nearly everybody is here.
+- *remembered*: `_states` holds what the rules remember after the newest reading (`PatientState`).
+- *doubtful* without a state: memory is not to be trusted (a start, a late reading, a change of rules, a transaction
+  that failed). The store is asked, and folded again, before the next reading is judged.
+
+Readings in order are folded into the state. Late ones, and those of a time for which rules or zone were set afterwards,
+are folded again out of the store (`gateway.rules.readings.refold`), and the alerts brought in line with the result.
+
+`step` only notes what a transaction found (`_touched`, `_seen`, `_eased`); `commit` makes it the state, `roll_back`
+makes everybody it touched doubtful. So a state is never ahead of the store. Between `prepare` and `commit` the store
+must not be written by anybody else for these patients: one gateway works at a time.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,26 +26,24 @@ from alerts.reconcile import StandingAlert
 from devices.instants import DISTANT_FUTURE_MS
 from devices.vocabulary import Code
 from gateway.clinic.directory import Directory
-from gateway.rules.readings.evidence import evidence_of
+from gateway.rules.readings.alerting import write_alerts
 from gateway.rules.readings.refold import (
     WatchedPatient,
     fold_again,
     is_about,
     rules_about,
     shape_before_ms,
-    with_compression,
 )
 from gateway.rules.readings.table import WatchTable
 from gateway.rules.readings.warm_up import newest_of, warm
 from gateway.store.alerts import SQL as ALERTS
-from gateway.store.alerts import AlertWriter, RuleContext
+from gateway.store.alerts import AlertWriter
 from gateway.store.rows import Rows
-from streaming.episodes import JSON, Rule
+from streaming.episodes import Rule
 from streaming.limits.calm import calmed
 from streaming.limits.detectors import counts_for
 from streaming.limits.patient_fold import Finding, Key, PatientState
 from streaming.readings import ReadingSeries
-from streaming.silence.rest import rest_of
 
 Connection = psycopg.AsyncConnection[Any]
 Transition = tuple[WatchedPatient, PatientState | None, bool]
@@ -246,14 +252,14 @@ class ReadingWatch:
         else:
             self._touched[watched.patient] = None
             findings = self._advance(watched, series)
-            await self._write(watched, findings, await self._standing(watched, findings, last, writer), writer)
+            await write_alerts(watched, findings, await self._standing(watched, findings, last, writer), writer)
 
     async def _fold_stored(self, watched: WatchedPatient, first: int, last: int, writer: AlertWriter) -> None:
         """Fold a patient from the store, from what `first` touches to what `last` does (`DISTANT_FUTURE_MS`: to the end)."""
         self._touched[watched.patient] = None
         again = await fold_again(watched, first, last, writer)
         self._touched[watched.patient] = (watched, again.state, again.complete)
-        await self._write(watched, again.findings, again.standing, writer)
+        await write_alerts(watched, again.findings, again.standing, writer)
 
     @staticmethod
     async def _standing(
@@ -271,43 +277,3 @@ class ReadingWatch:
             for key, alert in rows
             if key in first and alert.opened_at <= last and alert.covers(max(alert.opened_at, first[key]))
         ]
-
-    async def _write(
-        self,
-        watched: WatchedPatient,
-        findings: Iterable[Finding],
-        standing: Iterable[tuple[Key, StandingAlert]],
-        writer: AlertWriter,
-    ) -> None:
-        """Bring the alerts of each rule and subject in line with what was found, and gather evidence for new ones.
-
-        What is open in the readings but rests by now is over for those who are told (`gateway.rules.rest` says the same).
-        """
-        found: defaultdict[Key, list[Finding]] = defaultdict(list)
-        stand: defaultdict[Key, list[StandingAlert]] = defaultdict(list)
-        for finding in findings:
-            over = _rested_by(writer.now_ms, watched, finding)
-            told = await with_compression(writer.connection, watched, over)
-            found[finding.key].append(told)
-        for key, alert in standing:
-            stand[key].append(alert)
-        raised_before = len(writer.raised)
-        for key in sorted({*found, *stand}):
-            version = max((one.detector.version for one in found[key]), default=1)
-            context = RuleContext(watched.patient, key[0], watched.zone, version, watched.rules)
-            await writer.apply(context, stand[key], [one.episode for one in found[key]])
-        for alert_id, opened_at in writer.raised[raised_before:]:
-            evidence = await evidence_of(writer.connection, self.code, watched.patient, watched.devices, opened_at)
-            await writer.add_evidence(alert_id, evidence)
-
-
-def _rested_by(now_ms: int, watched: WatchedPatient, finding: Finding) -> Finding:
-    """Return a finding that is over if its rule was switched off, or the patient began to rest, after the last reading."""
-    episode = finding.episode
-    if episode.resolved_at is not None:
-        return finding
-    began = rest_of(*finding.key, watched.rules, episode.opened_at, now_ms)
-    if began is None:
-        return finding
-    evidence: dict[str, JSON] = {**episode.evidence, "ended_by": "rest"}
-    return replace(finding, episode=replace(episode, resolved_at=began, evidence=evidence))

@@ -1,7 +1,7 @@
 """Folds one patient's readings again out of the store, from the newest settled point on, until fold and alerts agree."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,10 @@ from gateway.clinic.directory import Directory
 from gateway.store.alerts import AlertWriter
 from gateway.store.queries import load_queries
 from streaming.episodes import Rule, Spanning, settled_before
-from streaming.glucose.compression import ABRUPT_MS, annotated
+from streaming.glucose.compression import ABRUPT_MS
 from streaming.limits.patient_fold import Finding, Key, PatientState, fold_patient, quiet_ms
 from streaming.readings import ReadingSeries
 from streaming.rules.history import RulesHistory
-from streaming.rules.settings import NocturnalSettings
 from streaming.zones import ZoneHistory
 
 SQL = load_queries("gateway.store", "readings.sql")
@@ -154,18 +153,3 @@ async def page_of(connection: Connection, watched: WatchedPatient, since: int) -
     if not complete and series.at[0] != series.at[-1]:
         series = series.take(series.at < series.at[-1])
     return series, complete
-
-
-async def with_compression(connection: Connection, watched: WatchedPatient, finding: Finding) -> Finding:
-    """Return a nocturnal finding that is over with what is to be said of a compression low; others as they are.
-
-    The shape of a dip is known only with its way out, so no alert waits for it.
-    """
-    settings, episode = finding.detector.settings, finding.episode
-    if not isinstance(settings, NocturnalSettings) or episode.resolved_at is None:
-        return finding
-    series, _ = await page_of(connection, watched, episode.opened_at - 2 * ABRUPT_MS)
-    series = series.take(series.at <= episode.resolved_at)  # what comes later may come with the next batch only
-    lower = settings.compression_lowers_severity
-    told = annotated(series, watched.zone, episode, settings.limit_mmol, lower_severity=lower)
-    return replace(finding, episode=told)
