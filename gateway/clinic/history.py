@@ -10,11 +10,11 @@ import psycopg
 from psycopg.rows import class_row, kwargs_row
 
 from devices.vocabulary import Code, Modality
+from gateway.clinic.doses import DoseRow
 from gateway.clinic.patient_rules import rules_of
 from gateway.clinic.zones import zone_of
 from gateway.store.queries import load_queries
-from streaming.doses.calendar import DueDose
-from streaming.doses.matching import DoseOutcome, DoseState
+from streaming.doses.matching import DoseOutcome
 from streaming.hrv.nights import NightValue
 from streaming.readings import ReadingSeries
 from streaming.rules.history import RulesHistory
@@ -47,46 +47,6 @@ class Person:
     night_watch: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _DoseRow:
-    """A row of dose with its schedule's part; times in ms."""
-
-    schedule_id: int
-    due_at: int
-    window_start: int
-    window_end: int
-    compartment: int | None
-    critical: bool
-    alerts: bool
-    state: str
-    taken_at: int | None
-    skipped_at: int | None
-    doubled_at: int | None
-    contact_seen_at: int | None
-
-    def outcome(self) -> DoseOutcome:
-        state = DoseState(self.state)
-        dose = DueDose(
-            self.schedule_id,
-            self.due_at,
-            self.window_start,
-            self.window_end,
-            self.compartment,
-            self.critical,
-            self.alerts,
-            self.contact_seen_at,
-            state is DoseState.PAUSED,
-        )
-        return DoseOutcome(
-            dose,
-            state,
-            self.taken_at,
-            contact_seen_at=self.contact_seen_at,
-            skipped_at=self.skipped_at,
-            doubled_at=self.doubled_at,
-        )
-
-
 async def people(connection: Connection, patients: Sequence[int]) -> list[Person]:
     """Return those of the patients who exist, in the order given."""
     rows = await (await connection.execute(SQL.patients, {"patients": list(patients)})).fetchall()
@@ -108,7 +68,7 @@ async def patient_history(
         about = {"patient": patient, "until": until_ms}
         async with connection.cursor(row_factory=kwargs_row(_night)) as cursor:
             nights = await (await cursor.execute(SQL.nights, about)).fetchall()
-        async with connection.cursor(row_factory=class_row(_DoseRow)) as cursor:
+        async with connection.cursor(row_factory=class_row(DoseRow)) as cursor:
             doses = [row.outcome() for row in await (await cursor.execute(SQL.doses, about)).fetchall()]
     return PatientHistory({code: series for code, series in readings.items() if len(series)}, nights, doses)
 

@@ -15,10 +15,10 @@ from alerts.reconcile import StandingAlert
 from gateway.clinic.patient_rules import all_rules, rules_of
 from gateway.clinic.zones import zone_of
 from gateway.rules.expected import try_lock
-from gateway.rules.readings.refold import GLUCOSE_RULES
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from streaming.episodes import Episode, Rule
+from streaming.limits.detectors import GLUCOSE_RULES
 from streaming.silence.rest import rest_of
 
 SQL = load_queries("gateway.store", "rest.sql")

@@ -53,15 +53,19 @@ where patient_id = %(patient)s and at >= from_ms(%(since)s)
 
 -- name: known_doses
 -- What is known of a patient's doses from a time on.
-select schedule_id, to_ms(due_at) as due_at, state, to_ms(taken_at) as taken_at, to_ms(skipped_at) as skipped_at,
-       to_ms(doubled_at) as doubled_at, to_ms(contact_seen_at) as contact_seen_at
-from dose
-where patient_id = %(patient)s and due_at >= from_ms(%(since)s);
+select d.schedule_id, to_ms(d.due_at) as due_at, to_ms(d.window_start) as window_start,
+       to_ms(d.window_end) as window_end, s.compartment, s.critical,
+       d.window_end >= s.created_at - interval '1 day' as alerts, d.state, to_ms(d.taken_at) as taken_at,
+       to_ms(d.skipped_at) as skipped_at, to_ms(d.doubled_at) as doubled_at, to_ms(d.contact_seen_at) as contact_seen_at
+from dose d join dose_schedule s on s.id = d.schedule_id
+where d.patient_id = %(patient)s and d.due_at >= from_ms(%(since)s);
 
 -- name: judged_doses
--- A patient's doses due after a time of which something is known, and that are not too old to alert on.
+-- The same of doses due after a time of which something is known, and that are not too old to alert on.
 select d.schedule_id, to_ms(d.due_at) as due_at, to_ms(d.window_start) as window_start,
-       to_ms(d.window_end) as window_end, d.state, to_ms(d.taken_at) as taken_at, s.critical
+       to_ms(d.window_end) as window_end, s.compartment, s.critical,
+       d.window_end >= s.created_at - interval '1 day' as alerts, d.state, to_ms(d.taken_at) as taken_at,
+       to_ms(d.skipped_at) as skipped_at, to_ms(d.doubled_at) as doubled_at, to_ms(d.contact_seen_at) as contact_seen_at
 from dose d join dose_schedule s on s.id = d.schedule_id
 where d.patient_id = %(patient)s and d.due_at > from_ms(%(since)s) and d.state not in ('due', 'unknown')
   and d.window_end >= s.created_at - interval '1 day';

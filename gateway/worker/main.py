@@ -14,7 +14,6 @@ from alerts.reconcile import Action
 from gateway.rules.doses.keeper import DoseKeeper
 from gateway.rules.hrv import HrvKeeper
 from gateway.rules.offline import OfflineKeeper
-from gateway.rules.readings.refold import GLUCOSE_RULES
 from gateway.rules.rest import RestKeeper
 from gateway.rules.silence import SilenceKeeper
 from gateway.runtime import clock
@@ -28,6 +27,7 @@ from gateway.store.errors import AWAY, FAULTS
 from gateway.store.queries import load_queries
 from gateway.worker.commands import send_commands
 from gateway.worker.rosters import RosterKeeper
+from streaming.limits.detectors import GLUCOSE_RULES
 
 SQL = load_queries("gateway.store", "worker.sql")
 log = logging.getLogger(__name__)

@@ -115,3 +115,23 @@ def detectors_ever(code: Code, rules: RulesHistory) -> tuple[AnyDetector, ...]:
 def counts_for(code: Code, value: Float64, flags: Int16) -> Bool:
     """Which readings of a code the rules about it hear of at all."""
     return counts(value, flags) if code is Code.GLUCOSE else judged_mask(value, flags)
+
+
+GLUCOSE_RULES = (
+    Rule.NOCTURNAL_HYPOGLYCAEMIA,
+    Rule.URGENT_LOW,
+    Rule.HYPOGLYCAEMIA,
+    Rule.PREDICTED_LOW,
+    Rule.HYPERGLYCAEMIA,
+)
+
+
+def rules_about(code: Code) -> tuple[Rule, ...]:
+    """Return the rules whose alerts readings of a code can raise."""
+    return GLUCOSE_RULES if code is Code.GLUCOSE else (Rule.THRESHOLD,)
+
+
+def is_about(code: Code, key: tuple[Rule, str]) -> bool:
+    """Whether alerts of a rule and subject come from the readings of a code."""
+    rule, subject = key
+    return rule in rules_about(code) and (rule is not Rule.THRESHOLD or subject.partition(":")[0] == code.wire)

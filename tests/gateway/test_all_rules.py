@@ -9,8 +9,8 @@ from psycopg.types.json import Jsonb
 from devices.vocabulary import Code, DeviceModel
 from gateway.clinic.directory import load_directory
 from gateway.clinic.provisioning import NewDevice, NewPatient
-from gateway.rules.readings.refold import rules_about
 from gateway.runtime import clock
+from streaming.limits.detectors import rules_about
 from streaming.limits.patient_fold import fold_patient
 from streaming.silence.rest import rest_of
 from tests.gateway.clinic import EVER, Clinic

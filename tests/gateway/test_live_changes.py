@@ -11,9 +11,10 @@ from devices.vocabulary import Code, DeviceModel
 from gateway.clinic.directory import load_directory
 from gateway.clinic.provisioning import AlreadyExistsError, NewDevice, NotFoundError
 from gateway.ingest.source import Message
-from gateway.rules.readings.refold import GLUCOSE_RULES, page_of
 from gateway.rules.readings.refold import WatchedPatient as Folded
+from gateway.rules.readings.refold import page_of
 from streaming.episodes import JSON, Rule
+from streaming.limits.detectors import GLUCOSE_RULES
 from streaming.limits.patient_fold import fold_patient
 from streaming.silence.rest import rest_of
 from streaming.zones import MINUTE_MS

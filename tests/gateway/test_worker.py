@@ -9,12 +9,12 @@ import psycopg
 import pytest
 
 from gateway.ingest.source import Message
-from gateway.rules.readings.refold import GLUCOSE_RULES
 from gateway.runtime import clock
 from gateway.store.connect import connect
 from gateway.store.queries import load_queries
 from gateway.worker.main import Worker
 from streaming.doses.low_adherence import low_adherence_episodes
+from streaming.limits.detectors import GLUCOSE_RULES
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS
 from tests.gateway.clinic import Clinic
 from tests.gateway.ward import GRACE_MS, Ward, new_worker, open_ward, plain

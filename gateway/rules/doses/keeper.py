@@ -12,10 +12,10 @@ from alerts.reconcile import Raise
 from devices.instants import DISTANT_FUTURE_MS
 from devices.vocabulary import EventType
 from gateway.clinic.directory import Directory
+from gateway.clinic.doses import OPEN, BoxRow, DoseRow, ScheduleRow, columns, first_contact, rests
 from gateway.clinic.patient_rules import rules_of
 from gateway.clinic.zones import zone_of
 from gateway.rules.doses.low_adherence import BEGINNING, DosesOf, follow_adherence
-from gateway.rules.doses.rows import OPEN, BoxRow, DoseRow, ScheduleRow, columns, first_contact, rests
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from gateway.store.rows import WornEvent

@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 
 from psycopg.rows import class_row
 
-from gateway.rules.doses.rows import ScheduleRow
+from gateway.clinic.doses import DoseRow, ScheduleRow
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
-from streaming.doses.calendar import DueDose
 from streaming.doses.low_adherence import VERSION, low_adherence_episodes
-from streaming.doses.matching import DoseOutcome, DoseState
+from streaming.doses.matching import DoseOutcome
 from streaming.episodes import Episode, Rule, settled_before
 from streaming.rules.history import RulesHistory
 from streaming.zones import ZoneHistory
@@ -19,23 +18,6 @@ SQL = load_queries("gateway.store", "doses.sql")
 
 BEGINNING = 0
 TASK = "call, or visit"
-
-
-@dataclass(frozen=True, slots=True)
-class _JudgedRow:
-    """A row of dose of which something is known; times in ms."""
-
-    schedule_id: int
-    due_at: int
-    window_start: int
-    window_end: int
-    state: str
-    taken_at: int | None
-    critical: bool
-
-    def outcome(self) -> DoseOutcome:
-        dose = DueDose(self.schedule_id, self.due_at, self.window_start, self.window_end, critical=self.critical)
-        return DoseOutcome(dose, DoseState(self.state), self.taken_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +54,7 @@ async def follow_adherence(whose: DosesOf, touched_ms: int, reach_ms: int, write
 
 
 async def _judged(writer: AlertWriter, patient: int, since_ms: int) -> list[DoseOutcome]:
-    async with writer.connection.cursor(row_factory=class_row(_JudgedRow)) as cursor:
+    async with writer.connection.cursor(row_factory=class_row(DoseRow)) as cursor:
         await cursor.execute(SQL.judged_doses, {"patient": patient, "since": max(BEGINNING, since_ms)})
         return [row.outcome() for row in await cursor.fetchall()]
 

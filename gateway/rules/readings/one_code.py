@@ -27,13 +27,7 @@ from devices.instants import DISTANT_FUTURE_MS
 from devices.vocabulary import Code
 from gateway.clinic.directory import Directory
 from gateway.rules.readings.alerting import write_alerts
-from gateway.rules.readings.refold import (
-    WatchedPatient,
-    fold_again,
-    is_about,
-    rules_about,
-    shape_before_ms,
-)
+from gateway.rules.readings.refold import WatchedPatient, fold_again, shape_before_ms
 from gateway.rules.readings.table import WatchTable
 from gateway.rules.readings.warm_up import newest_of, warm
 from gateway.store.alerts import SQL as ALERTS
@@ -41,7 +35,7 @@ from gateway.store.alerts import AlertWriter
 from gateway.store.rows import Rows
 from streaming.episodes import Rule
 from streaming.limits.calm import calmed
-from streaming.limits.detectors import counts_for
+from streaming.limits.detectors import counts_for, is_about, rules_about
 from streaming.limits.patient_fold import Finding, Key, PatientState
 from streaming.readings import ReadingSeries
 

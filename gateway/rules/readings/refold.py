@@ -1,4 +1,17 @@
-"""Folds one patient's readings again out of the store, from the newest settled point on, until fold and alerts agree."""
+"""Folds one patient's readings of one code again out of the store.
+
+A late reading, or a change of rules or zone for a time of which readings are stored, may move, split, merge or undo
+episodes. A *settled point* is an instant before which no episode was open for as long as any of the rules remembers
+(`quiet_ms`): what was concluded before it cannot change. So the fold
+
+1. begins without state at the newest settled point before the first reading that is new (`_settled`),
+2. reads pages of whole instants from there on, over all devices of the patient (`page_of`),
+3. ends at the patient's newest reading, or `quiet_ms` after the last reading that is new, once no episode, old or
+   new, touches that time: from there on the old conclusions hold.
+
+What comes back replaces the alerts that opened between the two ends; nobody else's and none outside. The alerts are
+locked while that is found out, so a worker or a doctor who acts on one waits, and acts on what it has become.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,8 +25,9 @@ from devices.vocabulary import Code
 from gateway.clinic.directory import Directory
 from gateway.store.alerts import AlertWriter
 from gateway.store.queries import load_queries
-from streaming.episodes import Rule, Spanning, settled_before
+from streaming.episodes import Spanning, settled_before
 from streaming.glucose.compression import ABRUPT_MS
+from streaming.limits.detectors import is_about, rules_about
 from streaming.limits.patient_fold import Finding, Key, PatientState, fold_patient, quiet_ms
 from streaming.readings import ReadingSeries
 from streaming.rules.history import RulesHistory
@@ -23,13 +37,6 @@ SQL = load_queries("gateway.store", "readings.sql")
 
 Connection = psycopg.AsyncConnection[Any]
 PAGE = 2_000
-GLUCOSE_RULES = (
-    Rule.NOCTURNAL_HYPOGLYCAEMIA,
-    Rule.URGENT_LOW,
-    Rule.HYPOGLYCAEMIA,
-    Rule.PREDICTED_LOW,
-    Rule.HYPERGLYCAEMIA,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +75,6 @@ class Refolded:
     complete: bool
     findings: list[Finding]
     standing: list[tuple[Key, StandingAlert]]
-
-
-def rules_about(code: Code) -> tuple[Rule, ...]:
-    """Return the rules whose alerts readings of a code can raise."""
-    return GLUCOSE_RULES if code is Code.GLUCOSE else (Rule.THRESHOLD,)
-
-
-def is_about(code: Code, key: Key) -> bool:
-    """Whether alerts of a rule and subject come from the readings of a code."""
-    rule, subject = key
-    return rule in rules_about(code) and (rule is not Rule.THRESHOLD or subject.partition(":")[0] == code.wire)
 
 
 def shape_before_ms(code: Code) -> int:

@@ -1,4 +1,18 @@
-"""What is known of every patient's readings of one code, as arrays: rules, newest reading, doubts, recoveries under way."""
+"""What is known of every patient's readings of one code, as arrays indexed by patient.
+
+The arrays answer for a whole batch at once which rows need a look at their patient; all others cost nothing more.
+
+- `doubtful`: the rules may remember something of the patient. Set for who has an open episode when the gateway begins,
+  for who a failed transaction touched, for whose rules or zone changed; cleared by a fold that left nothing behind.
+- `newest`: the newest reading over all devices (ms; `DISTANT_PAST_MS`: the store was not asked yet). What is not later
+  is late. It only rises, with the commit of the batch, or when the store is asked.
+- `_changed_from`: from when on (ms) stored readings must be judged again, because rules or zone were set for a time of
+  which readings are stored; `due` hands them out until a fold is committed.
+- `_calm_since`, `_ends_at`, `_recovery`: while the readings of a patient with open episodes only go on with a recovery
+  under way, they are followed here, without a fold (`streaming.limits.calm`).
+
+No array may say "nothing remembered" of somebody of whom the rules remember something: an episode would be lost.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
@@ -23,13 +37,7 @@ Profile = tuple[AnyDetector, ...]
 
 
 class WatchTable:
-    """Arrays indexed by patient.
-
-    `doubtful`: may have a state; it is known, or must be folded from the store. `newest`: the newest reading over all
-    devices (ms, DISTANT_PAST_MS: not asked the store yet); what is not later is late. Where a patient's rules or zones were set
-    for a time of which readings are stored already, those have to be judged again (`due`). While the readings of a patient with open
-    episodes only go on with the recovery, they are followed here for all patients at once (`streaming.limits.calm`).
-    """
+    """The arrays; see the head of this module."""
 
     def __init__(self, code: Code) -> None:
         """Know nobody."""

@@ -53,10 +53,18 @@ class ScheduleRow:
 
 @dataclass(frozen=True, slots=True)
 class DoseRow:
-    """What a row of dose says became of it; times in ms."""
+    """A row of dose with what of its schedule the rules ask for; times in ms.
+
+    `alerts`: a miss is worth an alert; not if the window had closed more than a day before the schedule was recorded.
+    """
 
     schedule_id: int
     due_at: int
+    window_start: int
+    window_end: int
+    compartment: int | None
+    critical: bool
+    alerts: bool
     state: str
     taken_at: int | None
     skipped_at: int | None
@@ -73,10 +81,24 @@ class DoseRow:
         """Whether nothing was said about it yet."""
         return DoseState(self.state) in OPEN
 
-    def outcome(self, dose: DueDose) -> DoseOutcome:
-        """Return what is known as the matcher says it."""
+    def dose(self) -> DueDose:
+        """Return the dose as it was due when the row was written."""
+        return DueDose(
+            self.schedule_id,
+            self.due_at,
+            self.window_start,
+            self.window_end,
+            self.compartment,
+            self.critical,
+            self.alerts,
+            self.contact_seen_at,
+            paused=self.state == DoseState.PAUSED,
+        )
+
+    def outcome(self, dose: DueDose | None = None) -> DoseOutcome:
+        """Return what is known as the matcher says it, of the dose as it is due now (None: as the row has it)."""
         return DoseOutcome(
-            dose,
+            self.dose() if dose is None else dose,
             DoseState(self.state),
             self.taken_at,
             contact_seen_at=self.contact_seen_at,
