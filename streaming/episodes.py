@@ -84,3 +84,7 @@ def settled_before(episodes: Iterable[Spanning], at_ms: int, quiet_ms: int = 0) 
         if episode.opened_at <= start and episode.covers(max(episode.opened_at, start - quiet_ms)):
             start = episode.opened_at
     return start
+
+
+Key = tuple[Rule, str]
+"""A rule and the subject of its episodes."""

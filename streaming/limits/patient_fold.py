@@ -7,16 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from devices.vocabulary import Code
-from streaming.episodes import JSON, Episode, Rule
+from streaming.episodes import JSON, Episode, Key, Rule
 from streaming.glucose.values import merge
 from streaming.limits.detectors import AnyDetector, detectors_ever, detectors_of
 from streaming.limits.thresholds import judged_readings
 from streaming.readings import ReadingSeries
 from streaming.rules.history import RulesHistory
 from streaming.zones import ZoneHistory
-
-Key = tuple[Rule, str]
-"""A rule and the subject of its episodes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from devices.vocabulary import Code
-from streaming.episodes import Episode, settled_before
-from streaming.limits.patient_fold import Finding, Key, PatientState, fold_patient, quiet_ms
+from streaming.episodes import Episode, Key, settled_before
+from streaming.limits.patient_fold import Finding, PatientState, fold_patient, quiet_ms
 from streaming.readings import ReadingSeries
 from streaming.rules.history import RulesHistory
 from streaming.zones import ZoneHistory

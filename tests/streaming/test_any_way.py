@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from devices.vocabulary import Code
-from streaming.episodes import JSON, Episode, Rule
-from streaming.limits.patient_fold import Key
+from streaming.episodes import JSON, Episode, Key, Rule
 from streaming.rules.changes import ENABLED, with_changes
 from streaming.rules.history import PatientRules, RulesHistory
 from streaming.rules.presets import PatientGroup, preset

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 import streaming
 from devices.vocabulary import CODES, Code, Flag
-from streaming.episodes import JSON, Episode, Rule, settled_before
+from streaming.episodes import JSON, Episode, Key, Rule, settled_before
 from streaming.limits.detectors import AnyDetector, Detector, detectors_of
-from streaming.limits.patient_fold import Key, fold_patient, quiet_ms
+from streaming.limits.patient_fold import fold_patient, quiet_ms
 from streaming.readings import ReadingSeries
 from streaming.rules.changes import ENABLED, SETTINGS, settings_json, with_changes
 from streaming.rules.history import RESTING, PatientRules, RulesHistory

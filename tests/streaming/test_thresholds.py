@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from alerts.words import summary
 from devices.vocabulary import CODES, Code, Flag, Unit
-from streaming.episodes import JSON, Episode, Rule, Severity
+from streaming.episodes import JSON, Episode, Key, Rule, Severity
 from streaming.limits.detectors import detectors_of
-from streaming.limits.patient_fold import Key, PatientState, fold_patient
+from streaming.limits.patient_fold import PatientState, fold_patient
 from streaming.limits.thresholds import Threshold
 from streaming.readings import ReadingSeries
 from streaming.rules.changes import ENABLED, with_changes

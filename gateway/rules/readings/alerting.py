@@ -9,9 +9,9 @@ from alerts.reconcile import StandingAlert
 from gateway.rules.readings.evidence import evidence_of
 from gateway.rules.readings.refold import WatchedPatient, page_of
 from gateway.store.alerts import AlertWriter, RuleContext
-from streaming.episodes import JSON
+from streaming.episodes import JSON, Key
 from streaming.glucose.compression import ABRUPT_MS, annotated
-from streaming.limits.patient_fold import Finding, Key
+from streaming.limits.patient_fold import Finding
 from streaming.rules.settings import NocturnalSettings
 from streaming.silence.rest import rest_of
 

@@ -33,10 +33,10 @@ from gateway.rules.readings.warm_up import newest_of, warm
 from gateway.store.alerts import SQL as ALERTS
 from gateway.store.alerts import AlertWriter
 from gateway.store.rows import Rows
-from streaming.episodes import Rule
+from streaming.episodes import Key, Rule
 from streaming.limits.calm import calmed
 from streaming.limits.detectors import counts_for, is_about, rules_about
-from streaming.limits.patient_fold import Finding, Key, PatientState
+from streaming.limits.patient_fold import Finding, PatientState
 from streaming.readings import ReadingSeries
 
 Connection = psycopg.AsyncConnection[Any]

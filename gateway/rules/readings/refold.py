@@ -25,10 +25,10 @@ from devices.vocabulary import Code
 from gateway.clinic.directory import Directory
 from gateway.store.alerts import AlertWriter
 from gateway.store.queries import load_queries
-from streaming.episodes import Spanning, settled_before
+from streaming.episodes import Key, Spanning, settled_before
 from streaming.glucose.compression import ABRUPT_MS
 from streaming.limits.detectors import is_about, rules_about
-from streaming.limits.patient_fold import Finding, Key, PatientState, fold_patient, quiet_ms
+from streaming.limits.patient_fold import Finding, PatientState, fold_patient, quiet_ms
 from streaming.readings import ReadingSeries
 from streaming.rules.history import RulesHistory
 from streaming.zones import ZoneHistory

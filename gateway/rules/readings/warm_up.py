@@ -16,9 +16,9 @@ from gateway.rules.readings.refold import PAGE, WatchedPatient
 from gateway.store.binary import ReadingRows, parse_readings
 from gateway.store.errors import FAULTS
 from gateway.store.queries import load_queries
-from streaming.episodes import Episode, Rule, Severity, settled_before
+from streaming.episodes import Episode, Key, Rule, Severity, settled_before
 from streaming.limits.detectors import is_about, rules_about
-from streaming.limits.patient_fold import Key, PatientState, quiet_ms
+from streaming.limits.patient_fold import PatientState, quiet_ms
 from streaming.readings import ReadingSeries
 from streaming.zones import DAY_MS
 
