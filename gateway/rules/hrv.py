@@ -14,7 +14,6 @@ import numpy as np
 import psycopg
 from psycopg.rows import kwargs_row
 
-from devices.instants import DISTANT_FUTURE_MS
 from devices.units import to_canonical
 from devices.vocabulary import Code, DeviceModel, Modality, Unit, modality_of
 from gateway.clinic.patient_rules import rules_of
@@ -64,16 +63,18 @@ class HrvKeeper:
             done += len(starts)
         return done
 
-    async def assess_nights(self, connection: Connection, now_ms: int, retrospective_after_ms: int) -> int:
-        """Assess the nights of patients with one that is over and new; return how many patients that were."""
+    async def due(self, connection: Connection, now_ms: int) -> dict[int, None]:
+        """Return some patients with a night that is over and not assessed yet."""
         cursor = await connection.execute(SQL.patients_unsettled, {"now": now_ms, "limit": PATIENTS_AT_ONCE})
-        patients = await cursor.fetchall()
-        for (patient,) in patients:
-            async with connection.transaction():
-                locked = await (await connection.execute(SQL.lock_patient, {"patient": patient})).fetchone()
-                if locked is not None:
-                    await self._assess(connection, patient, now_ms, retrospective_after_ms)
-        return len(patients)
+        return dict.fromkeys(patient for (patient,) in await cursor.fetchall())
+
+    async def settle(self, patient: int, touched: None, writer: AlertWriter) -> bool:
+        """Assess all nights of a patient; False: somebody else is at it."""
+        del touched  # a late night may change what was found in any of them
+        if await (await writer.connection.execute(SQL.lock_patient, {"patient": patient})).fetchone() is None:
+            return False
+        await self._assess(patient, writer)
+        return True
 
     async def _compute(self, connection: Connection, patient: int, starts: Sequence[int]) -> None:
         windows: list[HrvWindow] = []
@@ -141,17 +142,15 @@ class HrvKeeper:
         )
 
     @staticmethod
-    async def _assess(connection: Connection, patient: int, now_ms: int, retrospective_after_ms: int) -> None:
+    async def _assess(patient: int, writer: AlertWriter) -> None:
+        connection, now_ms = writer.connection, writer.now_ms
         rules = await rules_of(connection, patient)
         async with connection.cursor(row_factory=kwargs_row(_night)) as cursor:
             await cursor.execute(SQL.nights, {"patient": patient, "now": now_ms})
             assessments, episodes = fold_nights(await cursor.fetchall(), rules, now_ms)
         await connection.execute(SQL.write_assessments, {"patient": patient, **_columns(assessments)})
-        zone = await zone_of(connection, patient)
-        context = RuleContext(patient, RULE, zone, VERSION, rules)
-        writer = AlertWriter(connection, now_ms, retrospective_after_ms)
-        await writer.apply(context, await writer.standing(context, -DISTANT_FUTURE_MS // 1_000_000, None), episodes)
-        await writer.finish()
+        context = RuleContext(patient, RULE, await zone_of(connection, patient), VERSION, rules)
+        await writer.apply(context, await writer.standing(context, 0, None), episodes)
 
 
 def _window(*, modality: str, **row: Any) -> HrvWindow:

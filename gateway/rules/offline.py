@@ -104,14 +104,11 @@ class OfflineKeeper:
                 found[patient].append(device)
         return dict(found)
 
-    async def settle(self, patient: int, touched: Sequence[str], writer: AlertWriter) -> None:
-        """Bring the alerts of some of a patient's devices in line, unless somebody else is at it.
-
-        To be called in a transaction of its own.
-        """
+    async def settle(self, patient: int, touched: Sequence[str], writer: AlertWriter) -> bool:
+        """Bring the alerts of some of a patient's devices in line; False: somebody else is at it."""
         connection = writer.connection
         if not await try_lock(connection, patient):
-            return
+            return False
         rules = await rules_of(connection, patient)
         rows = await _rows(connection, patient, {patient: rules}, writer.now_ms)
         known = {row.device: row.contact() for row in rows}
@@ -119,6 +116,7 @@ class OfflineKeeper:
         one = _Patient(patient, rules, zone, await consents(connection, patient), await worn(connection, patient))
         for device in touched:
             await _settle(one, device, known.get(device), writer)
+        return True
 
 
 async def _settle(one: _Patient, device: str, contact: DeviceContact | None, writer: AlertWriter) -> None:

@@ -56,11 +56,11 @@ class RestKeeper:
                     found[one.patient_id].append(one)
         return found
 
-    async def settle(self, patient: int, touched: Sequence[Running], writer: AlertWriter) -> None:
-        """End some of a patient's alerts, unless somebody else is at it. To be called in a transaction of its own."""
+    async def settle(self, patient: int, touched: Sequence[Running], writer: AlertWriter) -> bool:
+        """End some of a patient's alerts; False: somebody else is at it."""
         connection = writer.connection
         if not await try_lock(connection, patient):
-            return
+            return False
         rules = await rules_of(connection, patient)
         zone = await zone_of(connection, patient)
         for one in touched:
@@ -70,6 +70,7 @@ class RestKeeper:
                 began = rest_of(rule, alert.subject, rules, alert.opened_at, writer.now_ms)
                 if alert.running and began is not None:
                     await writer.apply(context, [alert], [_ended(alert, began)], note=NOTE)
+        return True
 
 
 def _ended(alert: StandingAlert, began: int) -> Episode:

@@ -113,11 +113,11 @@ class SilenceKeeper:
                     found[patient].append(Touched(None, patient, NIGHT))
         return dict(found)
 
-    async def settle(self, patient: int, touched: Sequence[Touched], writer: AlertWriter) -> None:
-        """Bring one patient's alerts in line, unless somebody else is at it. To be called in a transaction of its own."""
+    async def settle(self, patient: int, touched: Sequence[Touched], writer: AlertWriter) -> bool:
+        """Bring one patient's alerts in line; False: somebody else is at it."""
         connection = writer.connection
         if not await try_lock(connection, patient):
-            return
+            return False
         facts = await _facts(connection, patient, writer.now_ms)
         for one in touched:
             if not facts.expectation.covers(one.subject):
@@ -129,6 +129,7 @@ class SilenceKeeper:
                 newest = await _newest_reading(connection, patient, writer.now_ms)
                 if not _more_may_come(facts, newest, writer.now_ms):
                     await _fold(facts, one.subject, newest[0] if newest else None, None, writer)
+        return True
 
 
 async def _fold(facts: _SilenceFacts, subject: str, since: int | None, until: int | None, writer: AlertWriter) -> None:

@@ -1,21 +1,21 @@
-"""The worker process: deadlines, HRV, silence and rest as set queries on a tick, commands and rosters at the broker."""
+"""The worker process: its duties in the store, each on a tick (`Worker.duties`), and its errands at the broker (`ERRANDS`)."""
 
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import aiomqtt
 import psycopg
 
-from alerts.reconcile import Action
 from gateway.rules.doses.keeper import DoseKeeper
 from gateway.rules.hrv import HrvKeeper
 from gateway.rules.offline import OfflineKeeper
 from gateway.rules.rest import RestKeeper
 from gateway.rules.silence import SilenceKeeper
+from gateway.rules.stopped_data import mark_stopped_data
 from gateway.runtime import clock
 from gateway.runtime.backoff import full_jitter
 from gateway.runtime.broker_address import Address, mqtt_client
@@ -24,22 +24,14 @@ from gateway.runtime.process import ended, told_to_stop
 from gateway.store.alerts import AlertWriter
 from gateway.store.connect import connect
 from gateway.store.errors import AWAY, FAULTS
-from gateway.store.queries import load_queries
 from gateway.worker.commands import send_commands
 from gateway.worker.rosters import RosterKeeper
-from streaming.limits.detectors import GLUCOSE_RULES
 
-SQL = load_queries("gateway.store", "worker.sql")
 log = logging.getLogger(__name__)
 
 Connection = psycopg.AsyncConnection[Any]
 Step = Callable[[Connection, int], Awaitable[int]]
 T = TypeVar("T")
-Settle = Callable[[int, T, AlertWriter], Awaitable[None]]
-
-PATIENTS_AT_ONCE = 20
-# Twice the longest cadence of a glucose sensor (15 min): one lost reading is not silence.
-DATA_STOPPED_AFTER_MS = 30 * 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +62,16 @@ class Errand:
     work: Callable[[Connection, aiomqtt.Client], Awaitable[None]]
 
 
+class Keeper(Protocol[T]):
+    """Keeps what follows from the store true for one patient after the other; any number of workers may do so at once."""
+
+    async def due(self, connection: Connection, now_ms: int) -> Mapping[int, T]:
+        """Return the patients about whom there may be news, each with what it may be about."""
+
+    async def settle(self, patient: int, touched: T, writer: AlertWriter) -> bool:
+        """Bring one patient up to date, in the open transaction of the writer; False: somebody else is at it."""
+
+
 class Worker:
     """The duties over the store. Every step is one or more short transactions with `now` as an argument."""
 
@@ -77,97 +79,60 @@ class Worker:
         """Work with these settings."""
         self._settings = settings
         self._metrics = metrics
-        self._doses = DoseKeeper(settings.contact_grace_ms)
-        self._hrv = HrvKeeper()
-        self._silence = SilenceKeeper()
-        self._offline = OfflineKeeper()
-        self._rest = RestKeeper()
+        hrv = HrvKeeper()
+        self.duties: Sequence[Duty] = (
+            self._of_patients("doses", 1.0, DoseKeeper(settings.contact_grace_ms), again=True),
+            Duty("hrv windows", 2.0, hrv.compute_windows),
+            self._of_patients("hrv nights", 2.0, hrv, again=True),
+            Duty("stopped data", 15.0, self._mark_stopped_data),
+            self._of_patients("silence", 15.0, SilenceKeeper()),
+            self._of_patients("offline devices", 30.0, OfflineKeeper()),
+            self._of_patients("rest", 15.0, RestKeeper()),
+        )
+        """What a worker does in the store alone."""
 
-    def duties(self) -> list[Duty]:
-        """Return what a worker does in the store alone."""
-        return [
-            Duty("doses", 1.0, self.settle_doses),
-            Duty("hrv windows", 2.0, self._hrv.compute_windows),
-            Duty("hrv nights", 2.0, self.assess_nights),
-            Duty("silent data", 15.0, self.mark_silent_data),
-            Duty("silence", 15.0, self.tell_silence),
-            Duty("offline devices", 30.0, self.tell_offline_devices),
-            Duty("rest", 15.0, self.end_what_rests),
-        ]
+    async def do(self, name: str, connection: Connection, now_ms: int) -> int:
+        """Do one duty once; return how many of those it was done for may not have been the last. KeyError: no such duty."""
+        return await {duty.name: duty.step for duty in self.duties}[name](connection, now_ms)
 
-    async def settle_doses(self, connection: Connection, now_ms: int) -> int:
-        """Settle the doses of patients with something due; return how many patients that were.
+    def _of_patients(self, name: str, every_s: float, keeper: Keeper[T], *, again: bool = False) -> Duty:
+        """Return the duty of a keeper; `again`: it gives some patients at a time, so once some are done there may be more."""
 
-        Each in a transaction of their own: one who cannot be settled does not keep the others waiting.
-        """
-        settled = 0
-        for patient, touched_ms in await self._doses.patients_due(connection, now_ms, PATIENTS_AT_ONCE):
-            writer = AlertWriter(connection, now_ms, self._settings.retrospective_after_ms)
-            try:
-                async with connection.transaction():
-                    settled += await self._doses.settle_patient(patient, touched_ms, writer, now_ms)
-                    await writer.finish()
-            except FAULTS:
-                log.exception("a patient's doses could not be settled", extra={"patient": patient})
-                self._metrics.failures.labels("doses").inc()
-            else:
-                self._metrics.alerts.inc(len(writer.raised))
+        async def step(connection: Connection, now_ms: int) -> int:
+            settled = 0
+            for patient, touched in (await keeper.due(connection, now_ms)).items():
+                settled += await self._settle(name, keeper, patient, touched, connection, now_ms)
+            return settled if again else 0
+
+        return Duty(name, every_s, step)
+
+    async def _settle(
+        self, name: str, keeper: Keeper[T], patient: int, touched: T, connection: Connection, now_ms: int
+    ) -> bool:
+        """Settle a patient in a transaction of their own: one who cannot be does not keep the others waiting."""
+        writer = AlertWriter(connection, now_ms, self._settings.retrospective_after_ms)
+        try:
+            async with connection.transaction():
+                settled = await keeper.settle(patient, touched, writer)
+                await writer.finish()
+        except FAULTS:
+            log.exception("a patient could not be settled", extra={"patient": patient, "duty": name})
+            self._metrics.failures.labels(name).inc()
+            return False
+        self._metrics.alerts.inc(len(writer.raised))
         return settled
 
-    async def assess_nights(self, connection: Connection, now_ms: int) -> int:
-        """Assess HRV nights that are over."""
-        return await self._hrv.assess_nights(connection, now_ms, self._settings.retrospective_after_ms)
-
-    async def mark_silent_data(self, connection: Connection, now_ms: int) -> int:
-        """Mark open glucose alerts whose data stopped as unknown: silence clears no alarm. Undo it when data come."""
-        values = {"since": now_ms - DATA_STOPPED_AFTER_MS, "rules": [rule.value for rule in GLUCOSE_RULES]}
+    async def _mark_stopped_data(self, connection: Connection, now_ms: int) -> int:
         async with connection.transaction():
-            cursor = await connection.execute(SQL.silent, values)
-            changed = await cursor.fetchall()
             writer = AlertWriter(connection, now_ms, self._settings.retrospective_after_ms)
-            for action, wanted in ((Action.DATA_UNKNOWN, True), (Action.DATA_CURRENT, False)):
-                ids = [alert_id for alert_id, stopped in changed if stopped is wanted]
-                if ids:
-                    await writer.set_data(ids, action)
+            await mark_stopped_data(writer)
             await writer.finish()
-        return 0
-
-    async def tell_silence(self, connection: Connection, now_ms: int) -> int:
-        """Tell whose glucose does not come, and whose came again."""
-        due = await self._silence.due(connection, now_ms)
-        return await self._look_after("silence", due, self._silence.settle, connection, now_ms)
-
-    async def tell_offline_devices(self, connection: Connection, now_ms: int) -> int:
-        """Tell which devices are not heard any more, and which are again."""
-        due = await self._offline.due(connection, now_ms)
-        return await self._look_after("offline devices", due, self._offline.settle, connection, now_ms)
-
-    async def end_what_rests(self, connection: Connection, now_ms: int) -> int:
-        """End the alerts of rules that were switched off, and of patients who rest."""
-        due = await self._rest.due(connection, now_ms)
-        return await self._look_after("rest", due, self._rest.settle, connection, now_ms)
-
-    async def _look_after(
-        self, duty: str, due: Mapping[int, T], settle: Settle[T], connection: Connection, now_ms: int
-    ) -> int:
-        """Settle each patient in a transaction of their own: one who cannot be does not keep the others waiting."""
-        for patient, touched in due.items():
-            writer = AlertWriter(connection, now_ms, self._settings.retrospective_after_ms)
-            try:
-                async with connection.transaction():
-                    await settle(patient, touched, writer)
-                    await writer.finish()
-            except FAULTS:
-                log.exception("a patient's alerts could not be settled", extra={"patient": patient, "duty": duty})
-                self._metrics.failures.labels(duty).inc()
-            else:
-                self._metrics.alerts.inc(len(writer.raised))
         return 0
 
     async def run(self) -> None:
         """Do all duties until cancelled; the database and the broker may go away and come back."""
         async with asyncio.TaskGroup() as group:
-            for duty in self.duties():
+            for duty in self.duties:
                 group.create_task(self._repeat(duty), name=duty.name)
             for errand in ERRANDS:
                 group.create_task(self._attend(errand), name=errand.name)

@@ -15,6 +15,7 @@ from gateway.ingest.receipts import ReceiptBook
 from gateway.ingest.source import Batch, Message, SourceClosedError
 from gateway.rules.hrv import HrvKeeper
 from gateway.runtime.metrics import GatewayMetrics
+from gateway.store.alerts import AlertWriter
 from gateway.store.connect import connect
 from streaming.episodes import Rule
 from streaming.hrv.drift import VERSION, fold_nights
@@ -76,8 +77,12 @@ async def work(connection: psycopg.AsyncConnection[Any], now_ms: int) -> None:
     keeper = HrvKeeper()
     while await keeper.compute_windows(connection, now_ms):
         pass
-    while await keeper.assess_nights(connection, now_ms, RETROSPECTIVE_MS):
-        pass
+    while due := await keeper.due(connection, now_ms):
+        for patient in due:
+            writer = AlertWriter(connection, now_ms, RETROSPECTIVE_MS)
+            async with connection.transaction():
+                assert await keeper.settle(patient, None, writer)
+                await writer.finish()
 
 
 @pytest.mark.parametrize("order", ["in order", "newest first", "a night late"])

@@ -118,7 +118,7 @@ async def something_is_set(ward: Ward, patient: int, rng: np.random.Generator) -
 async def somebody_acts(ward: Ward, rng: np.random.Generator) -> None:
     """Resolve, snooze or acknowledge by hand as the API does, or let the worker end what rests."""
     if rng.random() < 0.3:
-        await ward.worker.end_what_rests(ward.connection, ward.now)
+        await ward.worker.do("rest", ward.connection, ward.now)
     state = str(rng.choice(["resolved", "snoozed", "acknowledged"]))
     await ward.clinic.connection.execute(
         "update alert set state = %s, resolved_at = case when %s = 'resolved' then greatest(opened_at, %s) end"
@@ -129,7 +129,7 @@ async def somebody_acts(ward: Ward, rng: np.random.Generator) -> None:
 
 async def check(ward: Ward, ids: list[int]) -> int:
     """Compare every patient's alerts with one fold over what is stored; return how many there are."""
-    await ward.worker.end_what_rests(ward.connection, ward.now)
+    await ward.worker.do("rest", ward.connection, ward.now)
     directory = await load_directory(ward.clinic.connection)
     count = 0
     for patient in ids:

@@ -35,7 +35,7 @@ async def wearer(ward: Ward, device: str, model: str = "wristband", *, at_risk: 
 
 async def tick(ward: Ward, now: int) -> None:
     ward.now = now
-    await ward.worker.tell_offline_devices(ward.connection, now)
+    await ward.worker.do("offline devices", ward.connection, now)
 
 
 async def told(ward: Ward, patient: int) -> list[AlertTuple]:
@@ -354,8 +354,8 @@ async def test_two_workers_at_once_tell_each_device_once(ward: Ward, database_ur
         for number in range(4):
             ward.now = opened + number * MINUTE_MS
             await asyncio.gather(
-                ward.worker.tell_offline_devices(ward.connection, ward.now),
-                new_worker(database_url).tell_offline_devices(other, ward.now),
+                ward.worker.do("offline devices", ward.connection, ward.now),
+                new_worker(database_url).do("offline devices", other, ward.now),
                 alive(ward, devices[number]),
             )
             await tick(ward, ward.now + 1)

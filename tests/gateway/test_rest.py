@@ -46,7 +46,7 @@ async def short(ward: Ward) -> list[tuple[Any, ...]]:
 
 async def rest(ward: Ward, now: int) -> None:
     ward.now = now
-    await ward.worker.end_what_rests(ward.connection, now)
+    await ward.worker.do("rest", ward.connection, now)
 
 
 async def test_a_pause_ends_it_at_its_beginning_as_the_fold_says_later(ward: Ward) -> None:

@@ -48,7 +48,7 @@ async def told(ward: Ward) -> list[str]:
 
 
 async def rest(ward: Ward) -> None:
-    await ward.worker.end_what_rests(ward.connection, ward.now)
+    await ward.worker.do("rest", ward.connection, ward.now)
 
 
 async def test_what_a_pause_ended_is_still_one_episode_for_a_gateway_that_begins_anew(ward: Ward) -> None:

@@ -54,7 +54,7 @@ async def send(ward: Ward, device: str, *ats: int, **reading: Any) -> None:
 
 async def tick(ward: Ward, now: int) -> None:
     ward.now = now
-    await ward.worker.tell_silence(ward.connection, now)
+    await ward.worker.do("silence", ward.connection, now)
 
 
 async def told(ward: Ward, patient: int, *, withdrawn: bool = False) -> list[AlertTuple]:
@@ -289,8 +289,8 @@ async def test_two_workers_at_once_and_a_gateway_beside_them_tell_it_once(ward: 
         for later in range(5):
             ward.now = now + later * MINUTE_MS
             await asyncio.gather(
-                ward.worker.tell_silence(ward.connection, ward.now),
-                new_worker(database_url).tell_silence(other, ward.now),
+                ward.worker.do("silence", ward.connection, ward.now),
+                new_worker(database_url).do("silence", other, ward.now),
                 send(ward, f"cgm-{later}", ward.now),
             )
             await tick(ward, ward.now + 1)

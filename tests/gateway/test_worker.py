@@ -85,7 +85,7 @@ def _late(rng: random.Random, now: int) -> list[int]:
 
 async def _soon(rng: random.Random, worker: Worker, connection: psycopg.AsyncConnection[Any], now: int) -> None:
     await asyncio.sleep(rng.random() * 0.01)
-    await worker.settle_doses(connection, now)
+    await worker.do("doses", connection, now)
 
 
 async def test_a_worker_leaves_a_patient_to_whoever_has_them(ward: Ward) -> None:
@@ -94,9 +94,9 @@ async def test_a_worker_leaves_a_patient_to_whoever_has_them(ward: Ward) -> None
         await ward.schedule(patient, "08:00", since="2026-03-10")
     async with ward.clinic.connection.transaction():
         await ward.clinic.connection.execute(DOSES.lock_patient, {"patient": first})
-        assert await ward.worker.settle_doses(ward.connection, ward.now) == 1
-    assert await ward.worker.settle_doses(ward.connection, ward.now) == 1
-    assert await ward.worker.settle_doses(ward.connection, ward.now) == 0
+        assert await ward.worker.do("doses", ward.connection, ward.now) == 1
+    assert await ward.worker.do("doses", ward.connection, ward.now) == 1
+    assert await ward.worker.do("doses", ward.connection, ward.now) == 0
 
 
 # Data that stop ------------------------------------------------------------------------------------------------------
@@ -124,12 +124,12 @@ async def test_an_open_low_whose_data_stop_is_unknown_until_they_come_back(ward:
     ward.now = night + MINUTE_MS
     await low(ward, "cgm", (night, 3.5))
     for minutes, data in ((5, "current"), (30, "current"), (31, "unknown"), (300, "unknown")):
-        await ward.worker.mark_silent_data(ward.connection, night + minutes * MINUTE_MS)
+        await ward.worker.do("stopped data", ward.connection, night + minutes * MINUTE_MS)
         assert await state(ward) == (data, "open")
     assert await told(ward) == [("raised", "current"), ("data_unknown", "unknown")]
     ward.now = night + 301 * MINUTE_MS
     await low(ward, "cgm", (ward.now, 3.6))
-    await ward.worker.mark_silent_data(ward.connection, ward.now)
+    await ward.worker.do("stopped data", ward.connection, ward.now)
     assert await state(ward) == ("current", "open")
     assert (await told(ward))[2:] == [("data_current", "current")]
     history = await ward.clinic.rows("select action from alert_history order by id")
@@ -141,12 +141,12 @@ async def test_data_that_come_back_with_the_end_of_the_low_are_current(ward: War
     night = START + 3 * HOUR_MS
     ward.now = night + HOUR_MS
     await low(ward, "cgm", (night, 3.5))
-    await ward.worker.mark_silent_data(ward.connection, ward.now)
+    await ward.worker.do("stopped data", ward.connection, ward.now)
     assert await state(ward) == ("unknown", "open")
     await low(ward, "cgm", *((night + minutes * MINUTE_MS, 5.5) for minutes in range(20, 60, 5)))
-    await ward.worker.mark_silent_data(ward.connection, ward.now)
+    await ward.worker.do("stopped data", ward.connection, ward.now)
     assert await state(ward) == ("current", "resolved")
-    await ward.worker.mark_silent_data(ward.connection, ward.now + DAY_MS)
+    await ward.worker.do("stopped data", ward.connection, ward.now + DAY_MS)
     assert await state(ward) == ("current", "resolved")
 
 
@@ -157,7 +157,7 @@ async def test_one_of_two_sensors_is_enough(ward: Ward) -> None:
     ward.now = night + 40 * MINUTE_MS
     await low(ward, "cgm", (night, 3.5))
     await low(ward, "meter", (night + 35 * MINUTE_MS, 3.4))
-    await ward.worker.mark_silent_data(ward.connection, ward.now)
+    await ward.worker.do("stopped data", ward.connection, ward.now)
     assert await state(ward) == ("current", "open")
 
 
@@ -180,11 +180,11 @@ async def test_an_open_alert_of_any_glucose_rule_knows_that_its_data_stopped(
     await low(ward, "cgm", (ward.now, value))
     assert await ward.clinic.value("select rule from alert") == rule
     for minutes, data in ((30, "current"), (31, "unknown")):
-        await ward.worker.mark_silent_data(ward.connection, ward.now + minutes * MINUTE_MS)
+        await ward.worker.do("stopped data", ward.connection, ward.now + minutes * MINUTE_MS)
         assert await state(ward) == (data, "open")
     ward.now += HOUR_MS
     await low(ward, "cgm", (ward.now, value))
-    await ward.worker.mark_silent_data(ward.connection, ward.now)
+    await ward.worker.do("stopped data", ward.connection, ward.now)
     assert await state(ward) == ("current", "open")
 
 
@@ -230,6 +230,6 @@ async def test_a_tick_with_nothing_due_reads_next_to_nothing(ward: Ward) -> None
         assert not [table for table in ("dose", "alert", "dose_schedule", "patient") if f"Seq Scan on {table}" in plan]
     started = clock.monotonic()
     for _ in range(10):
-        assert await ward.worker.settle_doses(ward.connection, START) == 0
-        await ward.worker.mark_silent_data(ward.connection, START)
+        assert await ward.worker.do("doses", ward.connection, START) == 0
+        await ward.worker.do("stopped data", ward.connection, START)
     assert clock.monotonic() - started < 1.0, "a tick takes a few ms"

@@ -142,7 +142,7 @@ class Ward:
         self.now = self.now if at is None else at
         done = 0
         for _ in range(200):
-            settled = await self.worker.settle_doses(self.connection, self.now)
+            settled = await self.worker.do("doses", self.connection, self.now)
             done += settled
             if not settled:
                 return done

@@ -29,6 +29,7 @@ SQL = load_queries("gateway.store", "doses.sql")
 
 Connection = psycopg.AsyncConnection[Any]
 
+PATIENTS_AT_ONCE = 20
 AHEAD_MS = 36 * HOUR_MS
 RECOMPUTE_AHEAD_MS = 13 * HOUR_MS
 REMINDER_LASTS_MS = HOUR_MS
@@ -95,25 +96,24 @@ class DoseKeeper:
                 whose = DosesOf(patient, directory.zone(patient), directory.rules_of(patient), schedules)
                 await self._settle(whose, oldest[patient], writer, now_ms)
 
-    async def patients_due(self, connection: Connection, now_ms: int, limit: int) -> list[tuple[int, int | None]]:
-        """Return patients with something to settle now, each with the oldest dose (its `due_at`) that it is about."""
+    async def due(self, connection: Connection, now_ms: int) -> dict[int, int | None]:
+        """Return some patients with something to settle now, each with the oldest dose (its `due_at`) that it is about."""
+        horizon_ms = now_ms + RECOMPUTE_AHEAD_MS
         cursor = await connection.execute(
-            SQL.patients_due, {"now": now_ms, "horizon": now_ms + RECOMPUTE_AHEAD_MS, "limit": limit}
+            SQL.patients_due, {"now": now_ms, "horizon": horizon_ms, "limit": PATIENTS_AT_ONCE}
         )
-        return [(patient, due_at) for patient, due_at in await cursor.fetchall()]
+        return dict(await cursor.fetchall())
 
-    async def settle_patient(self, patient: int, touched_ms: int | None, writer: AlertWriter, now_ms: int) -> bool:
-        """Settle a patient's doses anew from `touched_ms` on; False: somebody else is at it.
-
-        To be called in a transaction of its own.
-        """
+    async def settle(self, patient: int, touched: int | None, writer: AlertWriter) -> bool:
+        """Settle a patient's doses anew from the one due at `touched` (ms) on; False: somebody else is at it."""
+        now_ms = writer.now_ms
         connection = writer.connection
         if await (await connection.execute(SQL.try_lock_patient, {"patient": patient})).fetchone() is None:
             return False
         schedules = await self._schedules(connection, patient)
         zone, rules = await zone_of(connection, patient), await rules_of(connection, patient)
         whose = DosesOf(patient, zone, rules, schedules)
-        await self._settle(whose, now_ms if touched_ms is None else touched_ms, writer, now_ms)
+        await self._settle(whose, now_ms if touched is None else touched, writer, now_ms)
         return True
 
     async def _settle(self, whose: DosesOf, touched_ms: int, writer: AlertWriter, now_ms: int) -> None:
