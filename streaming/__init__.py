@@ -1,1 +1,1 @@
-"""What we conclude: windows, features, detectors, the dose matcher. Pure: `now` is an argument, state a value."""
+"""Clinical conclusions: windows, features, detectors, dose matching. Pure: `now` is an argument, state is a value."""

@@ -1,4 +1,4 @@
-"""What a rule concludes: one continuous finding about one patient, with its severity and its evidence."""
+"""Episodes, what every rule concludes: one continuous finding about one patient, with its severity and its evidence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON
 
 
 class Rule(StrEnum):
-    """The contract's names of the rules."""
+    """The rules, by their names in the contract."""
 
     NOCTURNAL_HYPOGLYCAEMIA = "nocturnal_hypoglycaemia"
     URGENT_LOW = "urgent_low"
@@ -27,7 +27,7 @@ class Rule(StrEnum):
 
 
 class Severity(StrEnum):
-    """How much it matters. Compare by `rank`: as strings the members order alphabetically."""
+    """How urgent a finding is. Compare by `rank`: as strings the members sort alphabetically."""
 
     URGENT = "urgent"
     HIGH = "high"
@@ -47,8 +47,8 @@ _RANK = {severity: rank for rank, severity in enumerate(reversed(Severity))}
 class Episode:
     """One continuous finding of one rule for one patient.
 
-    `opened_at` and `resolved_at` are event times in ms (`None`: still open). `subject` tells episodes of one rule
-    apart where several can be open at once (a dose). Evidence keys that end in `_at` are ms since the epoch.
+    `opened_at` and `resolved_at` are event times in ms (`None`: still open). `subject` distinguishes the episodes of a
+    rule that may have several open at once (one for each dose). Evidence keys that end in `_at` are ms since the epoch.
     """
 
     opened_at: int
@@ -58,26 +58,27 @@ class Episode:
     subject: str = ""
 
     def covers(self, at_ms: int) -> bool:
-        """Whether the episode was open at `at_ms`; both of its ends belong to it."""
+        """Whether the episode was open at `at_ms`, ends included."""
         return self.opened_at <= at_ms and (self.resolved_at is None or at_ms <= self.resolved_at)
 
 
 class Spanning(Protocol):
-    """Something with a beginning that knows which instants it covers: an episode, or what stands for one."""
+    """An episode or what represents one, such as an alert: it has a beginning and knows which instants it covers."""
 
     @property
     def opened_at(self) -> int:
         """When it began, ms."""
 
     def covers(self, at_ms: int) -> bool:
-        """Whether it was open at `at_ms`; both of its ends belong to it."""
+        """Whether it was open at `at_ms`, ends included."""
 
 
 def settled_before(episodes: Iterable[Spanning], at_ms: int, quiet_ms: int = 0) -> int:
-    """Return the newest instant, not after `at_ms`, before which none of `episodes` was open for `quiet_ms`.
+    """Return the settled point: the newest instant up to `at_ms` with no open episode in the `quiet_ms` before it.
 
-    A rule whose closed state remembers no more than `quiet_ms` of readings can be folded again, with no state, from
-    `quiet_ms` before this instant when a late reading at `at_ms` arrives: everything before it stays as it was concluded.
+    A rule whose closed state remembers at most `quiet_ms` of readings can be folded again, without state, from
+    `quiet_ms` before this instant when a late reading arrives at `at_ms`: its conclusions from before the instant stay
+    as they were.
     """
     start = at_ms
     for episode in sorted(episodes, key=lambda found: found.opened_at, reverse=True):

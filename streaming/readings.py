@@ -1,4 +1,4 @@
-"""Readings of one code as a struct of arrays, and the array types that the rules share."""
+"""The struct of arrays in which rules get readings of one code, and the array types that they share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Int32 = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReadingSeries:
-    """One patient's readings of one code as a struct of arrays of one length, in any order.
+    """One patient's readings of one code: arrays of one length, in any order.
 
     `at` int64 ms, `value` float64 as the sensor sent it (NaN: no number), `unit` and `flags` int16 (`Unit`, `Flag`).
     """

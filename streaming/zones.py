@@ -22,7 +22,7 @@ MINUTES_PER_DAY = 24 * 60
 
 @dataclass(frozen=True, slots=True)
 class ZoneHistory:
-    """Which IANA zone a patient lived by from when on, ascending; the first entry also holds for all time before it."""
+    """A patient's IANA zones by the instant (ms, ascending) from which they apply; the first also applies before it."""
 
     spans: tuple[tuple[int, ZoneInfo], ...]
 
@@ -59,10 +59,10 @@ class ZoneHistory:
         return instant.astimezone(self.at(at_ms))
 
     def instant(self, local: datetime) -> int:
-        """Return the ms of a naive local time.
+        """Return the instant (ms) of a naive local time.
 
-        A local time that never was (clocks forward, or a journey east) moves forward by the gap; of one that came twice
-        the first counts.
+        A local time that never existed (clocks forward, or a journey east) moves forward by the gap; of one that
+        occurred twice the first counts.
         """
         gap: int | None = None
         ends = [start for start, _ in self.spans[1:]]
@@ -99,7 +99,7 @@ class ZoneHistory:
 
 
 def _first_instant(local: datetime, zone: ZoneInfo) -> int:
-    """Return the ms of a naive local time; `fold=0` picks the first of two and moves a skipped one by the gap."""
+    """Return the instant (ms) of a naive local time; `fold=0` picks the first of two, moves a skipped one forward."""
     return round(local.replace(tzinfo=zone, fold=0).timestamp() * 1000)
 
 
@@ -123,10 +123,10 @@ def _offsets_between(zone: ZoneInfo, first: int, last: int) -> tuple[Int64, Int6
 
 @lru_cache(maxsize=4096)
 def _year_offsets(zone: ZoneInfo, year: int) -> tuple[Int64, Int64]:
-    """Return (starts, offsets), both in ms: the offset in force from each start on, within one UTC year.
+    """Return (starts, offsets), both in ms: the offset that applies from each start on, within one UTC year.
 
-    A zone's rule is asked once a day; a day whose ends differ is bisected to the second. No zone changes its offset
-    twice within a day.
+    The zone is asked once a day; a day whose ends differ is bisected to the second. No zone changes its offset twice
+    within a day.
     """
     midnight = round(datetime.combine(date(year, 1, 1), time(), UTC).timestamp())
     days = (date(year + 1, 1, 1) - date(year, 1, 1)).days

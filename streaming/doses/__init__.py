@@ -1,1 +1,1 @@
-"""Doses: when they are due, which opening was which dose, adherence."""
+"""Doses: when they are due, which opening of the box belongs to which dose, and how well they are taken."""

@@ -1,4 +1,4 @@
-"""Adherence: how much of what was prescribed was taken, how regularly, and when too little of it is an alert."""
+"""Adherence: how much of what was prescribed was taken, and how regularly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOT_JUDGED: Final = frozenset({DoseState.DUE, DoseState.UNKNOWN, DoseState.PAUS
 
 @dataclass(frozen=True, slots=True)
 class DrugHoliday:
-    """Days with doses, one after the other, on which none was taken: first and last local date, and how many."""
+    """Consecutive days with doses on which none was taken: first and last local date, and their number."""
 
     first: date
     last: date
@@ -29,11 +29,12 @@ class DrugHoliday:
 class Adherence:
     """How doses were taken over a period (Vrijens 2012, 10.1111/j.1365-2125.2012.04167.x).
 
-    `prescribed`: doses that were not paused. `judged`: those of them of which is known whether they were taken; all
-    shares are of these, and `None` without any. `taken`: at any time, a doubled dose once. `on_time`: inside the
-    window, a doubled dose if its first opening was. `days`: local days with doses, all of them judged. `correct_days`:
-    days on which every dose was taken, whenever, and none twice. `streak`, `longest_streak`: judged doses in a row that
-    were taken, up to the last one and at most; a dose that is not judged neither counts nor breaks one.
+    `prescribed`: doses that were not paused. `judged`: those of them for which it is known whether they were taken; all
+    shares are of these, and `None` if there are none. `taken`: at any time; a doubled dose counts once. `on_time`:
+    taken inside the window; a doubled dose counts if its first opening was inside. `days`: local days with doses, all
+    of them judged. `correct_days`: days on which every dose was taken, at whatever time, and none twice. `streak` and
+    `longest_streak`: consecutive judged doses that were taken, up to the last one and at most; a dose that is not
+    judged neither counts nor breaks a streak.
     """
 
     prescribed: int
@@ -63,10 +64,10 @@ class Adherence:
 
 
 def adherence(outcomes: Iterable[DoseOutcome], zone: ZoneHistory, first: date, last: date) -> Adherence:
-    """Return the adherence over the doses that are due on the local dates `first` to `last`, inclusive.
+    """Return the adherence over the doses due on the local dates `first` to `last`, inclusive.
 
-    Of one medication, or of several taken together: a day is then correct if all of them were, and a drug holiday is
-    one from all of them. What is not known counts neither for nor against anybody.
+    The doses may be of one medication or of several: then a day is correct if all of them were taken correctly, and a
+    drug holiday is a holiday from all of them. What is not known counts neither for nor against the patient.
     """
     ordered = sorted(outcomes, key=lambda outcome: (outcome.dose.due_at, outcome.dose.schedule_id))
     dated = [(zone.local(outcome.dose.due_at).date(), outcome) for outcome in ordered]
@@ -90,7 +91,7 @@ def adherence(outcomes: Iterable[DoseOutcome], zone: ZoneHistory, first: date, l
 
 
 def _judged_day(outcomes: Sequence[DoseOutcome]) -> list[DoseOutcome]:
-    """Return a day's prescribed doses if all of them are judged, else none."""
+    """Return a day's prescribed doses if all of them are judged, otherwise none."""
     prescribed = [outcome for outcome in outcomes if outcome.state not in _NOT_PRESCRIBED]
     return prescribed if all(outcome.state not in _NOT_JUDGED for outcome in prescribed) else []
 
@@ -114,8 +115,8 @@ def _streaks(judged: Iterable[DoseOutcome]) -> Iterator[int]:
 def _holidays(days: Iterable[tuple[date, Sequence[DoseOutcome]]]) -> Iterator[DrugHoliday]:
     """Yield the runs of at least three days on which no dose was taken (Vrijens 2008, 10.1136/bmj.39553.670231.25).
 
-    A day without doses is passed over. One with a dose that is paused, or not judged, ends a run: nobody is said to
-    have been without a medicine for longer than is known.
+    A day without doses is skipped. A day with a dose that is paused or not judged ends a run: we never claim more time
+    without medicine than we know of.
     """
     for none_taken, run in groupby(days, key=lambda day: _none_was_taken(day[1])):
         dates = [day for day, _ in run] if none_taken else []

@@ -1,4 +1,4 @@
-"""When doses are due: schedules in the patient's local time, and the instants and windows they come to."""
+"""When doses are due: schedules in the patient's local time, turned into instants and windows."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class DoseSchedule:
 
 @dataclass(frozen=True, slots=True)
 class DueDose:
-    """One dose of a schedule: due at an instant, in time from `window_start` on and before `window_end` (ms).
+    """One dose of a schedule, with the window [`window_start`, `window_end`) in which it is on time (ms).
 
-    `alerts`: a miss is worth an alert; not if the window had closed more than a day before the schedule was written
-    down. `contact_seen_at`: when a box of the patient was first known to have been in contact after the window, kept
-    by the caller from earlier outcomes. `paused`: it is due while the patient is paused.
+    `alerts`: a miss is worth an alert; false if the window had closed more than a day before the schedule was entered.
+    `contact_seen_at`: when a box of the patient was first known to have been in contact after the window; the caller
+    keeps it from earlier outcomes. `paused`: the dose is due while the patient is paused.
     """
 
     schedule_id: int
@@ -50,7 +50,7 @@ class DueDose:
 
     @property
     def key(self) -> tuple[int, int]:
-        """What tells doses apart."""
+        """Identifies the dose among all doses of the patient."""
         return (self.schedule_id, self.due_at)
 
     @property
@@ -60,15 +60,15 @@ class DueDose:
 
 
 def with_pauses(doses: Iterable[DueDose], pauses: Sequence[Pause]) -> list[DueDose]:
-    """Return the doses, those that are due inside a pause marked so."""
+    """Return the doses, with those that are due inside a pause marked as paused."""
     return [replace(dose, paused=any(one.start <= dose.due_at < one.end for one in pauses)) for dose in doses]
 
 
 def due_doses(schedule: DoseSchedule, zone: ZoneHistory, start_ms: int, end_ms: int) -> list[DueDose]:
     """Return the doses of a schedule that are due in [start, end), in order.
 
-    A local time that does not exist that day moves forward by the gap; of one that comes twice it is the first. Two
-    local times that so become the same instant are one dose.
+    A local time that does not exist on that day moves forward by the gap; of one that occurs twice, the first counts.
+    Two local times that thereby become the same instant are one dose.
     """
     due = {
         at_ms
@@ -92,7 +92,7 @@ def due_doses(schedule: DoseSchedule, zone: ZoneHistory, start_ms: int, end_ms: 
 
 
 def _days(schedule: DoseSchedule, start_ms: int, end_ms: int) -> Iterator[date]:
-    """Yield the local dates on which a dose may be due in [start, end); no zone is a whole two days from UTC."""
+    """Yield the local dates on which a dose may be due in [start, end); no zone is two whole days from UTC."""
     first = max(_utc_date(start_ms) - timedelta(days=2), schedule.valid_from)
     last = _utc_date(end_ms) + timedelta(days=2)
     if schedule.valid_until is not None:

@@ -21,7 +21,7 @@ VERSION: Final = 1
 
 
 SettingsSpans = Sequence[tuple[int, LowAdherenceSettings | None]]
-"""The settings from when on (ms), ascending, the first also for all time before; None: the rule was off."""
+"""Settings by the instant (ms, ascending) from which they apply, the first also before it. None: the rule was off."""
 
 _ALWAYS: Final[SettingsSpans] = ((0, LowAdherenceSettings()),)
 
@@ -35,26 +35,27 @@ def low_adherence_episodes(
 ) -> list[Episode]:
     """Return the episodes of one patient, from all the doses of all their schedules, in order.
 
-    A dose stands as *missed* from the end of its window until it is taken, if that is late; and nothing counts before
-    its own time, so the order of arrival never matters. A schedule is low, after each change, by its doses up to the
-    newest one that stands for something:
+    A dose counts as *missed* from the end of its window until it is taken late, if ever. Nothing counts before its own
+    time, so the order of arrival never matters. A schedule is low, after each change, judged by its doses up to the
+    newest one whose state is known, if one of these holds:
 
     - the last `misses_in_row` misses have no taken dose after or between them (a skipped dose is neither), or
     - of at least `least_doses` doses due within `period_days` up to that newest one, fewer than `least_taking` were
-      taken; and so on until `recovered_taking` of them were, or there are not enough.
+      taken; it then stays low until `recovered_taking` of them were taken, or there are too few of them.
 
-    Doses that are due or unknown are passed over: silence neither opens an episode nor ends one, and time alone does
-    not end one either. With a paused dose a schedule begins anew. Doses too old to alert on do not count.
+    Doses that are due or unknown are passed over: silence neither opens an episode nor ends one, and neither does time
+    alone. After a paused dose the schedule starts anew. Doses too old to alert on do not count.
 
-    An episode is open while any schedule is low, so that one patient is one call, not one for each medication. It is
-    `high` once a critical schedule is low. The misses behind it may later turn out to have been taken in time: then it
-    is gone, and the caller's alert with it.
+    An episode is open while any schedule is low, so that a patient is one call, not one for each medication. It becomes
+    `high` once a critical schedule is low. If the misses behind it later turn out to have been taken in time, the
+    episode is gone, and the caller withdraws its alert.
 
-    Each change is judged by the settings in force then. Where the rule goes off, because somebody switched it off or
-    the patient began to rest, an open episode ends there and then (`ended_by`: `rest`).
+    Each change is judged by the settings in force at that time. Where the rule is switched off or the patient begins to
+    rest, an open episode ends at that instant (`ended_by`: `rest`).
 
-    Where no episode was open just before `since_ms` this may go on from there: then only the episodes from `since_ms`
-    on are returned, and doses due `memory_ms` and the doses' own reach before it suffice. Nothing counts after `now_ms`.
+    If no episode was open just before `since_ms`, the fold may start there: only the episodes from `since_ms` on are
+    returned, and it needs the doses due up to `memory_ms`, plus the doses' own reach, before it. Nothing counts after
+    `now_ms`.
     """
     schedules: defaultdict[int, list[DoseOutcome]] = defaultdict(list)
     for outcome in outcomes:
@@ -87,7 +88,7 @@ def low_adherence_episodes(
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """Why a schedule is low; `taking` is the share taken, where there were enough doses for one."""
+    """Why a schedule is low; `taking` is the share taken, if there were enough doses to compute one."""
 
     schedule_id: int
     critical: bool
@@ -98,7 +99,7 @@ class _Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What is found of a schedule from an instant on; without schedule: the rule is off from then on."""
+    """What is found about a schedule from an instant on; without a schedule: the rule is off from then on."""
 
     at: int
     schedule_id: int | None
@@ -122,7 +123,7 @@ def _episode(opened_at: int, resolved_at: int | None, behind: Sequence[_Finding]
 
 
 def _steps(outcomes: Iterable[DoseOutcome], spans: SettingsSpans, since_ms: int) -> Iterator[_Step]:
-    """Yield what is found of one schedule after each instant, from `since_ms` on, at which one of its doses changed."""
+    """Yield the finding about one schedule after each instant, from `since_ms` on, at which a dose of it changes."""
     doses = [outcome.dose for outcome in sorted(outcomes, key=lambda outcome: outcome.dose.due_at)]
     index = {dose.key: number for number, dose in enumerate(doses)}
     changes = sorted((at, index[outcome.dose.key], state) for outcome in outcomes for at, state in _changes(outcome))
@@ -151,7 +152,7 @@ def _find(
     *,
     too_few: bool,
 ) -> _Finding | None:
-    """Return why a schedule is low; `too_few`: it was before, so that more has to be taken for it to be so no more."""
+    """Return why a schedule is low; `too_few`: it was low before by share, so the higher recovery share applies."""
     misses, taking = _look_back(doses, standing, newest, settings)
     wanted = settings.recovered_taking if too_few else settings.least_taking
     missed_in_row, too_few = misses >= settings.misses_in_row, taking is not None and taking < wanted
@@ -162,7 +163,7 @@ def _find(
 
 
 def _changes(outcome: DoseOutcome) -> Iterator[tuple[int, DoseState]]:
-    """Yield from when on a dose stood for what: missed, taken, skipped or paused."""
+    """Yield the states of a dose that count (missed, taken, skipped, paused), each with its first instant."""
     dose, state, at_ms = outcome.dose, outcome.state, outcome.taken_at
     if state is DoseState.PAUSED:
         yield dose.due_at, state
@@ -177,7 +178,7 @@ def _changes(outcome: DoseOutcome) -> Iterator[tuple[int, DoseState]]:
 def _look_back(
     doses: Sequence[DueDose], standing: Sequence[DoseState | None], newest: int, settings: LowAdherenceSettings
 ) -> tuple[int, float | None]:
-    """Return the misses in a row up to the newest dose that stands for something, and the share taken of its period."""
+    """Return the misses in a row up to the newest dose with a known state, and the share taken of its period."""
     period, row = (doses[newest].due_at - days * DAY_MS for days in (settings.period_days, settings.row_days))
     judged = taken = misses = 0
     counting = True

@@ -1,4 +1,4 @@
-"""Which opening of the pill box was which dose: one act after the other, each settling what it is nearest to."""
+"""Matches openings of the pill box to doses: one act after the other, each settling the dose it is nearest to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DoseState(StrEnum):
 
     @property
     def was_taken(self) -> bool:
-        """Whether the medicine was taken, whenever."""
+        """Whether the medicine was taken, at whatever time."""
         return self in _WAS_TAKEN
 
 
@@ -37,10 +37,10 @@ _WAS_TAKEN = frozenset({DoseState.TAKEN, DoseState.EARLY, DoseState.LATE, DoseSt
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What the box said about a dose: `compartment_opened`, `dose_taken` or `dose_skipped`, at its own time.
+    """What the box reported about a dose: `compartment_opened`, `dose_taken` or `dose_skipped`, at its own time.
 
-    `count` is the number of pills where the box counts them, `None` where it does not. With 0 nothing was taken, and
-    the opening before it settles nothing.
+    `count` is the number of pills if the box counts them, otherwise `None`. With 0 nothing was taken, and the opening
+    before it settles nothing.
     """
 
     at: int
@@ -51,12 +51,12 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class DoseSettings:
-    """How openings become doses.
+    """How openings are matched to doses.
 
-    `late_ms`: so long after it was due an opening still settles a dose (both ends belong to it). `reach_ms`: an
+    `late_ms`: an opening up to this long after the due time still settles a dose (both ends inclusive). `reach_ms`: an
     opening says nothing about a dose that is due further away than this. `same_act_ms`: a `dose_taken` or
-    `dose_skipped` so soon after the opening of its compartment is the same act. `contact_grace_ms`: a box that comes
-    back says so before it has sent all that it kept.
+    `dose_skipped` this soon after the opening of its compartment is the same act. `contact_grace_ms`: a box that
+    reconnects reports itself before it has sent everything it stored.
     """
 
     late_ms: int = 6 * HOUR_MS
@@ -69,10 +69,10 @@ class DoseSettings:
 class DoseOutcome:
     """What became of one dose, as far as is known.
 
-    `taken_at`: event time of the first opening that settled it (for a skipped dose, of the skip). `openings`: how many
-    there were. `count`: pills taken, where the box counts. `contact_seen_at`: to be kept for the next time.
-    `skipped_at`: of the skip, also when it was taken after all. `doubled_at`: of the second opening. A fold that went
-    on from `known` outcomes has `openings` and `count` only of what it saw.
+    `taken_at`: event time of the first opening that settled it (for a skipped dose, of the skip). `openings`: their
+    number. `count`: pills taken, if the box counts. `contact_seen_at`: the caller keeps it for the next fold.
+    `skipped_at`: time of the skip, also if the dose was taken after all. `doubled_at`: time of the second opening. A
+    fold that continued from `known` outcomes has `openings` and `count` of the events it saw only.
     """
 
     dose: DueDose
@@ -85,7 +85,7 @@ class DoseOutcome:
     doubled_at: int | None = None
 
     def before(self, at_ms: int) -> DoseOutcome:
-        """Return the outcome as it stood just before `at_ms`: what was done from then on is undone."""
+        """Return the outcome as it stood just before `at_ms`, without anything done from then on."""
         dose = self.dose
         if self.state.was_taken and self.taken_at is not None and self.taken_at < at_ms:
             if self.doubled_at is not None and self.doubled_at < at_ms:
@@ -103,7 +103,7 @@ def _state_when_taken(dose: DueDose, at_ms: int) -> DoseState:
 
 
 def reach_ms(schedules: Iterable[DoseSchedule], settings: DoseSettings | None = None) -> int:
-    """Return how far from an opening a dose may be due that the opening says something about."""
+    """Return how far from an opening a dose may be due for the opening to say something about it."""
     settings = settings or DoseSettings()
     windows = [max(one.window_before_ms, one.window_after_ms) for one in schedules]
     return max(settings.reach_ms, settings.late_ms, *windows)
@@ -111,7 +111,7 @@ def reach_ms(schedules: Iterable[DoseSchedule], settings: DoseSettings | None = 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Something a person did at the box, in one or two events."""
+    """Something a person did at the box, reported in one or two events."""
 
     at: int
     skips: bool
@@ -120,7 +120,7 @@ class Act:
 
 
 def acts_of(openings: Iterable[Opening], settings: DoseSettings) -> list[Act]:
-    """Return what was done, in order of time: a `dose_taken` or `dose_skipped` right after its opening is one act."""
+    """Return the acts in order of time; a `dose_taken` or `dose_skipped` right after its opening is part of it."""
     acts: list[Act] = []
     unconfirmed: dict[int | None, int] = {}
     for one in sorted(set(openings), key=_opening_order):
@@ -141,7 +141,7 @@ _EVENT_ORDER: Final = (EventType.COMPARTMENT_OPENED, EventType.DOSE_TAKEN, Event
 
 
 def _opening_order(one: Opening) -> tuple[int, int, int, int]:
-    """Return a total order, so that the order of arrival never matters."""
+    """Return a key that orders openings totally, so that the order of arrival never matters."""
     return (one.at, _EVENT_ORDER.index(one.type), _number(one.compartment), _number(one.count))
 
 
@@ -165,7 +165,7 @@ class Matcher:
         self._reach = max(widest, settings.reach_ms, settings.late_ms)
 
     def match(self, act: Act) -> None:
-        """Settle what this act settles."""
+        """Settle the doses that this act settles."""
         near = [
             index
             for index in range(
@@ -181,7 +181,7 @@ class Matcher:
             self._match_outside(near, act)
 
     def _match_inside(self, inside: list[int], act: Act) -> None:
-        """Take each schedule's nearest unsettled dose, a paused one last; with none left the nearest of all is doubled."""
+        """Take each schedule's nearest unsettled dose, a paused one last; if none is left, double the nearest dose."""
         inside.sort(key=lambda index: (abs(self._due[index] - act.at), self._due[index], self._dose(index).schedule_id))
         free = [i for i in inside if self._is_open_to(i, act)]
         free.sort(key=lambda index: self._dose(index).paused)
@@ -190,7 +190,7 @@ class Matcher:
             self._double(inside[0], act)
 
     def _match_outside(self, near: list[int], act: Act) -> None:
-        """Settle the previous dose as late, else the next one as early, else double the one before."""
+        """Settle the previous dose as late; failing that, the next one as early; failing that, double the previous."""
         settings = self._settings
         near = [i for i in near if not self._dose(i).paused or self._state(i).was_taken]
         before = [index for index in near if self._dose(index).window_end <= act.at]
@@ -208,7 +208,7 @@ class Matcher:
             self._double(before[-1], act)
 
     def _together(self, found: int, others: list[int]) -> list[int]:
-        """Return the doses that are due inside the window of the found one, which is the first of them."""
+        """Return the doses that are due inside the window of `found`, itself the first of them."""
         window = self._dose(found)
         return [index for index in others if window.window_start <= self._due[index] < window.window_end]
 
@@ -232,7 +232,7 @@ class Matcher:
         )
 
     def _double(self, index: int, act: Act) -> None:
-        """Note one more opening for a dose that had one; a skip takes nothing and so doubles nothing."""
+        """Record one more opening for a dose that already had one; a skip takes nothing and so doubles nothing."""
         old = self.outcomes[index]
         if act.skips or not old.state.was_taken:
             return
@@ -252,7 +252,7 @@ class Matcher:
         return self.outcomes[index].state
 
     def _is_open_to(self, index: int, act: Act) -> bool:
-        """Whether an act inside the dose's window settles it: a skipped one is taken after all, a paused one not skipped."""
+        """Whether an act inside the dose's window settles it: a skipped dose can be taken, a paused one not skipped."""
         if act.skips:
             return self._is_free(index) and not self._dose(index).paused
         return self._is_free(index) or self._state(index) is DoseState.SKIPPED

@@ -1,4 +1,4 @@
-"""What became of every dose: taken, missed, or not known, and the missed-dose alerts that follow."""
+"""What became of every dose: taken, missed or not known, and the missed-dose alerts that follow."""
 
 from __future__ import annotations
 
@@ -39,31 +39,32 @@ def settle(
     known: Iterable[DoseOutcome] = (),
     since_ms: int | None = None,
 ) -> list[DoseOutcome]:
-    """Say for every dose of one patient what became of it; in order of `due_at`, then schedule.
+    """Decide for every dose of one patient what became of it; in order of `due_at`, then schedule.
 
-    Openings are taken in order of time, whatever order they came in, and each asks, in turn, among the doses whose
-    compartment it may be (a schedule or an event without compartment matches any):
+    Openings are processed in order of time, whatever order they arrived in. For each, among the doses whose compartment
+    it may be (a schedule or an event without compartment matches any), the first of these that applies decides:
 
-    1. Is it inside windows? The dose of each schedule that is nearest to being due, and not settled, is *taken*.
-       If all of them are settled, the nearest of all is *doubled*: a second opening.
-    2. Is a dose before it unsettled, due at most `late_ms` ago? The latest such is *late*.
-    3. Is the next dose due within `reach_ms`? It is *early*, or *doubled* if an opening has settled it before.
-    4. Is the dose before it settled, and was due within `reach_ms`? It is *doubled*.
+    1. It is inside windows. The nearest unsettled dose of each schedule, by due time, is *taken*. If all of them are
+       settled, the nearest of all is *doubled*: a second opening.
+    2. A dose before it is unsettled and was due at most `late_ms` ago. The latest such dose is *late*.
+    3. The next dose is due within `reach_ms`. It is *early*, or *doubled* if an opening has settled it before.
+    4. The dose before it is settled and was due within `reach_ms`. It is *doubled*.
 
     In 2 and 3, doses of other schedules that are due inside the found dose's window are settled with it: one opening
     settles at most one dose of each schedule. A skip settles in the same way, but doubles nothing, and an opening
     inside the window takes a skipped dose after all.
 
-    A dose due in a pause asks for nothing and so is neither late, early nor skipped; an opening inside its window takes
-    it all the same. Else it is *paused*.
+    A dose due in a pause asks for nothing, so it is never late, early or skipped. An opening inside its window still
+    takes it; otherwise it is *paused*.
 
-    Another dose that nothing settled is *due* until its window has closed and the grace is over; then *missed* if a box was
-    in contact since (stamp at or after the window's end, known for the length of the grace), else *unknown*.
+    Any other dose that nothing settled is *due* until its window has closed and the grace is over; then *missed* if a
+    box was in contact since (stamp at or after the window's end, known for the length of the grace), otherwise
+    *unknown*.
 
-    An opening's meaning depends on what earlier ones settled, through any number of doses. So hand in everything from
-    the schedules' beginning; or go on at `since_ms` from the `known` outcomes of an earlier fold over the same doses,
-    which may have seen later openings, but all the earlier ones: doses and known outcomes from `since_ms - reach_ms()`
-    on, openings from `since_ms - same_act_ms` on. Both give the same states.
+    What an opening means depends on what earlier ones settled, through any number of doses. So pass everything from the
+    schedules' beginning, or continue at `since_ms` from the `known` outcomes of an earlier fold over the same doses (it
+    may have seen later openings, but must have seen all the earlier ones): doses and known outcomes from `since_ms -
+    reach_ms()` on, openings from `since_ms - same_act_ms` on. Both give the same states.
     """
     settings = settings or DoseSettings()
     since_ms = DISTANT_PAST_MS if since_ms is None else since_ms
@@ -79,10 +80,11 @@ def settle(
 def missed_episode(
     outcome: DoseOutcome, settings: MissedDoseSettings = _DEFAULT, *, was_missed: bool = False
 ) -> Episode | None:
-    """Return the missed-dose episode of a dose: open while missed; resolved once a dose known as missed is settled.
+    """Return the missed-dose episode of a dose: open while missed, resolved once a dose known as missed is settled.
 
-    Opened at the end of the window. Resolved at the time of the opening, or at the end of the window for an opening
-    inside it that was delivered late. `None` for doses that were never missed or too old to alert on.
+    It opens at the end of the window. It resolves at the time of the opening, or at the end of the window for an
+    opening inside the window that was delivered late. `None` for doses that were never missed or are too old to alert
+    on.
     """
     dose = outcome.dose
     if not dose.alerts:
@@ -104,7 +106,7 @@ def missed_episode(
 
 
 def _judged(outcome: DoseOutcome, contact: Contact | None, now_ms: int, settings: DoseSettings) -> DoseOutcome:
-    """Return the outcome with what is known about a dose that nothing settled."""
+    """Return the outcome of a dose that nothing settled, as due, missed or unknown."""
     dose, grace = outcome.dose, settings.contact_grace_ms
     seen = dose.contact_seen_at
     if seen is None and contact is not None and contact.stamp_ms >= dose.window_end:

@@ -1,1 +1,1 @@
-"""Glucose: comparing values, the consensus' episodes and summary, the shape of a compression low."""
+"""Glucose: comparing values, consensus episodes, the CGM summary, and the shape of a compression low."""

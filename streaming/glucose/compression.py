@@ -1,7 +1,7 @@
-"""Compression lows: a sensor that is lain upon reads too low; what looks like it is said on the alert, never hidden.
+"""Compression lows: a sensor reads too low while its wearer lies on it. The alert says so and is never suppressed.
 
-The shape is that of Facchinetti 2016 (10.1089/dia.2015.0250) and Baysal 2014 (10.1177/1932296814553267): at night,
-45 (30–70) min long, 24 (10–48) mg/dL deep, abrupt in and out.
+The shape is that of Facchinetti 2016 (10.1089/dia.2015.0250) and Baysal 2014 (10.1177/1932296814553267): at night, 45
+(30–70) min long, 24 (10–48) mg/dL deep, abrupt in and out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NEVER_LOWERED_BELOW_MMOL: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class CompressionDip:
-    """A dip that looks like a compression low: from its first reading to the first one after it, ms."""
+    """A dip that looks like a compression low, from its first reading to the first one after it (ms)."""
 
     started_at: int
     ended_at: int
@@ -39,14 +39,14 @@ class CompressionDip:
 def compression_dip(
     series: ReadingSeries, zone: ZoneHistory, episode: Episode, limit_mmol: float = 4.0
 ) -> CompressionDip | None:
-    """Return the dip that an episode of readings below `limit_mmol` is, if all of it looks like a compression low.
+    """Return the dip behind an episode of readings below `limit_mmol`, if all of it looks like a compression low.
 
-    `before` is the highest reading (the latest of such) of the 15 min before the first low, `after` the highest (the
-    earliest) of the 15 min after the last. Between them lies the dip; its depth counts from the lower of the two, it
-    lasts from its first reading to `after`. It is abrupt when in the 15 min after `before`, and in those before `after`,
-    glucose was lower by half the depth, and by 10 mg/dL at least. All lows must be one unbroken run at a local 00:00–06:00
-    onset. Readings without a number (LO, HI) and distances of more than 15 min prove nothing: then there is none, nor
-    while the way out has not been seen.
+    `before` is the highest reading (the latest, if several) of the 15 min before the first low, `after` the highest
+    (the earliest, if several) of the 15 min after the last. The dip lies between them. Its depth is measured from the
+    lower of the two, and it lasts from its first reading to `after`. It is abrupt if, within the 15 min after `before`
+    and within the 15 min before `after`, glucose was lower by half the depth, and by at least 10 mg/dL. All lows must
+    form one unbroken run whose onset is at 00:00–06:00 local. Readings without a number (LO, HI) and gaps of more than
+    15 min prove nothing: then there is no dip. Nor is there one before the way out has been seen.
     """
     if zone.local(episode.opened_at).hour * 60 >= NIGHT_END_MINUTE:
         return None
@@ -59,7 +59,7 @@ def compression_dip(
     if (whole.flags & (LO | HI)).any() or (np.diff(whole.at) > ABRUPT_MS).any():
         return None
     mg = _mg_per_dl(whole)
-    depth = round(float(min(mg[0], mg[-1]) - mg.min()), 6)  # 94.0 − 84.0 is not to be 9.999…
+    depth = round(float(min(mg[0], mg[-1]) - mg.min()), 6)  # so that 94.0 − 84.0 is not 9.999…
     minutes = (int(whole.at[-1] - whole.at[1]) + MINUTE_MS // 2) // MINUTE_MS
     if not SHALLOWEST_MG_DL <= depth <= DEEPEST_MG_DL or not SHORTEST_MINUTES <= minutes <= LONGEST_MINUTES:
         return None
@@ -76,8 +76,9 @@ def annotated(
 ) -> Episode:
     """Return the episode with the dip as evidence; unchanged if it does not look like a compression low.
 
-    With `lower_severity` it becomes one step less severe too, unless a reading is below 3.0 mmol/L (54 mg/dL). That is
-    the clinic's choice: a true low can have the same shape. Annotate an episode once, as the detector gave it.
+    With `lower_severity` it also becomes one step less severe, unless a reading is below 3.0 mmol/L (54 mg/dL). The
+    clinic decides this, because a true low can have the same shape. Annotate an episode once, as the detector returned
+    it.
     """
     dip = compression_dip(series, zone, episode, limit_mmol)
     if dip is None:
@@ -95,7 +96,7 @@ def annotated(
 
 
 def _edges(series: ReadingSeries, episode: Episode, limit_mmol: float) -> tuple[int, int] | None:
-    """Return the rows `before` and `after` of an episode whose lows are one unbroken run with readings on both sides."""
+    """Return the rows `before` and `after` of an episode whose lows are one unbroken run with readings on each side."""
     low = low_mask(series.value, series.unit, series.flags, limit_mmol)
     first = int(np.searchsorted(series.at, episode.opened_at))
     if first in {0, len(series)} or series.at[first] != episode.opened_at or not low[first] or low[first - 1]:
@@ -110,7 +111,7 @@ def _edges(series: ReadingSeries, episode: Episode, limit_mmol: float) -> tuple[
     stop = int(np.searchsorted(series.at, series.at[last] + ABRUPT_MS, side="right"))
     if start == first or stop == last + 1:
         return None
-    before = first - 1 - int(np.argmax(mg[start:first][::-1]))  # the latest of the highest
+    before = first - 1 - int(np.argmax(mg[start:first][::-1]))  # the latest, if several are highest
     return before, last + 1 + int(np.argmax(mg[last + 1 : stop]))
 
 

@@ -1,4 +1,4 @@
-"""Consensus episodes of glucose: levels 1 and 2, low and high, of one patient's readings at any cadence.
+"""Consensus episodes of glucose, levels 1 and 2, low and high, from one patient's readings at any cadence.
 
 After Danne 2017 (10.2337/dc17-1600) and Battelino 2023 (10.1016/S2213-8587(22)00319-9). A metric, not an alarm: it may
 look ahead, and needs all readings of the period at once.
@@ -26,7 +26,7 @@ LONGEST_CADENCE_MS: Final = 15 * MINUTE_MS
 
 
 class Level(StrEnum):
-    """The four kinds of episodes; every second level lies inside a first one, and both are counted."""
+    """The four kinds of episodes. Every level 2 episode lies inside a level 1 episode, and both are counted."""
 
     LOW_1 = "low_1"
     LOW_2 = "low_2"
@@ -40,9 +40,9 @@ class End(StrEnum):
     RECOVERED = "recovered"
     """At least 15 min in a row back on the other side of the limit."""
     GAP = "gap"
-    """Readings stop for more than 45 min: what came of it is unknown."""
+    """Readings stop for more than 45 min: what happened next is unknown."""
     OPEN = "open"
-    """Readings stop altogether: nothing has ended it yet."""
+    """There are no later readings: nothing has ended it yet."""
 
 
 LOW_LIMITS_MMOL: Final[Mapping[Level, float]] = MappingProxyType({Level.LOW_1: 3.9, Level.LOW_2: 3.0})
@@ -51,11 +51,11 @@ HIGH_LIMITS_MMOL: Final[Mapping[Level, float]] = MappingProxyType({Level.HIGH_1:
 
 @dataclass(frozen=True, slots=True)
 class ConsensusEpisode:
-    """One episode: times in ms since the epoch.
+    """One episode; times in ms since the epoch.
 
-    `started_at` is its first reading beyond the limit and `ended_at` where the recovery begins, or where the readings
-    before a gap cease to hold. `known_at` is the first instant at which it is certain that there is an episode.
-    `extended`: more than 120 min of it in a row were beyond the limit.
+    `started_at` is its first reading beyond the limit. `ended_at` is where the recovery begins, or where the last
+    reading before a gap ceases to hold. `known_at` is the first instant at which it is certain that there is an
+    episode. `extended`: it was beyond the limit for more than 120 min in a row.
     """
 
     level: Level
@@ -67,13 +67,13 @@ class ConsensusEpisode:
 
     @property
     def minutes(self) -> int:
-        """How long it lasted, to the nearest minute, short returns to the other side included."""
+        """Its duration to the nearest minute, including short returns to the other side."""
         return _minutes(self.ended_at - self.started_at)
 
 
 @dataclass(frozen=True, slots=True)
 class EpisodeCount:
-    """The episodes of one level: their number, how many of them were extended, and their minutes together."""
+    """The episodes of one level: their number, the number of extended ones, and their total minutes."""
 
     episodes: int
     extended: int
@@ -82,7 +82,7 @@ class EpisodeCount:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Runs:
-    """Unbroken runs of readings on one side of a limit: first and last row, the instant until which they hold."""
+    """Unbroken runs of readings on one side of a limit: first and last row, and the instant until which they hold."""
 
     first: Int64
     last: Int64
@@ -93,10 +93,10 @@ class _Runs:
 
 
 def cadence(series: ReadingSeries) -> int | None:
-    """Return the median distance of merged readings in ms, to the nearest minute, at least one; gaps do not count.
+    """Return the median interval of merged readings in ms, to the nearest minute and at least one; gaps do not count.
 
-    `None` if it is longer than any glucose sensor's (15 min), or there is none: then these are not the readings of a
-    sensor, and neither durations nor shares of time can be told from them.
+    `None` if it is longer than any glucose sensor's (15 min), or if there is none: the readings are then not those of a
+    sensor, and give neither durations nor shares of time.
     """
     steps = np.diff(series.at)
     steps = steps[steps <= SPLITTING_GAP_MS]
@@ -107,7 +107,7 @@ def cadence(series: ReadingSeries) -> int | None:
 
 
 def held_until(at: Int64, cadence_ms: int) -> Int64:
-    """Return until when each of strictly ascending readings holds: until the next, for one cadence at most."""
+    """Return when each reading ceases to hold: at the next one, or one cadence later if sooner. `at` ascends."""
     until = at + cadence_ms
     until[:-1] = np.minimum(until[:-1], at[1:])
     return until
@@ -124,11 +124,11 @@ def consensus_episodes(series: ReadingSeries, cadence_ms: int | None = None) -> 
     """Return all episodes of one patient's readings, by level and then by time.
 
     A run of readings on one side of a limit lasts from its first reading until its last ceases to hold (`held_until`),
-    to the nearest minute, because the clocks of sensors jitter by seconds. Beyond the limit it opens an episode with
-    15 min; on the other side it ends one with 15 min, at its own beginning. So 15 min are 15 readings at a cadence of
-    1 min, 5 at 3, 3 at 5, and one at 15. Missing readings between two on one side are taken to lie there too; a
-    distance of more than 45 min ends everything, and what comes after starts anew. Level 2 is found independently of
-    level 1.
+    to the nearest minute, because the clocks of sensors jitter by seconds. A run of 15 min beyond the limit opens an
+    episode; a run of 15 min on the other side ends it, at the beginning of that run. So 15 min are 15 readings at a
+    cadence of 1 min, 5 at 3, 3 at 5, and one at 15. Readings missing between two on the same side are taken to lie
+    there too; a gap of more than 45 min ends everything, and what follows starts anew. Level 2 is found independently
+    of level 1.
 
     `cadence_ms` is the sensor's interval, by default the readings' own `cadence`; without one there are no episodes.
     Raises `ValueError` for a cadence that is not above 0 and at most 15 min.
@@ -143,7 +143,7 @@ def consensus_episodes(series: ReadingSeries, cadence_ms: int | None = None) -> 
 
 
 def count_episodes(episodes: Iterable[ConsensusEpisode]) -> dict[Level, EpisodeCount]:
-    """Return the number, the extended ones and the minutes of each level."""
+    """Return the number of episodes, of extended ones, and the total minutes for each level."""
     table = dict.fromkeys(Level, EpisodeCount(0, 0, 0))
     for one in episodes:
         old = table[one.level]
@@ -188,7 +188,7 @@ def _episodes(at: Int64, beyond: Bool, cadence_ms: int, level: Level) -> list[Co
                 known_at=_known_at(at[runs.first[run] : runs.last[run] + 1], int(runs.until[run]), cadence_ms),
                 ended_at=int(runs.until[next_free - 1]),
                 end=_end(runs, run, next_free),
-                # Runs on the other side are shorter: 15 min of them would have ended it.
+                # Runs on the other side are shorter: 15 min of one would have ended the episode.
                 extended=bool((runs.minutes[run:next_free] > EXTENDED_MINUTES).any()),
             )
         )
@@ -202,7 +202,7 @@ def _end(runs: _Runs, run: int, after: int) -> End:
 
 
 def _known_at(at: Int64, until: int, cadence_ms: int) -> int:
-    """Return when the readings of a run that opens had held for 15 min, never before the reading that shows it."""
+    """Return when the readings of an opening run had held for 15 min, but never before the reading that shows it."""
     held = np.append(held_until(at, cadence_ms)[:-1], until)
     enough = int(np.argmax((held - at[0] + MINUTE_MS // 2) // MINUTE_MS >= OPENS_MINUTES))
     quarter = int(at[0]) + OPENS_MINUTES * MINUTE_MS

@@ -38,7 +38,7 @@ PROFILE_MINUTES: Final = 15
 
 
 class Target(StrEnum):
-    """What the consensus asks of adults with type 1 or type 2 diabetes."""
+    """The targets that the consensus sets for adults with type 1 or type 2 diabetes."""
 
     TIME_IN_RANGE = "time_in_range"
     TIME_LOW_1 = "time_low_1"
@@ -59,8 +59,8 @@ CV_AT_MOST_PERCENT: Final = 36.0
 class DailyProfile:
     """The ambulatory glucose profile: percentiles by local time of day, in mmol/L, not smoothed.
 
-    Row `i` is for `PROFILE_MINUTES` from local minute `i × PROFILE_MINUTES` on, of all days together; the columns are
-    the `PERCENTILES`. `readings` is the number in each row; without any the row is NaN.
+    Row `i` covers the `PROFILE_MINUTES` from local minute `i × PROFILE_MINUTES` on, over all days; the columns are the
+    `PERCENTILES`. `readings` is the number in each row; a row without any is NaN.
     """
 
     percentiles: Float64
@@ -69,9 +69,9 @@ class DailyProfile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GlucoseSummary:
-    """Glucose of one patient from `start_ms` to before `end_ms`.
+    """Glucose of one patient in [`start_ms`, `end_ms`).
 
-    Shares of time are in percent of the active time, cumulative: `beyond_percent[LOW_1]` has that of `LOW_2` in it.
+    Shares of time are in percent of the active time and cumulative: `beyond_percent[LOW_1]` includes that of `LOW_2`.
     `cv_percent` is `None` for a single reading.
     """
 
@@ -89,17 +89,17 @@ class GlucoseSummary:
 
     @property
     def gmi_percent(self) -> float:
-        """The glucose management indicator: the HbA1c in percent that goes with the mean."""
+        """The glucose management indicator: the HbA1c in percent that corresponds to the mean."""
         return 3.31 + 0.02392 * self.mean_mmol * MG_DL_PER_MMOL_L
 
     @property
     def sufficient(self) -> bool:
-        """Whether the period says enough to judge by: at least 14 days of which at least 70 % were active."""
+        """Whether the data suffice for a judgement: at least 14 days, at least 70 % of them active."""
         return self.end_ms - self.start_ms >= ENOUGH_DAYS * DAY_MS and self.active_percent >= ENOUGH_ACTIVE_PERCENT
 
     @property
     def targets_met(self) -> dict[Target, bool]:
-        """Which targets were met; a CV that is unknown meets none."""
+        """Which targets were met; an unknown CV does not meet its target."""
         met = {Target(f"time_{level}"): self.beyond_percent[level] < most for level, most in BELOW_PERCENT.items()}
         met[Target.TIME_IN_RANGE] = self.in_range_percent > IN_RANGE_ABOVE_PERCENT
         met[Target.CV] = self.cv_percent is not None and self.cv_percent <= CV_AT_MOST_PERCENT
@@ -111,11 +111,11 @@ def summarise(
 ) -> GlucoseSummary | None:
     """Return the summary of the readings with `start_ms` ≤ time < `end_ms`; `None` if they are not those of a sensor.
 
-    Every reading holds until the next one, for one cadence at most (`held_until`): the time held is the active time, and
-    weighs the reading in the shares of time, in the mean and in the CV, so neither gaps nor a second sensor count
-    twice. On a regular grid these are the plain shares, mean and sample standard deviation of the readings. Limits
-    compare in the unit the sensor sent. For mean, CV and profile LO is 40 mg/dL and HI 400, whatever the number field
-    holds. `cadence_ms` is the sensor's interval, by default the readings' own.
+    Every reading holds until the next one, but for at most one cadence (`held_until`). The time held is the active
+    time, and weights the reading in the shares of time, the mean and the CV, so that neither gaps nor a second sensor
+    distort them. On a regular grid these are the plain shares, mean and sample standard deviation of the readings.
+    Limits are compared in the unit the sensor sent. For mean, CV and profile LO is 40 mg/dL and HI 400, whatever the
+    number field holds. `cadence_ms` is the sensor's interval, by default the readings' own.
 
     Raises `ValueError` for a period without length and for a cadence that is not above 0 and at most 15 min.
     """
@@ -149,7 +149,7 @@ def summarise(
 
 
 def _percent(held: Int64, chosen: Bool) -> float:
-    """Return the share of time; whole milliseconds, so that a share of exactly 70 % is not a little more."""
+    """Return the share of time, from whole milliseconds, so that exactly 70 % does not come out as slightly more."""
     return 100 * int(held[chosen].sum()) / int(held.sum())
 
 

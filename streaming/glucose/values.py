@@ -1,4 +1,4 @@
-"""Comparing glucose: which readings are low or high by the sensor's own unit, and several sensors as one series."""
+"""Comparing glucose values: lows and highs in the sensor's own unit, and several sensors merged into one series."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HI: Final = np.int16(Flag.ABOVE_RANGE)
 
 @lru_cache(maxsize=256)
 def _limits(limit_mmol: float) -> Float64:
-    """Return the limit in each unit's own scale, indexed by unit; NaN, which nothing is below, for other units."""
+    """Return the limit on each unit's own scale, indexed by unit; NaN, which nothing is below, for other units."""
     table = np.full(max(Unit) + 1, np.nan)
     for unit in GLUCOSE_UNITS:
         table[unit] = glucose_limit(limit_mmol, unit)
@@ -42,7 +42,7 @@ def counts(value: Float64, flags: Int16) -> Bool:
 
 
 def low_mask(value: Float64, unit: Int16, flags: Int16, limit_mmol: float) -> Bool:
-    """Which readings are below a limit, compared in the unit the sensor sent; rows may be of any patients.
+    """Which readings are below a limit, compared in the unit the sensor sent; rows of different patients may be mixed.
 
     LO is below every limit and HI below none, whatever the number field holds. Readings that do not count are not low.
     """
@@ -53,7 +53,7 @@ def low_mask(value: Float64, unit: Int16, flags: Int16, limit_mmol: float) -> Bo
 
 
 def high_mask(value: Float64, unit: Int16, flags: Int16, limit_mmol: float) -> Bool:
-    """Which readings are above a limit, compared in the unit the sensor sent; rows may be of any patients.
+    """Which readings are above a limit, compared in the unit the sensor sent; rows of different patients may be mixed.
 
     HI is above every limit and LO above none, whatever the number field holds. Readings that do not count are not high.
     """
@@ -65,11 +65,11 @@ def high_mask(value: Float64, unit: Int16, flags: Int16, limit_mmol: float) -> B
 
 
 def merge(series: ReadingSeries, limits_mmol: Iterable[float] = (4.0, 3.1)) -> ReadingSeries:
-    """Return one patient's readings in order of time, one per instant, only those that count.
+    """Return one patient's readings that count, in order of time, one per instant.
 
-    At one instant the lowest stays; of equal ones the first given. Readings in different units compare by how many of
-    `limits_mmol` they are below (each in its own unit: 55 mg/dL is not below 3.1 mmol/L, though 55 / 18 is), then in
-    mmol/L. LO is the lowest, HI the highest. The arrays are not copied where nothing had to change.
+    Of several at one instant the lowest is kept; of equal ones the first given. Readings in different units are
+    compared by how many of `limits_mmol` they are below (each in its own unit: 55 mg/dL is not below 3.1 mmol/L, though
+    55 / 18 is), then in mmol/L. LO is the lowest, HI the highest. Arrays that need no change are not copied.
     """
     keep = counts(series.value, series.flags)
     if not keep.all():

@@ -1,1 +1,1 @@
-"""Heart-rate variability: clean RR intervals, 5-min windows, nights, drift."""
+"""Heart-rate variability: clean RR intervals, 5-min windows, night values, and drift over nights."""

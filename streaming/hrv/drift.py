@@ -1,4 +1,4 @@
-"""Drift of heart-rate variability: a sequential test over a patient's nights decides, a chart's band only colours.
+"""HRV drift: a sequential test over a patient's nights decides; the chart's band is only for the eye.
 
 With the default settings, simulated (30 baseline nights, lag-1 correlation 0.2): 0.97 false alerts per 180 stationary
 nights; median delay 4 nights for a lasting fall of 2 SD, 8 for 1 SD. docs/hrv-study.md has them on recorded hearts.
@@ -27,10 +27,10 @@ ALWAYS: Final = RulesHistory.of(PatientRules(((RULE, DriftSettings()),)))
 
 @dataclass(frozen=True, slots=True)
 class NightAssessment:
-    """One night against what is usual. `z`: (lnRMSSD - centre) / spread; `statistic`: of the sequential test.
+    """One night against the patient's baseline. `z`: (lnRMSSD - centre) / spread; `statistic`: of the sequential test.
 
-    `cusum`: a one-sided CUSUM of the same steps (k = delta) beside it, for comparison. `drift`: the night belongs to an
-    episode. `teaches`: baselines may learn from the night.
+    `cusum`: a one-sided CUSUM of the same steps (k = delta), for comparison. `drift`: the night belongs to an episode.
+    `teaches`: baselines may learn from the night.
     """
 
     night: NightValue
@@ -46,27 +46,28 @@ class NightAssessment:
 def fold_nights(
     nights: Sequence[NightValue], rules: RulesHistory = ALWAYS, now_ms: int | None = None
 ) -> tuple[list[NightAssessment], list[Episode]]:
-    """Assess all nights of one patient, in any order; a night that comes late needs no more than to be among them.
+    """Assess all nights of one patient, in any order; for a night that arrives late, call again with it among them.
 
-    Each night is judged by the settings in force at its end. Light and electrodes do not measure the same, so baseline,
-    7-day mean and test are each modality's own.
+    Each night is judged by the settings in force at its end. Optical and electrical sensors do not measure the same, so
+    each modality has its own baseline, 7-day mean and test.
 
-    The baseline of a night are the nights of the 60 days before it that are not flagged as drift; while an episode is
-    open it stays what it was when the episode opened. Nights without a value are assessed and change nothing. The test
-    starts anew when the baseline has become too small to alarm.
+    A night's baseline consists of the nights of the 60 days before it that are not flagged as drift; while an episode
+    is open, the baseline stays as it was when the episode opened. Nights without a value are assessed and change
+    nothing. The test starts anew when the baseline has become too small to alarm on.
 
-    An episode opens at the end of the night that fires, `medium`; `high` once three nights in a row, by the calendar,
-    were each lower than the night before, at the latest the firing one or any later one of the episode. It resolves at
-    the end of the third night with a value in a row that is not below the baseline by more than half a spread (the
-    smallest worthwhile change), and the test starts anew. Until then all nights from the firing one on are flagged.
+    An episode opens at the end of the night that fires, as `medium`. It becomes `high` once three consecutive calendar
+    nights were each lower than the night before, where the last of them is the firing night or a later one of the
+    episode. It resolves at the end of the third night in a row (nights with a value) that is not below the baseline by
+    more than half a spread (the smallest worthwhile change), and the test starts anew. Until then all nights from the
+    firing one on are flagged.
 
-    Nights of a modality that had no baseline to alarm on when the episode opened cannot say that it is over. Its
-    baseline learns from them although they are flagged, and once it can alarm it stays as it is and they can
-    (`ended_by`: `new_baseline`).
+    Nights of a modality that had no baseline to alarm on when the episode opened cannot end it. The modality's baseline
+    learns from them although they are flagged; once it is large enough to alarm on it stays as it is, and its nights
+    can end the episode (`ended_by`: `new_baseline`).
 
-    A rest (the rule is off, or the patient paused) ends the open episode where it begins, if that is not later than the
-    last night or `now_ms` (`ended_by`: `rest`); then the test starts anew. Its nights are assessed without a test, and
-    from those of a pause no baseline learns.
+    A rest (the rule is off, or the patient paused) ends the open episode where the rest begins, if that is not later
+    than the last night or `now_ms` (`ended_by`: `rest`); then the test starts anew. Nights of a rest are assessed
+    without a test, and baselines do not learn from nights of a pause.
     """
     fold = _Fold(sorted(nights, key=lambda one: one.night), rules)
     for index in range(len(fold.nights)):
@@ -77,9 +78,9 @@ def fold_nights(
 
 
 class _Fold:
-    """The fold's state: what was assessed, the open episode, the tests, and how far recovery has got.
+    """The state of the fold: the nights assessed, the open episode, the tests, and the progress of recovery.
 
-    `_kept`: while an episode is open, the baselines that can say that it is over; they learn nothing.
+    `_kept`: while an episode is open, the baselines whose nights can end it; they learn nothing.
     """
 
     def __init__(self, nights: list[NightValue], rules: RulesHistory) -> None:
@@ -95,7 +96,7 @@ class _Fold:
         self._recovering = 0
 
     def reach(self, until_ms: int) -> None:
-        """Let the time go by: the first rest that begins ends the open episode."""
+        """Advance to `until_ms`: the first rest that begins on the way ends the open episode."""
         for since, then in self._rules.spans:
             if self._reached < since <= until_ms and then.of(RULE) is None:
                 self._close(since, "rest")
@@ -132,7 +133,7 @@ class _Fold:
         )
 
     def _usual(self, index: int, settings: DriftSettings) -> Baseline | None:
-        """Return the baseline that a night is held against."""
+        """Return the baseline that a night is compared with."""
         modality = self.nights[index].modality
         if modality in self._kept:
             return self._kept[modality]
@@ -155,7 +156,7 @@ class _Fold:
         return baseline(values) if len(values) >= settings.least_to_show else None
 
     def _test(self, modality: Modality, usual: Baseline, settings: DriftSettings) -> SequentialTest | None:
-        """Return a modality's test; None, and it forgets, while the baseline is too small to alarm on."""
+        """Return a modality's test; None, and the test is dropped, while the baseline is too small to alarm on."""
         test = self._tests.pop(modality, None)
         if usual.nights < settings.least_to_alarm:
             return None
@@ -184,7 +185,7 @@ class _Fold:
         }
 
     def _follow(self, index: int, z: float, settings: DriftSettings) -> None:
-        """Take one night of the open episode: it may become worse, or be the one that ends it."""
+        """Take one night of the open episode: it may make it worse, or end it."""
         night = self.nights[index]
         if self.open is None or night.modality not in self._kept:
             return
@@ -198,7 +199,7 @@ class _Fold:
             self._close(night.ends_at, "new_baseline" if night.modality in self._learnt_meanwhile else None)
 
     def _close(self, at_ms: int, ended_by: str | None) -> None:
-        """End the open episode, if there is one, and let the tests start anew."""
+        """End the open episode, if there is one, and restart the tests."""
         if self.open is not None:
             evidence = {**self.open.evidence, "ended_by": ended_by} if ended_by else self.open.evidence
             self.closed.append(replace(self.open, resolved_at=at_ms, evidence=evidence))
@@ -223,5 +224,5 @@ class _Fold:
         )
 
     def _alike(self, first: int, end: int) -> list[NightValue]:
-        """Return those of some nights that were measured like the last of them."""
+        """Return the nights in [first, end) of the same modality as the last of them."""
         return [one for one in self.nights[first:end] if one.modality == self.nights[end - 1].modality]

@@ -1,4 +1,4 @@
-"""A night's heart-rate variability and what is usual for the patient: night values, baseline, 7-day mean."""
+"""A patient's nights: the night's value, the baseline it is compared with, and the 7-day mean."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from streaming.zones import ZoneHistory
 
 NIGHT_STARTS: Final = time(0)
 NIGHT_ENDS: Final = time(6)
-LEAST_WINDOWS: Final = 12
+MIN_WINDOWS: Final = 12
 ROLLING_DAYS: Final = 7
-LEAST_ROLLING_NIGHTS: Final = 3
+MIN_ROLLING_NIGHTS: Final = 3
 MAD_TO_SD: Final = 1.4826
 """The standard deviation of a normal distribution over its median absolute deviation."""
-LEAST_SPREAD: Final = 0.05
-"""Floor of a baseline's spread in ln ms: nights that agree to 5 % are as even as a sensor can tell."""
+MIN_SPREAD: Final = 0.05
+"""Floor of a baseline's spread in ln ms: a sensor cannot resolve differences between nights that agree to 5 %."""
 WINSOR_SD: Final = 2.0
 WINSORISED_TO_SD: Final = 1.042
-"""The standard deviation of a normal distribution over that of its values drawn in to 2 standard deviations."""
+"""The standard deviation of a normal distribution over that of its values clipped to 2 standard deviations."""
 
 
 @dataclass(frozen=True, slots=True)
 class NightValue:
-    """One night of one patient: medians over its valid windows of one modality (their number is `windows`).
+    """One night of one patient: medians over its valid windows of one modality (`windows` is their number).
 
     `night` is the local date on which it ends. The measures are `None` with fewer than 12 valid windows (an hour).
     """
@@ -47,7 +47,7 @@ class NightValue:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What is usual for the patient: robust centre and spread of lnRMSSD, and the number of nights behind them."""
+    """The patient's own normal: robust centre and spread of lnRMSSD, and the number of nights behind them."""
 
     center: float
     spread: float
@@ -55,7 +55,7 @@ class Baseline:
 
 
 def night_bounds(zone: ZoneHistory, night: date) -> tuple[int, int]:
-    """Return (start, end) in ms of the night that ends on the local date `night`: 00:00 to 06:00, as long as it is."""
+    """Return (start, end) in ms of the night that ends on local date `night`, 00:00 to 06:00; clock changes count."""
     start, end = (zone.instant(datetime.combine(night, clock)) for clock in (NIGHT_STARTS, NIGHT_ENDS))
     return start, end
 
@@ -63,14 +63,14 @@ def night_bounds(zone: ZoneHistory, night: date) -> tuple[int, int]:
 def night_value(night: date, bounds: tuple[int, int], windows: Iterable[HrvWindow]) -> NightValue:
     """Return the night's value from the windows that lie wholly within its bounds.
 
-    Light and electrodes do not measure the same, so a night is of the modality that most of its valid windows are of
-    (as many: of electrodes), and no other windows count.
+    Optical and electrical sensors do not measure the same, so a night has one modality: that of most of its valid
+    windows (electrodes on a tie). Windows of the other one do not count.
     """
     starts_at, ends_at = bounds
     inside = [one for one in windows if starts_at <= one.start_ms and one.end_ms <= ends_at]
     modality = max(Modality, key=lambda of: _evidence(inside, of)) if inside else Modality.PPG
     valid = [one for one in inside if one.valid and one.modality == modality]
-    if len(valid) < LEAST_WINDOWS:
+    if len(valid) < MIN_WINDOWS:
         return NightValue(night, starts_at, ends_at, len(valid), None, None, None, None, modality)
     rmssd = np.array([one.rmssd for one in valid], dtype=np.float64)
     return NightValue(
@@ -87,28 +87,28 @@ def night_value(night: date, bounds: tuple[int, int], windows: Iterable[HrvWindo
 
 
 def _evidence(windows: Sequence[HrvWindow], modality: Modality) -> tuple[int, int, bool]:
-    """Return what speaks for a modality: valid windows of it; at as many any windows, and then the electrodes."""
+    """Return the sort key of a modality: number of valid windows, then of all windows, then electrodes first."""
     of = [one for one in windows if one.modality == modality]
     return sum(one.valid for one in of), len(of), modality is Modality.ECG
 
 
 def baseline(values: Sequence[float]) -> Baseline:
-    """Return winsorised mean and standard deviation (not below `LEAST_SPREAD`) of lnRMSSD of some nights.
+    """Return winsorised mean and standard deviation (at least `MIN_SPREAD`) of the lnRMSSD of some nights.
 
-    One step of Huber's proposal 2: values further from the median than 2 scaled median absolute deviations count as if
-    they lay there. Median and MAD alone are as robust but spend 36 and 63 % of the nights on it, and what is wrong
-    with the spread of a patient's few nights is the greater part of the false alerts.
+    One step of Huber's proposal 2: values further than 2 scaled median absolute deviations from the median count as if
+    they lay there. Median and MAD alone are as robust, but are only 64 and 37 % efficient, and the error in the spread
+    of a patient's few nights causes most of the false alerts.
     """
     nights = np.asarray(values, dtype=np.float64)
     median = float(np.median(nights))
     reach = WINSOR_SD * MAD_TO_SD * float(np.median(np.abs(nights - median)))
     drawn_in = np.clip(nights, median - reach, median + reach)
     spread = WINSORISED_TO_SD * float(np.std(drawn_in, ddof=1)) if nights.size > 1 else 0.0
-    return Baseline(float(np.mean(drawn_in)), max(spread, LEAST_SPREAD), len(values))
+    return Baseline(float(np.mean(drawn_in)), max(spread, MIN_SPREAD), len(values))
 
 
 def rolling_mean(nights: Sequence[NightValue], last: date) -> float | None:
     """Return the mean lnRMSSD of the 7 days that end with `last`, `None` with fewer than 3 nights (Plews 2013)."""
     first = last - timedelta(days=ROLLING_DAYS - 1)
     values = [one.ln_rmssd for one in nights if first <= one.night <= last and one.ln_rmssd is not None]
-    return float(np.mean(values)) if len(values) >= LEAST_ROLLING_NIGHTS else None
+    return float(np.mean(values)) if len(values) >= MIN_ROLLING_NIGHTS else None

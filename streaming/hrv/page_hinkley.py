@@ -1,4 +1,4 @@
-"""The sequential test behind HRV drift, Page and Hinkley's by river, and its settings."""
+"""The sequential test behind HRV drift: river's Page-Hinkley test with our start and clipping."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streaming.rules.settings import DriftSettings
 
 
 class SequentialTest:
-    """Page and Hinkley's test for a fall of standardised nights, and a plain one-sided CUSUM (k = delta) beside it.
+    """A Page-Hinkley test for a fall of standardised nights, with a plain one-sided CUSUM (k = delta) for comparison.
 
     The test's running mean begins at the baseline's centre, as if it had seen `anchor_nights` nights at 0: a mean taken
     from the nights themselves would hide a fall that begins with them.
@@ -36,7 +36,7 @@ class SequentialTest:
         self._test.threshold = settings.threshold
 
     def under(self, settings: DriftSettings) -> SequentialTest:
-        """Return the test as if it had had these settings since it began; itself where they decide alike."""
+        """Return the test as if it had always had these settings; itself if they decide alike."""
         mine, other = self._settings, settings
         alike = (mine.delta, mine.threshold, mine.most_z, mine.anchor_nights) == (
             other.delta, other.threshold, other.most_z, other.anchor_nights,
@@ -44,7 +44,7 @@ class SequentialTest:
         return self if alike else SequentialTest(settings, self._seen)
 
     def update(self, z: float) -> bool:
-        """Take one night; whether it is drift."""
+        """Take one night; return whether the test fires."""
         self._seen.append(z)
         drawn_in = max(-self._settings.most_z, min(z, self._settings.most_z))
         self._test.update(drawn_in)
@@ -53,5 +53,5 @@ class SequentialTest:
 
     @property
     def statistic(self) -> float:
-        """How far the test has got: it fires above the threshold. river shows the verdict only."""
+        """The test's statistic, which fires above the threshold; river exposes only the verdict."""
         return float(self._test._max_decrease - self._test._sum_decrease)  # noqa: SLF001

@@ -22,7 +22,7 @@ Int8 = npt.NDArray[np.int8]
 
 PLAUSIBLE_MS: Final = (300.0, 2000.0)
 JOIN_MS: Final = 50.0
-"""Runs join only where their times meet this closely; a beat so close to an earlier one is the same beat."""
+"""Runs join only where their times meet this closely; a beat this close to an earlier one is the same beat."""
 UNUSABLE: Final = Flag.ARTIFACT | Flag.OFF_BODY | Flag.WARMUP | Flag.CALIBRATION
 
 ALPHA: Final = 5.2
@@ -30,13 +30,13 @@ C1: Final = 0.13
 C2: Final = 0.17
 THRESHOLD_BEATS: Final = 91
 MEDIAN_BEATS: Final = 11
-LEAST_QUARTILE_DEVIATION_MS: Final = 0.5
-"""Half of what a sensor resolves; without it one step of the least digit is an artifact in a very even series."""
+MIN_QUARTILE_DEVIATION_MS: Final = 0.5
+"""Half a sensor's resolution; without it one step of the last digit would be an artifact in a very even series."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RRRun:
-    """Consecutive intervals of one device: `at_ms` is the beat that ends the first one, `flags` hold for all."""
+    """Consecutive intervals of one device: `at_ms` is the beat that ends the first one; `flags` apply to all."""
 
     at_ms: float
     intervals_ms: Float64
@@ -47,9 +47,9 @@ class RRRun:
 class Beats:
     """Beats in order of time as a struct of arrays of one length.
 
-    `end` float64 ms: when the beat came; `interval` float64 ms: since the beat before; `follows`: the beat before is
-    the one before it in these arrays (else a gap or a dropped beat lies between, and there is no difference to take);
-    `corrected`: the interval is not the measured one.
+    `end` float64 ms: time of the beat; `interval` float64 ms: time since the beat before; `follows`: the previous beat
+    is the one before it in these arrays (otherwise a gap or a dropped beat lies between them, and no difference is
+    taken); `corrected`: the interval is not the measured one.
     """
 
     end: Float64
@@ -89,7 +89,7 @@ class Artifact(IntEnum):
 def beats_of(runs: Iterable[RRRun]) -> Beats:
     """Join runs of one device, in any order, into beats and drop those whose interval is not within 300–2000 ms.
 
-    Runs the sensor flagged as unusable are left out. Of overlapping runs the earlier one counts.
+    Runs that the sensor flagged as unusable are left out. Of overlapping runs the earlier one counts.
     """
     usable = [run for run in runs if run.intervals_ms.size and not run.flags & UNUSABLE]
     usable.sort(key=lambda run: run.at_ms)
@@ -110,8 +110,8 @@ def beats_of(runs: Iterable[RRRun]) -> Beats:
 def correct(beats: Beats) -> Beats:
     """Return the beats with artifacts corrected, each stretch of consecutive beats by itself.
 
-    An extra beat is merged with the interval after it, a missed one splits its interval in two halves; ectopic, long
-    and short intervals are interpolated between their neighbours and keep their time.
+    An extra beat is merged with the interval after it. A missed beat splits its interval into two halves. Ectopic, long
+    and short intervals are interpolated between their neighbours, and their beats keep their times.
     """
     if len(beats) == 0:
         return beats
@@ -126,7 +126,7 @@ def correct(beats: Beats) -> Beats:
 
 
 def classify(interval: Float64) -> Int8:
-    """Return the `Artifact` of each of a stretch of consecutive intervals (ms), as figure 1 of the paper decides it."""
+    """Return the `Artifact` of each of a stretch of consecutive intervals (ms), decided as in figure 1 of the paper."""
     kinds = np.zeros(interval.size, dtype=np.int8)
     if interval.size < 3:
         return kinds
@@ -162,7 +162,7 @@ def classify(interval: Float64) -> Int8:
 
 
 def _decision_regions(d: Float64) -> tuple[Bool, Bool, Bool]:
-    """Return which beats are ectopic, long, short by their normalised differences (figure 2)."""
+    """Return which beats are ectopic, long and short by their normalised differences (figure 2)."""
     padded = np.pad(d, 2, mode="reflect")
     before, after, second = padded[1:-3], padded[3:-1], padded[4:]
     s12 = np.where(d > 0, np.maximum(before, after), np.where(d < 0, np.minimum(before, after), 0.0))
@@ -174,7 +174,7 @@ def _decision_regions(d: Float64) -> tuple[Bool, Bool, Bool]:
 def _threshold(signal: Float64) -> Float64:
     """Return the time-varying threshold: alpha times the quartile deviation of 91 absolute values around each beat."""
     low, high = _rolling_quantiles(np.abs(signal), THRESHOLD_BEATS, (0.25, 0.75))
-    return ALPHA * np.maximum((high - low) / 2, LEAST_QUARTILE_DEVIATION_MS)
+    return ALPHA * np.maximum((high - low) / 2, MIN_QUARTILE_DEVIATION_MS)
 
 
 def _rolling_quantiles(signal: Float64, width: int, quantiles: tuple[float, ...]) -> list[Float64]:

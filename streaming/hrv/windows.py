@@ -14,15 +14,15 @@ from streaming.zones import MINUTE_MS
 
 WINDOW_MS: Final = 5 * MINUTE_MS
 CONTEXT_MS: Final = 2 * MINUTE_MS
-"""RR before and after a window that the correction of its beats looks at (45 beats, and more): load as much."""
-LEAST_BEATS: Final = 240
-LEAST_COVERAGE: Final = 0.8
-MOST_CORRECTED: Final = 0.04
+"""RR before and after a window that the correction of its beats looks at (at least 45 beats): load this much more."""
+MIN_BEATS: Final = 240
+MIN_COVERAGE: Final = 0.8
+MAX_CORRECTED: Final = 0.04
 
 
 @dataclass(frozen=True, slots=True)
 class HrvStatistics:
-    """Time-domain measures; `None` where there are too few beats. RMSSD and SDNN (ddof 1) in ms, heart rate per min."""
+    """Time-domain measures; `None` if there are too few beats. RMSSD and SDNN (ddof 1) in ms, heart rate per min."""
 
     rmssd: float | None
     sdnn: float | None
@@ -33,7 +33,7 @@ class HrvStatistics:
 class HrvWindow:
     """One window of one device; `coverage` (of the window) and `corrected` (of the beats) are 0 to 1.
 
-    `modality`: what the device measured its beats with.
+    `modality`: how the device measured the beats.
     """
 
     start_ms: int
@@ -49,7 +49,7 @@ class HrvWindow:
 
     @property
     def end_ms(self) -> int:
-        """When the window ends."""
+        """End of the window (ms)."""
         return self.start_ms + WINDOW_MS
 
 
@@ -73,12 +73,12 @@ def windows_of(
 ) -> list[HrvWindow]:
     """Return the windows of one patient that overlap [start, end) and have beats, from the runs of each device.
 
-    `electrodes` are the devices that measure with electrodes; the others do with light. Of several devices one with
-    electrodes whose window is valid speaks for it, so that a chest strap beside a wristband is not heard by turns with
-    it; else the one with the best coverage. A beat belongs to the window that its end
-    falls in, (start, end]: one exactly on a mark to the window before it. Each window is corrected within its own
-    surroundings of `CONTEXT_MS` to each side, so it comes out the same whatever range it is asked for in, provided
-    that the runs reach that far.
+    `electrodes` are the devices that measure with electrodes; the others are optical. If several devices have a window,
+    one with electrodes and a valid window wins, so that a chest strap and a wristband worn together do not alternate;
+    otherwise the one with the best coverage wins. A beat belongs to the window in which its interval ends, (start,
+    end]: a beat exactly on a mark belongs to the window before it. Each window is corrected with `CONTEXT_MS` of its
+    own surroundings to each side, so it is the same whatever range it is requested in, provided that the runs reach
+    that far.
     """
     best: dict[int, HrvWindow] = {}
     for device in sorted(runs):
@@ -109,7 +109,7 @@ def _window(device: int, modality: Modality, start: int, measured: Beats, cleane
     coverage = min(float(inside.sum()) / WINDOW_MS, 1.0)
     corrected = float(cleaned.corrected.mean()) if len(cleaned) else 1.0
     statistics = hrv_statistics(cleaned)
-    enough = len(measured) >= LEAST_BEATS or coverage >= LEAST_COVERAGE
+    enough = len(measured) >= MIN_BEATS or coverage >= MIN_COVERAGE
     varies = statistics.rmssd is not None and statistics.rmssd > 0
     return HrvWindow(
         start_ms=start,
@@ -117,7 +117,7 @@ def _window(device: int, modality: Modality, start: int, measured: Beats, cleane
         beats=len(measured),
         coverage=coverage,
         corrected=corrected,
-        valid=enough and varies and corrected <= MOST_CORRECTED,
+        valid=enough and varies and corrected <= MAX_CORRECTED,
         rmssd=statistics.rmssd,
         sdnn=statistics.sdnn,
         mean_heart_rate=statistics.mean_heart_rate,

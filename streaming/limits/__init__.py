@@ -1,1 +1,1 @@
-"""Rules that fold over readings one after the other: lows, highs, thresholds, prediction."""
+"""Rules that fold over readings in order of time: lows, highs, thresholds, predicted lows."""

@@ -1,4 +1,4 @@
-"""What readings on the right side of every limit do to open episodes, for many patients at once and without folding them."""
+"""Calm readings, on the right side of every limit: what they do to open episodes of many patients, without a fold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streaming.rules.history import RulesHistory
 class Calm:
     """How long calm readings change nothing but the recovery (ms).
 
-    Before `ends_at` they do not end anything that recovers already; what does not recover yet ends no sooner than
+    Before `ends_at` they end no episode that is already recovering; one that is not recovering yet ends no sooner than
     `recovery` after the first of them.
     """
 
@@ -28,7 +28,7 @@ NOT_CALM: Final = Calm(-DISTANT_FUTURE_MS, 0)
 
 
 def calm_of(state: PatientState, rules: RulesHistory) -> Calm:
-    """Return how long calm readings need not be folded into a state; never across a change of the patient's rules."""
+    """Return how long calm readings need no fold into a state; never beyond a change of the patient's rules."""
     ends_at = next((start for start, _ in rules.spans[1:] if start > state.last_at_ms), DISTANT_FUTURE_MS)
     recovery = DISTANT_FUTURE_MS
     for key, remembered in state.of.items():

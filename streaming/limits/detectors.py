@@ -1,4 +1,4 @@
-"""The rules that fold over readings one after the other, and the contract they all keep (a test suite finds them)."""
+"""The rules that fold over readings, and the contract that all of them keep (one test suite finds and checks them)."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from streaming.zones import ZoneHistory
 
 
 class Remembered(Protocol):
-    """What a detector remembers of a patient."""
+    """A detector's state for one patient."""
 
     @property
     def episode(self) -> Episode | None:
-        """The open episode, up to date, if one is open."""
+        """The open episode, up to date, if there is one."""
 
     def closed(self) -> Remembered | None:
-        """Return what would be remembered had no episode opened."""
+        """Return the state as if no episode had opened."""
 
 
 State = TypeVar("State", bound=Remembered)
 
 
 class Detector(Protocol[State]):
-    """A rule as a fold over one patient's readings of one code, with its settings.
+    """A rule, with its settings, as a fold over one patient's readings of one code.
 
-    Nothing but the arguments decides: no clock, no memory of its own. It says nothing without readings, never changes
-    its arguments, survives missing and flagged values, and any batching of the same readings gives the same episodes.
+    Only the arguments decide: no clock, no hidden state. It concludes nothing without readings, never changes its
+    arguments, survives missing and flagged values, and gives the same episodes for any batching of the same readings.
 
-    A closed patient's state depends on no reading older than `memory_ms`; where that is 0 there is none (`None`). So
-    folding from `memory_ms` before `settled_before` is folding all, if nothing is let open before that point. Rules are
-    folded in the order of `detectors_of`, and hear of the episodes that the ones before found in the same readings
-    (`graver`): theirs count as well for what is settled.
+    The state of a patient without an open episode depends on no reading older than `memory_ms`; if that is 0, there is
+    no state (`None`). So folding from `memory_ms` before `settled_before` is the same as folding everything, if nothing
+    may open before that point. Rules are folded in the order of `detectors_of`, and see the episodes that earlier rules
+    found in the same readings (`graver`), which count for the settled point too.
     """
 
     @property
@@ -49,15 +49,15 @@ class Detector(Protocol[State]):
 
     @property
     def subject(self) -> str:
-        """What tells several detectors of one rule apart; also the subject of their episodes."""
+        """Distinguishes several detectors of one rule; also the subject of their episodes."""
 
     @property
     def version(self) -> int:
-        """Rises when the rule concludes differently from the same readings."""
+        """Goes up when the rule concludes differently from the same readings."""
 
     @property
     def code(self) -> Code:
-        """The readings that the rule is about."""
+        """The code of the readings that it folds."""
 
     @property
     def settings(self) -> Any:
@@ -65,21 +65,22 @@ class Detector(Protocol[State]):
 
     @property
     def memory_ms(self) -> int:
-        """How far back the readings of a closed patient matter."""
+        """How far back readings matter to a patient without an open episode."""
 
     @property
     def limits(self) -> tuple[float, ...]:
-        """The limits that readings of one instant are compared by, in the code's canonical unit."""
+        """The limits by which readings of one instant are compared, in the code's canonical unit."""
 
     def candidates(self, value: Float64, unit: Int16, flags: Int16) -> Bool:
-        """Which rows of any patients could change the state of one without state."""
+        """Which rows, of any patients, could change the state of a patient without state."""
 
     def fold(
         self, state: State | None, series: ReadingSeries, zone: ZoneHistory, graver: Graver
     ) -> tuple[State | None, list[Episode]]:
-        """Fold readings later than all before; return the state and the last version of what episodes changed.
+        """Fold readings later than all before; return the state and the last version of each changed episode.
 
-        Readings that count, in order of time: of glucose one per instant (`merge`), of others all (`judged_readings`).
+        The readings are those that count, in order of time: one per instant for glucose (`merge`), all for other codes
+        (`judged_readings`).
         """
 
 
@@ -88,7 +89,7 @@ AnyDetector = Detector[Any]
 
 @lru_cache(maxsize=4096)
 def detectors_of(code: Code, rules: PatientRules) -> tuple[AnyDetector, ...]:
-    """Return the detectors that these rules come to for the readings of one code, the gravest first."""
+    """Return the detectors for the readings of one code under these rules, the gravest first."""
     if code is not Code.GLUCOSE:
         limits = rules.of(Rule.THRESHOLD)
         return thresholds_of(code, limits) if limits is not None else ()
@@ -108,12 +109,12 @@ def detectors_of(code: Code, rules: PatientRules) -> tuple[AnyDetector, ...]:
 
 @lru_cache(maxsize=4096)
 def detectors_ever(code: Code, rules: RulesHistory) -> tuple[AnyDetector, ...]:
-    """Return the detectors of all the rules that ever watched a patient, for the readings of one code."""
+    """Return the detectors for the readings of one code under all rules that ever watched the patient."""
     return tuple(dict.fromkeys(one for _, then in rules.spans for one in detectors_of(code, then)))
 
 
 def counts_for(code: Code, value: Float64, flags: Int16) -> Bool:
-    """Which readings of a code the rules about it hear of at all."""
+    """Which readings of a code its rules see at all."""
     return counts(value, flags) if code is Code.GLUCOSE else judged_mask(value, flags)
 
 

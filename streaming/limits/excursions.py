@@ -1,4 +1,4 @@
-"""Excursions: readings beyond a limit open an episode, a run of readings on this side of it ends it; for every limit rule."""
+"""Excursions, for every limit rule: readings beyond a limit open an episode, a run of readings within it ends it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from streaming.readings import Bool, Float64, Int16
 from streaming.zones import MINUTE_MS, Int64
 
 SPLITTING_GAP_MS: Final = 45 * MINUTE_MS
-"""Readings further apart than this prove nothing about what lies between (as in the R package iglu)."""
+"""Readings further apart than this prove nothing about the time between them (as in the R package iglu)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How long readings must be beyond the limit to open an episode, and on this side of it to end one (ms).
+    """How long readings must be beyond the limit to open an episode, and within it to end one (ms).
 
     `recovery_ms` `None`: no recovery ends it, only a reading that `ends`.
     """
@@ -29,7 +29,7 @@ class Course:
 
     @property
     def memory_ms(self) -> int:
-        """How far back a closed patient's readings still matter: to the beginning of a run that has not opened yet."""
+        """How far back readings matter without an open episode: to the start of a run that has not opened one yet."""
         return self.duration_ms + SPLITTING_GAP_MS if self.duration_ms else 0
 
 
@@ -39,12 +39,12 @@ def _nothing(_row: int) -> Mapping[str, JSON]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JudgedReadings:
-    """Readings of one patient in order of time and what a rule thinks of each; arrays of one length.
+    """Readings of one patient in order of time, and how a rule judges each; arrays of one length.
 
-    `beyond`: beyond the limit. `opens`: beyond it, and an alert here and now would be this rule's. `ends`: an open
-    episode is over here whatever the reading says, with `ended_as` as evidence. `badness` is higher the worse the
-    reading is; the worst one is told as `{worst}_value`, `{worst}_unit`, `{worst}_at` and their number as `{count}`.
-    `told` has what else an episode that opens with a given row tells.
+    `beyond`: beyond the limit. `opens`: beyond it, and able to open an episode of this rule. `ends`: an open episode
+    ends here whatever the reading is, with `ended_as` as evidence. `badness` is higher the worse the reading is; the
+    worst one becomes evidence as `{worst}_value`, `{worst}_unit`, `{worst}_at`, and the number of readings beyond as
+    `{count}`. `opening_evidence` returns further evidence of an episode that opens with a given row.
     """
 
     at: Int64
@@ -60,10 +60,10 @@ class JudgedReadings:
     subject: str = ""
     ends: Bool | None = None
     ended_as: Mapping[str, JSON] = field(default_factory=dict)
-    told: Callable[[int], Mapping[str, JSON]] = _nothing
+    opening_evidence: Callable[[int], Mapping[str, JSON]] = _nothing
 
     def severity_of(self, row: int) -> Severity:
-        """Return the severity of an episode whose gravest reading this is."""
+        """Return the severity of an episode whose gravest reading is in this row."""
         return self.severity[1] if self.grave[row] else self.severity[0]
 
     def evidence(self, row: int) -> dict[str, JSON]:
@@ -78,14 +78,14 @@ class JudgedReadings:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A run of readings beyond the limit that is too short to open an episode, or must not (ms)."""
+    """A run of readings beyond the limit that is too short to open an episode, or may not (ms)."""
 
     since_ms: int
     last_at_ms: int
 
     @property
     def episode(self) -> Episode | None:
-        """Nothing is open."""
+        """None: no episode is open."""
         return None
 
     def closed(self) -> Pending:
@@ -104,7 +104,7 @@ class Open:
     last_at_ms: int
 
     def closed(self) -> None:
-        """Nothing is remembered but the episode."""
+        """Return None: apart from the episode there is no state."""
 
 
 Excursion: TypeAlias = Pending | Open
@@ -113,12 +113,13 @@ Excursion: TypeAlias = Pending | Open
 def fold_excursions(
     state: Excursion | None, rows: JudgedReadings, course: Course
 ) -> tuple[Excursion | None, list[Episode]]:
-    """Fold readings, later than all folded before, into the state; any split gives the same.
+    """Fold readings, later than all folded before, into the state; any batching gives the same result.
 
-    Closed: the first reading that `opens`, in an unbroken run beyond the limit that is `duration_ms` old, opens, at its
-    own time. Open: a reading beyond the limit restarts the recovery; one that is not, at least `recovery_ms` after the
-    first of an unbroken run of such, resolves, at its own time. Silence does neither, and splits a run that has not
-    opened yet. Nothing looks ahead.
+    Closed: an episode opens at the first reading that `opens` in an unbroken run beyond the limit at least
+    `duration_ms` long. Open: a reading beyond the limit restarts the recovery; a reading within it resolves the episode
+    once it lies at least `recovery_ms` after the first of an unbroken run of such readings. Each happens at that
+    reading's own time. Silence neither opens nor resolves, but splits a run that has not opened yet. Nothing looks
+    ahead.
 
     Returns the last version of each episode that these rows opened, made more severe or worse, or resolved, in order.
     Raises `ValueError` for readings not later than the state's.
@@ -144,7 +145,7 @@ def fold_excursions(
 def _await(
     state: Excursion | None, rows: JudgedReadings, candidates: Int64, row: int, course: Course
 ) -> tuple[Excursion | None, int]:
-    """Go on from `row` to the next opening or the end; also returns the row after the last used."""
+    """Continue from `row` to the next opening or the end; also return the row after the last one used."""
     if course.duration_ms == 0:
         return (_opened(rows, int(candidates[0])), int(candidates[0]) + 1) if candidates.size else (None, rows.at.size)
     since, last = (state.since_ms, state.last_at_ms) if isinstance(state, Pending) else (None, 0)
@@ -161,13 +162,13 @@ def _await(
 
 def _opened(rows: JudgedReadings, row: int) -> Open:
     at_ms = int(rows.at[row])
-    evidence = {**rows.told(row), **rows.evidence(row), rows.count: 1}
+    evidence = {**rows.opening_evidence(row), **rows.evidence(row), rows.count: 1}
     episode = Episode(at_ms, None, rows.severity_of(row), evidence, rows.subject)
     return Open(episode, 1, float(rows.badness[row]), None, at_ms)
 
 
 def _follow(state: Open, rows: JudgedReadings, row: int, course: Course) -> tuple[Open, int]:
-    """Follow an open episode from `row` to its resolution or the end; also returns the row after the last used."""
+    """Follow an open episode from `row` to its resolution or the end; also return the row after the last one used."""
     while row < rows.at.size:
         at_ms = int(rows.at[row])
         if rows.ends is not None and rows.ends[row]:
@@ -189,7 +190,7 @@ def _resolved(state: Open, at_ms: int, ended_as: Mapping[str, JSON]) -> Open:
 
 
 def _worse(state: Open, rows: JudgedReadings, row: int) -> Open:
-    """Return the state after one more reading beyond the limit, which also ends any recovery."""
+    """Return the state after one more reading beyond the limit, which also interrupts any recovery."""
     badness, beyond = float(rows.badness[row]), state.beyond + 1
     evidence = {**state.episode.evidence, rows.count: beyond}
     if badness > state.badness:
@@ -200,7 +201,7 @@ def _worse(state: Open, rows: JudgedReadings, row: int) -> Open:
 
 
 def _worth_telling(before: Open | None, after: Open) -> bool:
-    """Whether an episode is new, resolved, more severe or worse; one more reading is told with the next such change."""
+    """Whether an episode is new, resolved, more severe or worse; one more reading waits for the next such change."""
     return (
         before is None
         or after.episode.resolved_at is not None

@@ -19,18 +19,17 @@ from streaming.readings import Bool, Float32, Float64, Int16, Int32, ReadingSeri
 from streaming.rules.settings import HyperglycaemiaSettings
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, Int64, ZoneHistory
 
-# A rise is a difference of decimal numbers, in single precision: 8.3 - 7.3 comes to a little more than 1.
+# A rise is a difference of decimal numbers in single precision: 8.3 - 7.3 comes out slightly above 1.
 ROUNDING_MMOL: Final = 1e-5
-# How many readings, each higher than the one before, an hour is remembered by. A rise of 1 mmol/L has 10 steps of a
-# sensor in mmol/L and 18 of one in mg/dL; more steps are a rise, or a stream of noise that would buy memory.
-MOST_LOWEST: Final = 20
+# How many readings, each higher than the one before, are kept of an hour. A rise of 1 mmol/L takes 10 steps of a sensor
+# in mmol/L and 18 of one in mg/dL; more steps are a larger rise, or a stream of noise that would cost memory.
+MAX_LOWEST: Final = 20
 
 
 class Hyperglycaemia:
     """15 min in a row above 13.9 mmol/L (250 mg/dL) open an episode, 15 min in a row at or below it end it. `medium`.
 
-    HI is above. A distance of more than 45 min between two readings starts the 15 min anew; it never ends an open
-    episode.
+    HI is above. A gap of more than 45 min between two readings restarts the 15 min; it never ends an open episode.
     """
 
     rule: Final = Rule.HYPERGLYCAEMIA
@@ -46,14 +45,14 @@ class Hyperglycaemia:
         self.limits = (self.settings.limit_mmol,)
 
     def candidates(self, value: Float64, unit: Int16, flags: Int16) -> Bool:
-        """Which rows of any patients could begin an episode: all above the limit."""
+        """Which rows, of any patients, could begin an episode: all above the limit."""
         return high_mask(value, unit, flags, self.settings.limit_mmol)
 
     def fold(
         self, state: Excursion | None, series: ReadingSeries, zone: ZoneHistory, graver: Graver
     ) -> tuple[Excursion | None, list[Episode]]:
         """Fold merged readings into the state; see `streaming.limits.detectors.Detector`."""
-        del zone, graver  # nothing else speaks of a high
+        del zone, graver  # no other rule alerts on a high
         high = self.candidates(series.value, series.unit, series.flags)
         if state is None and not high.any():
             return None, []
@@ -66,64 +65,64 @@ class Hyperglycaemia:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LowestOfHour:
-    """What is kept of the hour up to `last_at_ms` to know its lowest reading as the hour moves on.
+    """The part of the hour up to `last_at_ms` that is kept to know its lowest reading as the hour moves on.
 
-    `age_ms` (int32, how long before `last_at_ms`) and `mmol` (float32): readings each lower than all that came after,
-    ascending. `untold_at_ms`: of an hour with this instant in it the lowest cannot be told (LO, HI, a gap of more than
-    45 min, too many steps).
+    `age_ms` (int32, how long before `last_at_ms`) and `mmol` (float32): the readings that are lower than all later
+    ones, ascending. `unknown_at_ms`: the lowest of an hour that contains this instant is unknown (LO, HI, a gap of more
+    than 45 min, too many steps).
     """
 
     last_at_ms: int
-    untold_at_ms: int
+    unknown_at_ms: int
     age_ms: Int32
     mmol: Float32
 
     @classmethod
     def before(cls, at_ms: int) -> LowestOfHour:
-        """Return an hour without readings, before the first."""
+        """Return the empty hour before the first reading."""
         none_yet = at_ms - HOUR_MS - 1
         return cls(none_yet, none_yet, np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32))
 
     def rises(self, at: Int64, mmol: Float32) -> tuple[LowestOfHour, Float64]:
-        """Return the hour at the end of later readings, and of each how far (mmol/L) it is above the hour before it.
+        """Return the hour at the end of these later readings, and how far (mmol/L) each is above the hour before it.
 
-        That is its value minus the lowest reading from 60 min before it (inclusive) on; NaN where that cannot be told.
-        `mmol` is infinite for what has no number.
+        That is its value minus the lowest reading of the 60 min before it (inclusive), or NaN where that is unknown.
+        `mmol` is infinite for readings without a number.
         """
         lowest = deque(zip((self.last_at_ms - self.age_ms.astype(np.int64)).tolist(), self.mmol.tolist(), strict=True))
-        last, untold = self.last_at_ms, self.untold_at_ms
+        last, unknown = self.last_at_ms, self.unknown_at_ms
         rises = np.full(at.size, np.nan)
         for row, (at_ms, value) in enumerate(zip(at.tolist(), mmol.tolist(), strict=True)):
             since = at_ms - HOUR_MS
             while lowest and lowest[0][0] < since:
                 lowest.popleft()
             if at_ms - last > SPLITTING_GAP_MS:
-                untold = last
-            if lowest and untold < since:
+                unknown = last
+            if lowest and unknown < since:
                 rises[row] = value - lowest[0][1]
             last = at_ms
             if isinf(value):
-                untold = at_ms
+                unknown = at_ms
                 continue
             while lowest and lowest[-1][1] >= value:
                 lowest.pop()
             lowest.append((at_ms, value))
-            if len(lowest) > MOST_LOWEST:
-                untold = max(untold, lowest.popleft()[0])
+            if len(lowest) > MAX_LOWEST:
+                unknown = max(unknown, lowest.popleft()[0])
         age_ms = np.array([last - at_ms for at_ms, _ in lowest], dtype=np.int32)
-        return LowestOfHour(last, untold, age_ms, np.array([value for _, value in lowest], dtype=np.float32)), rises
+        return LowestOfHour(last, unknown, age_ms, np.array([value for _, value in lowest], dtype=np.float32)), rises
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FastingState:
-    """What is remembered of a patient: the last hour and, while one is open, the episode."""
+    """The last hour of a patient and, while one is open, the episode."""
 
     hour: LowestOfHour
     open: Open | None = None
 
     @property
     def episode(self) -> Episode | None:
-        """The open episode, if one is open."""
+        """The open episode, if there is one."""
         return self.open.episode if self.open else None
 
     def closed(self) -> FastingState:
@@ -132,11 +131,12 @@ class FastingState:
 
 
 class FastingHyperglycaemia:
-    """A reading at or above 7.0 mmol/L (126 mg/dL) on an empty stomach opens an episode, `low`: advice to the care team.
+    """A fasting reading at or above 7.0 mmol/L (126 mg/dL) opens an episode, `low`: advice to the care team.
 
-    It opens at its own time, at 05:00–08:00 local, if the hour before it has readings, none more than 45 min from the
-    next up to it, and it is at most 1.0 mmol/L above the lowest of them. With LO or HI among them nobody can tell. The
-    first reading after the fasting hours ends it, whatever it says: once a morning, however long around the limit.
+    It opens at the reading's own time, at 05:00–08:00 local, if the hour before has readings without a gap of more than
+    45 min, and the reading is at most 1.0 mmol/L above the lowest of them. If LO or HI is among them, nobody can tell.
+    The first reading after the fasting hours ends the episode, whatever it is: one alert a morning, however long
+    glucose hovers around the limit.
     """
 
     rule: Final = Rule.HYPERGLYCAEMIA
@@ -151,7 +151,7 @@ class FastingHyperglycaemia:
         self.limits = (self.settings.fasting_limit_mmol,)
 
     def candidates(self, value: Float64, unit: Int16, flags: Int16) -> Bool:
-        """Which rows of any patients are remembered: all that say something about glucose."""
+        """Which rows, of any patients, are remembered: all that say something about glucose."""
         del unit
         return counts(value, flags)
 
@@ -159,7 +159,7 @@ class FastingHyperglycaemia:
         self, state: FastingState | None, series: ReadingSeries, zone: ZoneHistory, graver: Graver
     ) -> tuple[FastingState | None, list[Episode]]:
         """Fold merged readings into the state; see `streaming.limits.detectors.Detector`."""
-        del graver  # nothing else speaks of a fasting high
+        del graver  # no other rule alerts on a fasting high
         if len(series) == 0:
             return state, []
         before = state or FastingState(LowestOfHour.before(int(series.at[0])))
@@ -180,16 +180,16 @@ class FastingHyperglycaemia:
         return FastingState(hour, after if isinstance(after, Open) else None), found
 
     def _judged(self, series: ReadingSeries, mmol: Float64, high: Bool, opens: Bool, rises: Float64) -> JudgedReadings:
-        def told(row: int) -> Mapping[str, JSON]:
+        def rise_evidence(row: int) -> Mapping[str, JSON]:
             return {"fasting": True, "rise_mmol_l": round(float(rises[row]), 2) + 0.0}
 
         low = (Severity.LOW, Severity.LOW)
         return JudgedReadings(
-            series.at, series.value, series.unit, mmol, high, opens, low, high, "highest", "highs", self.subject, told=told
+            series.at, series.value, series.unit, mmol, high, opens, low, high, "highest", "highs", self.subject, opening_evidence=rise_evidence
         )  # fmt: skip
 
     def _fasting_over(self, last_at_ms: int, at: Int64, zone: ZoneHistory) -> Bool:
-        """Before which readings, since the one before it, the fasting hours of a day came to their end."""
+        """Which readings are the first after the fasting hours of a day ended."""
         end_ms = self.settings.fasting_end_minute * MINUTE_MS
         ends_passed = (zone.local_ms(np.concatenate(([last_at_ms], at))) - end_ms) // DAY_MS
         return np.asarray(ends_passed[1:] > ends_passed[:-1])

@@ -1,4 +1,4 @@
-"""Low glucose: the nocturnal alert, the urgent low of the day, and the level 1 low; the graver speaks for the milder."""
+"""Low glucose: the nocturnal alert, the urgent low by day, and the level 1 low; a graver alert covers a milder one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streaming.rules.settings import HypoglycaemiaSettings, NocturnalSettings, U
 from streaming.zones import MINUTE_MS, Int64, ZoneHistory
 
 Graver = Mapping[Rule, Sequence[Episode]]
-"""Episodes of the rules folded before, over the same readings: an alert that already speaks for this patient."""
+"""Episodes of the rules folded before, over the same readings: alerts that may already cover a low."""
 
 
 def milliseconds(minutes: float) -> int:
@@ -25,7 +25,7 @@ def milliseconds(minutes: float) -> int:
 
 
 def at_night(at: Int64, zone: ZoneHistory, start_minute: int, end_minute: int) -> Bool:
-    """Which instants lie in the local night; one that begins in the evening ends the next morning."""
+    """Which instants lie in the local night; a night that begins in the evening ends the next morning."""
     minute = zone.minute_of_day(at)
     if start_minute <= end_minute:
         return np.asarray((start_minute <= minute) & (minute < end_minute))
@@ -43,12 +43,13 @@ def spoken_for(at: Int64, graver: Graver, *rules: Rule) -> Bool:
 
 
 class NocturnalHypoglycaemia:
-    """A low at the patient's local night opens an episode at once; 15 min in a row at or above the limit end it.
+    """A low in the patient's local night opens an episode at once; 15 min in a row at or above the limit end it.
 
-    Closed: a reading below the limit at night opens, at its own time, `high`, or `urgent` when it is below the urgent
-    limit. Open, at any hour: a reading below the limit restarts the recovery, and makes the episode urgent when it is
-    below the urgent limit; a reading at or above the limit, at least `recovery_minutes` after the first of an unbroken
-    run of such readings, resolves, at its own time. Silence does neither. The closed state has no memory.
+    Closed: a reading below the limit at night opens an episode, `high`, or `urgent` if it is below the urgent limit.
+    Open, at any hour: a reading below the limit restarts the recovery, and makes the episode urgent if it is below the
+    urgent limit; a reading at or above the limit resolves it once it lies at least `recovery_minutes` after the first
+    of an unbroken run of such readings. Each happens at that reading's own time. Silence does neither. The closed state
+    has no memory.
     """
 
     rule: Final = Rule.NOCTURNAL_HYPOGLYCAEMIA
@@ -64,20 +65,20 @@ class NocturnalHypoglycaemia:
         self.limits = (self.settings.limit_mmol, self.settings.urgent_limit_mmol)
 
     def candidates(self, value: Float64, unit: Int16, flags: Int16) -> Bool:
-        """Which rows of any patients could open an episode: all lows, by day too. All others leave a closed one closed."""
+        """Which rows, of any patients, could open an episode: all lows, by day too. Others keep a closed one closed."""
         return low_mask(value, unit, flags, self.settings.limit_mmol)
 
     def fold(
         self, state: Excursion | None, series: ReadingSeries, zone: ZoneHistory, graver: Graver
     ) -> tuple[Excursion | None, list[Episode]]:
         """Fold merged readings into the state; see `streaming.limits.detectors.Detector`."""
-        del graver  # there is none
+        del graver  # no rule is graver
         settings = self.settings
         low = low_mask(series.value, series.unit, series.flags, settings.limit_mmol)
         if state is None and not low.any():
             return None, []
         opens = low
-        if not (isinstance(state, Open) and bool(low.all())):  # else nothing closes, so nothing can open
+        if not (isinstance(state, Open) and bool(low.all())):  # otherwise nothing closes, so nothing can open
             opens = low.copy()
             opens[low] = at_night(series.at[low], zone, settings.night_start_minute, settings.night_end_minute)
         grave = low_mask(series.value, series.unit, series.flags, settings.urgent_limit_mmol)
@@ -85,11 +86,11 @@ class NocturnalHypoglycaemia:
 
 
 class UrgentLow:
-    """A reading below 3.1 mmol/L (55 mg/dL) opens an episode at once, unless a nocturnal alert already speaks for it.
+    """A reading below 3.1 mmol/L (55 mg/dL) opens an episode at once, unless a nocturnal alert already covers it.
 
     `urgent`. 15 min in a row at or above the limit end it; so does a nocturnal alert that opens meanwhile, which takes
-    over (`continued_as`): never two alerts for one low. While a nocturnal alert is open, at any hour, that one becomes
-    urgent instead. The closed state has no memory of its own.
+    over (`continued_as`): never two alerts for one low. While a nocturnal alert is open, at any hour, that alert
+    becomes urgent instead. The closed state has no memory of its own.
     """
 
     rule: Final = Rule.URGENT_LOW
@@ -105,7 +106,7 @@ class UrgentLow:
         self.limits = (self.settings.limit_mmol,)
 
     def candidates(self, value: Float64, unit: Int16, flags: Int16) -> Bool:
-        """Which rows of any patients could open an episode: all below the limit."""
+        """Which rows, of any patients, could open an episode: all below the limit."""
         return low_mask(value, unit, flags, self.settings.limit_mmol)
 
     def fold(
@@ -121,8 +122,8 @@ class Hypoglycaemia:
     """15 min in a row below 3.9 mmol/L (70 mg/dL) open an episode, 15 min in a row at or above it end it. `medium`.
 
     A level 1 low of the day. It does not open while a graver low alert is open; a nocturnal alert that opens meanwhile
-    takes over (`continued_as`). A distance of more than 45 min between two readings starts the 15 min anew; it never
-    ends an open episode.
+    takes over (`continued_as`). A gap of more than 45 min between two readings restarts the 15 min; it never ends an
+    open episode.
     """
 
     rule: Final = Rule.HYPOGLYCAEMIA
@@ -138,7 +139,7 @@ class Hypoglycaemia:
         self.limits = (self.settings.limit_mmol,)
 
     def candidates(self, value: Float64, unit: Int16, flags: Int16) -> Bool:
-        """Which rows of any patients could begin an episode: all below the limit."""
+        """Which rows, of any patients, could begin an episode: all below the limit."""
         return low_mask(value, unit, flags, self.settings.limit_mmol)
 
     def fold(
@@ -162,12 +163,12 @@ def _fold_beside_graver(
     severity: Severity,
     *silencing: Rule,
 ) -> tuple[Excursion | None, list[Episode]]:
-    """Fold lows that a nocturnal alert takes over, and that open nothing while one of the `silencing` rules speaks."""
+    """Fold lows that a nocturnal alert takes over, and that open nothing while a `silencing` rule has an alert."""
     if state is None and not low.any():
         return None, []
     taken_over = spoken_for(series.at, graver, Rule.NOCTURNAL_HYPOGLYCAEMIA)
-    told = taken_over | spoken_for(series.at, graver, *silencing)
-    rows = _judged(series, low, low & ~told, (severity, severity), low, taken_over)
+    covered = taken_over | spoken_for(series.at, graver, *silencing)
+    rows = _judged(series, low, low & ~covered, (severity, severity), low, taken_over)
     return fold_excursions(state, rows, course)
 
 

@@ -1,4 +1,4 @@
-"""One patient's readings of one code through all the rules that watch the patient, as these were set at the time."""
+"""Folds one patient's readings of one code through all rules that watch the patient, with the settings of the time."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from streaming.zones import ZoneHistory
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """An episode and the detector, with its settings, that found it."""
+    """An episode, and the detector with its settings that found it."""
 
     detector: AnyDetector
     episode: Episode
 
     @property
     def key(self) -> Key:
-        """What tells the findings of several detectors apart."""
+        """Identifies the detector among those of the patient."""
         return (self.detector.rule, self.detector.subject)
 
 
 @dataclass(frozen=True, slots=True)
 class PatientState:
-    """What the rules remember of a patient between two folds, and the last reading folded (ms). Without any: `None`."""
+    """The states of a patient's detectors between two folds, and the last reading folded (ms). `None` without any."""
 
     last_at_ms: int
     of: Mapping[Key, Any] = field(default_factory=dict)
@@ -52,13 +52,13 @@ def fold_patient(
     rules: RulesHistory,
     settled_ms: int | None = None,
 ) -> tuple[PatientState | None, list[Finding]]:
-    """Fold one patient's readings, later than all folded before, into the state; any split gives the same.
+    """Fold one patient's readings, later than all folded before, into the state; any batching gives the same result.
 
-    The readings of each of the patient's times are folded by the rules of that time. An episode whose rule was switched
-    off, or whose patient began to rest, while it was open ends there and then (`ended_by`: `rest`).
+    Readings are folded by the rules in force at their time. If a rule is switched off, or the patient begins to rest,
+    while its episode is open, the episode ends at that instant (`ended_by`: `rest`).
 
-    `settled_ms`: the settled point of a fold from `quiet_ms` before it. Readings before it are only remembered: nothing
-    was open there, and a rule that knows but a part of its hour could think otherwise.
+    `settled_ms`: the settled point, for a fold that starts `quiet_ms` before it. Readings before the point only build
+    up memory: nothing was open there, and a rule that knows only part of its hour might conclude otherwise.
 
     Returns the last version of each episode that opened, changed or ended. Raises `ValueError` for readings not later
     than the state's.
@@ -73,7 +73,7 @@ def fold_patient(
 
 
 def quiet_ms(code: Code, rules: RulesHistory) -> int:
-    """Return how long nothing must have been open before an instant for what came earlier to be forgotten there."""
+    """Return for how long before an instant nothing may have been open for a fold to start there without state."""
     return max((one.memory_ms for one in detectors_ever(code, rules)), default=0)
 
 
@@ -97,7 +97,7 @@ def _fold_in_order(
 
 
 def _closed(state: PatientState | None) -> PatientState | None:
-    """Return what is remembered of somebody for whom nothing is open."""
+    """Return the state as if no episode were open."""
     if state is None:
         return None
     of = {key: closed for key, one in state.of.items() if (closed := one.closed()) is not None}
@@ -105,7 +105,7 @@ def _closed(state: PatientState | None) -> PatientState | None:
 
 
 def _merged(code: Code, series: ReadingSeries, detectors: tuple[AnyDetector, ...]) -> ReadingSeries:
-    """Return the readings that count: of glucose one per instant; of others each limit takes what is worst for it."""
+    """Return the readings that count: one per instant for glucose; all for other codes, as each limit picks its own."""
     if code is Code.GLUCOSE:
         return merge(series, sorted({limit for one in detectors for limit in one.limits}))
     return judged_readings(series)
@@ -138,7 +138,7 @@ def _fold_part(
 def _rested(
     code: Code, state: PatientState, until_ms: int, rules: RulesHistory
 ) -> tuple[PatientState | None, list[Finding]]:
-    """Drop what is remembered for rules that were off at some time since; end their open episodes at that time."""
+    """Drop the states of rules that were off at some time since; end their open episodes at that time."""
     since = [(start, then) for start, then in rules.spans if state.last_at_ms < start <= until_ms]
     kept = dict(state.of)
     ended: list[Finding] = []

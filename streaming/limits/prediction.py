@@ -21,14 +21,14 @@ LAGS_MIN: Final = (5, 15, 30)
 
 
 DEFAULTS: Final = PredictedLowSettings()
-# A straight line across more says nothing about what lies between; with the longest lag it makes the hour of memory.
+# Across a longer gap, interpolation says nothing; with the longest lag this adds up to the hour of memory.
 MAX_GAP_MS: Final = 30 * MINUTE_MS
 PAST_MS: Final = HOUR_MS
-# Of each half minute only the first reading takes part in forecasts, so that no stream of readings can buy memory.
+# Only the first reading of each half minute takes part in forecasts, so that a fast stream costs no memory.
 EVERY_MS: Final = MINUTE_MS // 2
-# The regression has seen nothing above (mmol/L): from there nobody is low in 20 min.
+# The regression was fitted on nothing above this (mmol/L); from there nobody is low within 20 min.
 MODEL_TOP_MMOL: Final = 10.0
-# 30 min hold at least 5 readings at cadences up to 5 min, also with one lost, and at most 3 at 15 min.
+# 30 min hold at least 5 readings at cadences up to 5 min, even with one lost, and at most 3 at 15 min.
 DENSE_READINGS: Final = 5
 WITHDRAWN_AFTER_MS: Final = 15 * MINUTE_MS
 QUIET_AFTER_LOW_MS: Final = 30 * MINUTE_MS
@@ -47,8 +47,8 @@ DENSE_MARGIN: Final = -0.02
 def terms(at: Int64, log_glucose: Float64) -> Float64:
     """Return the regression's terms, one row per reading: 1, level, and change over each of `LAGS_MIN`.
 
-    Between readings the past is a straight line, never across more than `MAX_GAP_MS`; where it is unknown, NaN. Only
-    the hour before a reading counts. `at` ascends strictly.
+    Between readings the past is interpolated linearly, but never across more than `MAX_GAP_MS`; where it is unknown,
+    NaN. Only the hour before a reading counts. `at` ascends strictly.
     """
     columns = [np.ones(at.size), log_glucose]
     for lag in LAGS_MIN:
@@ -61,15 +61,15 @@ def terms(at: Int64, log_glucose: Float64) -> Float64:
 
 
 def dense(at: Int64) -> Bool:
-    """Which readings come at a cadence of about 5 min or faster, judged by the half hour that they end."""
+    """Which readings come at a cadence of about 5 min or faster, judged by the half hour before them."""
     first = np.searchsorted(at, at - 30 * MINUTE_MS, side="left")
     return np.arange(at.size) - first + 1 >= DENSE_READINGS
 
 
 def forecast(at: Int64, mmol: Float64) -> Float64:
-    """Return glucose in 20 min (mmol/L) as foreseen at each reading; NaN without half an hour of past.
+    """Return glucose in 20 min (mmol/L) as forecast at each reading; NaN without half an hour of past.
 
-    `at` ascends strictly and `mmol` is positive. The past of a reading is all that decides.
+    `at` ascends strictly and `mmol` is positive. Only the past of a reading matters.
     """
     if at.size == 0:
         return np.empty(0)
@@ -80,7 +80,7 @@ def forecast(at: Int64, mmol: Float64) -> Float64:
 
 
 def at_night(at: Int64, zone: ZoneHistory, settings: PredictedLowSettings = DEFAULTS) -> Bool:
-    """Which instants lie in the night of the patient's clock."""
+    """Which instants lie in the night of the settings, by the patient's clock."""
     return lows.at_night(at, zone, settings.night_start_minute, settings.night_end_minute)
 
 
@@ -107,7 +107,7 @@ def low_now(series: ReadingSeries, zone: ZoneHistory, settings: PredictedLowSett
 
 
 def after_low(at: Int64, low: Bool, low_at_ms: int | None = None) -> Bool:
-    """Which readings are low or have a low one in the 30 min before them; `low_at_ms` is the last one before them all."""
+    """Which readings are low or within 30 min after a low one; `low_at_ms` is the last low before all of them."""
     lows_at = at[low] if low_at_ms is None else np.concatenate(([low_at_ms], at[low]))
     if lows_at.size == 0:
         return np.zeros(at.size, dtype=np.bool_)
@@ -117,10 +117,10 @@ def after_low(at: Int64, low: Bool, low_at_ms: int | None = None) -> Bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Past:
-    """What the next forecast needs of the hour up to `last_at_ms`, the last reading.
+    """The hour up to `last_at_ms`, the last reading, as far as the next forecast needs it.
 
-    The readings that take part, ascending: `age_ms` (int32, how long before `last_at_ms`) and `mmol` (float32, as all
-    forecasts take it: no sensor has more digits). `low_at_ms` is the last low reading, if there was one.
+    The readings that take part, ascending: `age_ms` (int32, how long before `last_at_ms`) and `mmol` (float32, as in
+    all forecasts: no sensor has more digits). `low_at_ms` is the last low reading, if there was one.
     """
 
     last_at_ms: int
@@ -131,9 +131,9 @@ class Past:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PredictedState:
-    """What is remembered of a patient: the last hour and, while one is open, the episode.
+    """The last hour of a patient and, while one is open, the episode.
 
-    `predicted_at_ms` is the last reading that foresaw the low of the open episode.
+    `predicted_at_ms` is the last reading that predicted the low of the open episode.
     """
 
     past: Past
@@ -147,7 +147,7 @@ class PredictedState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Forecasts:
-    """Merged readings, and what is thought of each; `part`: takes part in forecasts."""
+    """Merged readings and the judgement of each; `part`: takes part in forecasts."""
 
     series: ReadingSeries
     foreseen: Float64
@@ -170,16 +170,16 @@ class _Forecasts:
 
 
 class PredictedLow:
-    """A low foreseen within 20 min opens an episode, `medium`; the low itself or 15 min of better forecasts end it.
+    """A low predicted within 20 min opens an episode, `medium`; the low itself or 15 min of better forecasts end it.
 
-    The limit is 4.0 mmol/L where any of the 20 min is night and 3.1 elsewhere. A reading opens when its forecast is
-    below the limit by the margin, it is not low itself, nothing was low in the 30 min before and no alert speaks of a
-    low already. Open: a low reading ends the episode (outcome `low`: the rules for lows speak now); so does one that
-    foresees no low, or cannot tell, 15 min or more after the last that did (`withdrawn`). Silence ends nothing. Never
-    more severe than `medium`: no forecast may be the only reason for an urgent alert.
+    The limit is 4.0 mmol/L if any of the 20 min is night, otherwise 3.1. A reading opens an episode if its forecast is
+    below the limit by the margin, it is not low itself, nothing was low in the 30 min before, and no alert for a low is
+    open already. Open: a low reading ends the episode (outcome `low`: the rules for lows take over); so does a reading
+    that predicts no low, or cannot tell, 15 min or more after the last one that did (`withdrawn`). Silence ends
+    nothing. Never more severe than `medium`: a forecast must not be the only reason for an urgent alert.
 
-    Of each half minute (UTC) the first reading takes part in forecasts; of the others it only matters whether they
-    are low. So the hour of memory has 30 s more, to know which ones were first.
+    Only the first reading of each half minute (UTC) takes part in forecasts; of the others it only matters whether they
+    are low. So the hour of memory is 30 s longer, to know which readings came first.
     """
 
     rule: Final = Rule.PREDICTED_LOW
@@ -189,12 +189,12 @@ class PredictedLow:
     memory_ms: Final = PAST_MS + EVERY_MS
 
     def __init__(self, settings: PredictedLowSettings | None = None) -> None:
-        """Foresee lows by the given limits, by default the clinic's."""
+        """Predict lows by the given limits, by default the clinic's."""
         self.settings = settings or DEFAULTS
         self.limits = (self.settings.night_limit_mmol, self.settings.day_limit_mmol)
 
     def candidates(self, value: Float64, unit: Int16, flags: Int16) -> Bool:
-        """Which rows of any patients are remembered: all that say something about glucose."""
+        """Which rows, of any patients, are remembered: all that say something about glucose."""
         del unit
         return counts(value, flags)
 
@@ -227,7 +227,7 @@ class PredictedLow:
         return PredictedState(past, episode, predicted_at if episode else 0), list(found.values())
 
     def _judge(self, past: Past, series: ReadingSeries, zone: ZoneHistory, graver: Graver) -> tuple[_Forecasts, Past]:
-        """Judge readings by what came before; also return what the next ones need."""
+        """Judge readings by what came before them; also return the past that the next ones need."""
         half_minute = np.concatenate(([past.last_at_ms], series.at)) // EVERY_MS
         part = half_minute[1:] > half_minute[:-1]
         mmol = mmol_per_l(series).astype(np.float32)
@@ -244,8 +244,8 @@ class PredictedLow:
             margin[usable] = np.where(dense(known_at)[past.age_ms.size :], DENSE_MARGIN, SPARSE_MARGIN)
             limit = limit_ahead(series.at, zone, self.settings)
             predicted &= foreseen <= limit * np.exp(-margin)
-        told = spoken_for(series.at, graver, Rule.NOCTURNAL_HYPOGLYCAEMIA, Rule.URGENT_LOW, Rule.HYPOGLYCAEMIA)
-        judged = _Forecasts(series, foreseen, limit, low, part, predicted, predicted & ~told)
+        covered = spoken_for(series.at, graver, Rule.NOCTURNAL_HYPOGLYCAEMIA, Rule.URGENT_LOW, Rule.HYPOGLYCAEMIA)
+        judged = _Forecasts(series, foreseen, limit, low, part, predicted, predicted & ~covered)
         last_at = int(series.at[-1])
         kept = known_at > last_at - PAST_MS
         low_at = int(series.at[low][-1]) if low.any() else past.low_at_ms
@@ -257,7 +257,7 @@ def _nothing_before(at_ms: int) -> Past:
 
 
 def _followed(episode: Episode, predicted_at: int, judged: _Forecasts, row: int) -> tuple[Episode, int]:
-    """Follow an open episode by one reading; also return the last reading that foresaw the low."""
+    """Follow an open episode by one reading; also return the last reading that predicted the low."""
     at_ms = int(judged.series.at[row])
     if judged.predicted[row]:
         return episode, at_ms

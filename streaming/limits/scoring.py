@@ -1,4 +1,4 @@
-"""How a rule's alarms compare with what happened: events warned of, false alarms, lead time, and two settings beside each other."""
+"""Compares a rule's alarms with what happened: detected events, false alarms, lead times, and two settings compared."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from streaming.rules.settings import PredictedLowSettings
 from streaming.zones import DAY_MS, MINUTE_MS, MINUTES_PER_DAY, Int64, ZoneHistory
 
 WARNED_WITHIN_MS: Final = 30 * MINUTE_MS
-"""An alarm that opens so long before an event is about it: two samples of a slow sensor."""
+"""An alarm that opens this long before an event is about it: two samples of a slow sensor."""
 UNKNOWN_AFTER_MS: Final = 30 * MINUTE_MS
-"""Without a reading for so long nothing is known about an open episode."""
+"""After this long without a reading, the state of an open episode is unknown."""
 NIGHT_END_MINUTE: Final = 6 * 60
 _RECOVERY_MS: Final = 15 * MINUTE_MS
 
@@ -34,7 +34,7 @@ LEVEL_OF: Final[Mapping[Rule, Level]] = MappingProxyType(
     }
 )
 REFERRED: Final = frozenset({*LEVEL_OF, Rule.PREDICTED_LOW})
-"""The rules for which glucose itself says what they ought to tell of."""
+"""The rules whose events can be read off the glucose itself."""
 SPEAK_FOR: Final[Mapping[Rule, tuple[Rule, ...]]] = MappingProxyType(
     {
         Rule.URGENT_LOW: (Rule.NOCTURNAL_HYPOGLYCAEMIA,),
@@ -55,13 +55,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How the alarms of one rule did, of one patient or (added up with `+`) of several.
+    """The performance of one rule's alarms, for one patient or (added up with `+`) several.
 
-    `detected`: events that an alarm of the rule overlaps, or that begin within 30 min after one opened;
-    `spoken_for`: other events of which an alarm of a graver rule told. `false_alarms` belong to no event,
-    `false_at_night` are those that opened at 00:00-06:00 local. `leads`: for each detected event, minutes from its first
-    alarm to when the event was certain (negative: late). `data_unknown`: alarms with more than 30 min without a reading
-    while they were open.
+    `detected`: events that an alarm of the rule overlaps, or that begin within 30 min after one opened. `spoken_for`:
+    other events that an alarm of a graver rule covers. `false_alarms` belong to no event; `false_at_night` are those
+    that opened at 00:00-06:00 local. `leads`: for each detected event, minutes from its first alarm to when the event
+    was certain (negative: late). `data_unknown`: alarms with more than 30 min without a reading while they were open.
     """
 
     events: int = 0
@@ -87,12 +86,12 @@ class Score:
 
     @property
     def sensitivity(self) -> float | None:
-        """The share of events of which some alarm told; `None` without events."""
+        """The share of events that some alarm covers; `None` without events."""
         return (self.detected + self.spoken_for) / self.events if self.events else None
 
     @property
     def lead_minutes(self) -> float | None:
-        """The median lead; `None` where there is none."""
+        """The median lead; `None` without leads."""
         return median(self.leads) if self.leads else None
 
 
@@ -115,17 +114,17 @@ def observed(at: Int64, zone: ZoneHistory) -> Observed:
 
 
 def opened_at_night(rule: Rule, episode: Episode, zone: ZoneHistory) -> bool:
-    """Whether an alarm belongs to a night, 00:00-06:00 local; the drift of a night is found at its very end."""
+    """Whether an alarm belongs to a night, 00:00-06:00 local; drift is found at the very end of its night."""
     at_ms = episode.opened_at - (rule is Rule.HRV_DRIFT)
     return bool(zone.minute_of_day(np.array([at_ms]))[0] < NIGHT_END_MINUTE)
 
 
 def reference_events(rule: Rule, glucose: ReadingSeries, zone: ZoneHistory) -> list[Event] | None:
-    """Return what a rule ought to tell of, from all of a patient's glucose, in order; `None`: nothing says so.
+    """Return the events that a rule ought to detect, from all of a patient's glucose, in order; `None`: it cannot say.
 
-    Consensus episodes: level 1 lows (of the nocturnal rule those that touch 00:00-06:00 local), level 2 lows, level 2
-    highs. For the predicted low the beginnings of lows: a reading below the limit in force (4.0 mmol/L at night, 3.1 by
-    day) after 15 min at or above it. The settings under trial have no say in it.
+    Consensus episodes: level 1 lows (for the nocturnal rule those that touch 00:00-06:00 local), level 2 lows, level 2
+    highs. For the predicted low, the beginnings of lows: a reading below the limit in force (4.0 mmol/L at night, 3.1
+    by day) after 15 min at or above it. The settings under trial do not matter here.
     """
     if rule is Rule.PREDICTED_LOW:
         return [Event(at_ms, at_ms, at_ms) for at_ms in _low_onsets(merge(glucose), zone)]
@@ -148,37 +147,37 @@ def score(
     graver: Sequence[Episode] = (),
     beside: Sequence[Event] = (),
 ) -> Score:
-    """Return how one patient's alarms of a rule did against the events, in order; `at`: readings (int64 ms, ascending).
+    """Score one patient's alarms of a rule against its events, in order; `at`: readings (int64 ms, ascending).
 
-    `graver`: alarms of the rules that speak for this one. A forecast counts only where it came before the event.
-    `beside`: events of which the rule need not tell, because it did not watch when they began; an alarm that belongs to
-    one is not false.
+    `graver`: alarms of the rules that speak for this one. A forecast counts only if it came before the event. `beside`:
+    events that the rule need not detect, because it did not watch when they began; an alarm that belongs to one is not
+    false.
     """
     ahead = rule is Rule.PREDICTED_LOW
-    told = [[alarm for alarm in alarms if _about(alarm, event, ahead=ahead)] for event in events]
-    true = {id(alarm) for of_event in told for alarm in of_event}
+    alarms_of = [[alarm for alarm in alarms if _about(alarm, event, ahead=ahead)] for event in events]
+    true = {id(alarm) for of_event in alarms_of for alarm in of_event}
     false = [
         alarm
         for alarm in alarms
         if id(alarm) not in true and not any(_about(alarm, event, ahead=ahead) for event in beside)
     ]
-    untold = [event for event, of in zip(events, told, strict=True) if not of]
+    undetected = [event for event, own in zip(events, alarms_of, strict=True) if not own]
     return Score(
         events=len(events),
-        detected=len(events) - len(untold),
-        spoken_for=sum(any(_about(alarm, event, ahead=ahead) for alarm in graver) for event in untold),
+        detected=len(events) - len(undetected),
+        spoken_for=sum(any(_about(alarm, event, ahead=ahead) for alarm in graver) for event in undetected),
         alarms=len(alarms),
         false_alarms=len(false),
         false_at_night=sum(opened_at_night(rule, alarm, zone) for alarm in false),
         data_unknown=data_unknown(alarms, at),
-        leads=tuple(_leads(events, told)),
+        leads=tuple(_leads(events, alarms_of)),
     )
 
 
-def _leads(events: Sequence[Event], told: Sequence[Sequence[Episode]]) -> Iterator[float]:
-    """Yield the minutes from the first alarm of an event to its certainty, for each that has one of its own."""
+def _leads(events: Sequence[Event], alarms_of: Sequence[Sequence[Episode]]) -> Iterator[float]:
+    """Yield the minutes from an event's first alarm to its certainty, for each event whose first alarm is its own."""
     earlier: set[int] = set()
-    for event, alarms in zip(events, told, strict=True):
+    for event, alarms in zip(events, alarms_of, strict=True):
         first = min(alarms, key=lambda alarm: alarm.opened_at, default=None)
         if first is not None and id(first) not in earlier:
             yield (event.known_at - first.opened_at) / MINUTE_MS
@@ -198,16 +197,16 @@ def data_unknown(alarms: Iterable[Episode], at: Int64) -> int:
 def paired(first: Sequence[Episode], second: Sequence[Episode]) -> list[tuple[Episode | None, Episode | None]]:
     """Pair alarms of one patient and rule under two settings: those that overlap are the same, each at most once.
 
-    Returns every alarm in order of time; with `None` beside it where only one of the settings raised it.
+    Returns every alarm in order of time, with `None` in the pair if only one of the settings raised it.
     """
-    rest = sorted(second, key=lambda alarm: alarm.opened_at)
+    unpaired = sorted(second, key=lambda alarm: alarm.opened_at)
     pairs: list[tuple[Episode | None, Episode | None]] = []
     for alarm in sorted(first, key=lambda alarm: alarm.opened_at):
-        twin = next((other for other in rest if _overlap(alarm, other.opened_at, other.resolved_at)), None)
+        twin = next((other for other in unpaired if _overlap(alarm, other.opened_at, other.resolved_at)), None)
         if twin is not None:
-            rest.remove(twin)
+            unpaired.remove(twin)
         pairs.append((alarm, twin))
-    pairs += [(None, alarm) for alarm in rest]
+    pairs += [(None, alarm) for alarm in unpaired]
     return sorted(pairs, key=lambda pair: min(alarm.opened_at for alarm in pair if alarm is not None))
 
 
@@ -223,7 +222,7 @@ def _overlap(alarm: Episode, start: int, end: int | None) -> bool:
 
 
 def _touches_night(found: ConsensusEpisode, zone: ZoneHistory) -> bool:
-    """Whether an episode, which lasts until just before `ended_at`, has an instant at 00:00-06:00 local."""
+    """Whether an episode, which lasts until just before `ended_at`, touches 00:00-06:00 local."""
     local = zone.local_ms(np.array([found.started_at, found.ended_at - 1]))
     begins, ends = (local // DAY_MS).tolist()
     return begins != ends or bool((local // MINUTE_MS % MINUTES_PER_DAY < NIGHT_END_MINUTE).any())

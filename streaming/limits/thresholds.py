@@ -17,10 +17,10 @@ from streaming.readings import Bool, Float64, Int16, ReadingSeries
 from streaming.rules.settings import ThresholdSettings, VitalLimit
 from streaming.zones import ZoneHistory
 
-# Sampled all the time, so one sample says little: limits without durations of their own get these (minutes).
+# Sampled continuously, so one sample says little: a limit without its own durations gets these (minutes).
 CONTINUOUS: Final = {Code.HEART_RATE: 10.0, Code.SPO2: 5.0}
 NEVER_JUDGED: Final = np.int16(NEVER_ALARMED | Flag.OFF_BODY)
-# Converted values are rounded to so many decimals: 100.4 degrees Fahrenheit are 38 Celsius, not a little more.
+# Converted values are rounded to so many decimals: 100.4 degrees Fahrenheit are exactly 38 Celsius.
 DECIMALS: Final = 6
 
 Side = Literal["low", "high"]
@@ -29,10 +29,10 @@ Side = Literal["low", "high"]
 class Threshold:
     """Readings of a vital sign beyond one of the patient's limits open an episode, readings within it end it.
 
-    For `duration_minutes` in a row beyond it, then `recovery_minutes` in a row within it, each reading in the canonical
-    unit; equal to the limit is within it. Of readings at one instant the worst counts. LO is below every limit, HI above
-    every one. A distance of more than 45 min between two readings starts the duration anew; it never ends an open
-    episode.
+    It opens after `duration_minutes` in a row beyond the limit and ends after `recovery_minutes` in a row within it,
+    both in the canonical unit; equal to the limit is within it. Of readings at one instant the worst counts. LO is
+    below every limit, HI above every one. A gap of more than 45 min between two readings restarts the duration; it
+    never ends an open episode.
     """
 
     rule: Final = Rule.THRESHOLD
@@ -55,7 +55,7 @@ class Threshold:
         self.memory_ms = self.course.memory_ms
 
     def candidates(self, value: Float64, unit: Int16, flags: Int16) -> Bool:
-        """Which rows of any patients could begin an episode: all beyond the limit."""
+        """Which rows, of any patients, could begin an episode: all beyond the limit."""
         beyond = self._badness(value, unit, flags) > self._badness_of_limit
         return np.asarray(beyond & ((flags & NEVER_JUDGED) == 0))
 
@@ -63,7 +63,7 @@ class Threshold:
         self, state: Excursion | None, series: ReadingSeries, zone: ZoneHistory, graver: Graver
     ) -> tuple[Excursion | None, list[Episode]]:
         """Fold readings that count, in order of time, into the state; see `streaming.limits.detectors.Detector`."""
-        del zone, graver  # any hour, and no other rule is about this vital sign
+        del zone, graver  # the hour does not matter, and no other rule watches this vital sign
         badness = self._badness(series.value, series.unit, series.flags)
         if state is None and not (badness > self._badness_of_limit).any():
             return None, []
@@ -77,7 +77,7 @@ class Threshold:
         canonical = np.full(at.size, CODES[self.code].canonical, dtype=np.int16)
         rows = JudgedReadings(
             at, badness * self._sign, canonical, badness, beyond, beyond, (severity, severity), beyond,
-            "lowest" if self.side == "low" else "highest", "beyond", self.subject, told=self._told,
+            "lowest" if self.side == "low" else "highest", "beyond", self.subject, opening_evidence=self._opening_evidence,
         )  # fmt: skip
         return fold_excursions(state, rows, self.course)
 
@@ -90,18 +90,18 @@ class Threshold:
         return self.limit * self._sign
 
     def _badness(self, value: Float64, unit: Int16, flags: Int16) -> Float64:
-        """Return values in the canonical unit, negative for a low limit: more is worse; LO and HI are infinite."""
+        """Return values in the canonical unit, negated for a low limit: more is worse; LO and HI are infinite."""
         worth = canonical_values(self.code, value, unit)
         worth = np.where((flags & HI) != 0, np.inf, worth)
         return np.asarray(np.where((flags & LO) != 0, -np.inf, worth) * self._sign)
 
-    def _told(self, _row: int) -> Mapping[str, JSON]:
+    def _opening_evidence(self, _row: int) -> Mapping[str, JSON]:
         unit = CODES[self.code].canonical.ucum
         return {"code": self.code.wire, "limit": self.limit, "limit_unit": unit}
 
 
 def thresholds_of(code: Code, settings: ThresholdSettings) -> tuple[Threshold, ...]:
-    """Return the detectors that a patient's limits for one vital sign come to: one for each side."""
+    """Return the detectors for a patient's limits on one vital sign: one for each side."""
     limit = settings.of(code)
     if limit is None:
         return ()
@@ -110,7 +110,7 @@ def thresholds_of(code: Code, settings: ThresholdSettings) -> tuple[Threshold, .
 
 
 def canonical_values(code: Code, value: Float64, unit: Int16) -> Float64:
-    """Return values in the canonical unit of the code; NaN for none, and for units that it is never measured in."""
+    """Return values in the code's canonical unit; NaN for missing ones and for units in which it is never measured."""
     found = np.full(value.size, np.nan)
     for accepted in CODES[code].units:
         rows = unit == accepted
@@ -119,16 +119,16 @@ def canonical_values(code: Code, value: Float64, unit: Int16) -> Float64:
 
 
 def judged_readings(series: ReadingSeries) -> ReadingSeries:
-    """Return the readings of a vital sign that thresholds are about: a number, LO or HI, and no flag against it.
+    """Return the readings of a vital sign that thresholds judge: a number, LO or HI, and no flag against it.
 
-    Readings of one instant all stay: each limit takes what is worst for it.
+    Several readings of one instant all stay: each limit picks its own worst.
     """
     keep = judged_mask(series.value, series.flags)
     return series if bool(keep.all()) else series.take(keep)
 
 
 def judged_mask(value: Float64, flags: Int16) -> Bool:
-    """Which readings of a vital sign thresholds are about; see `judged_readings`."""
+    """Which readings of a vital sign thresholds judge; see `judged_readings`."""
     number = ~np.isnan(value)
     if not flags.any():  # as nearly always
         return number

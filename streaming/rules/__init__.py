@@ -1,1 +1,1 @@
-"""Which rules watch a patient, with which settings, from when on."""
+"""Which rules watch a patient at what time, and with which settings."""

@@ -1,4 +1,4 @@
-"""What somebody set for a rule, as JSON: checked, and applied to the rules it changes."""
+"""Changes to a rule's settings, as JSON: checked, then applied to the patient's rules."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ OFF_UNTIL_SWITCHED_ON: Final = frozenset({Rule.HYPOGLYCAEMIA, Rule.PREDICTED_LOW
 
 
 LARGEST: Final = 2**53
-"""No setting is larger; whole numbers above are not exact as a double either."""
+"""No setting is larger; above it, not every whole number has an exact double."""
 
 
 class SettingError(ValueError):
-    """A setting that does not exist or means nothing; says which and why."""
+    """A setting that does not exist or has an impossible value; says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleChange:
-    """What somebody set for one rule from a time on (ms): all that differs from the layer below, none of it: nothing."""
+    """Changed settings of one rule from a time on (ms): all differences from the layer below, possibly none."""
 
     since_ms: int
     rule: Rule
@@ -67,28 +67,28 @@ def with_changes(rules: PatientRules, rule: Rule, changes: Mapping[str, JSON]) -
     """Return the rules with some of one rule's settings changed, or the rule switched on or off.
 
     Raises:
-        SettingError: there is no such setting, or its value has the wrong type or means nothing.
+        SettingError: there is no such setting, or its value has the wrong type or is impossible.
     """
-    told = dict(changes)
+    values = dict(changes)
     standing = rules.of(rule)
-    enabled = told.pop(ENABLED, standing is not None)
+    enabled = values.pop(ENABLED, standing is not None)
     if not isinstance(enabled, bool):
         raise SettingError(f"{rule}.{ENABLED} must be true or false")
     base = standing if standing is not None else SETTINGS[rule]()
-    settings = _parsed(rule, base, told)
+    settings = _parsed(rule, base, values)
     others = [pair for pair in rules.settings if pair[0] is not rule]
     chosen = sorted([*others, *([(rule, settings)] if enabled else [])], key=lambda pair: list(Rule).index(pair[0]))
     return replace(rules, settings=tuple(chosen))
 
 
 def settings_json(settings: object) -> dict[str, JSON]:
-    """Return a rule's settings as they stand in an alert, in the API and in the store."""
+    """Return a rule's settings as they appear in an alert, in the API and in the store."""
     return asdict(settings) if settings is not None else {}  # type: ignore[call-overload]
 
 
 @lru_cache(maxsize=1)
 def default_rules() -> PatientRules:
-    """Return the rules as they are before any group, clinic or patient says otherwise."""
+    """Return the rules before any change by group, clinic or patient."""
     return PatientRules(tuple((rule, kind()) for rule, kind in SETTINGS.items() if rule not in OFF_UNTIL_SWITCHED_ON))
 
 
@@ -108,7 +108,7 @@ def _parsed(rule: Rule, base: Any, changes: Mapping[str, JSON]) -> Any:
 
 
 def _scalar(name: str, standing: object, value: JSON) -> object:
-    """Return a value as the type of the one it replaces; a whole number may stand for any."""
+    """Return a value in the type of the one it replaces; a whole number may replace any number."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
     if isinstance(standing, bool | str):
         if type(value) is type(standing):

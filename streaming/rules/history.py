@@ -1,4 +1,4 @@
-"""Which rules watched a patient from when on, and when a patient rests."""
+"""Which rules watched a patient at what time, and when the patient rested."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PatientRules:
-    """The rules that watch one patient at one time, each with its settings; a rule that is not here is off.
+    """The rules that watch one patient at one time, each with its settings; a rule that is missing is off.
 
-    `resting`: the patient is paused; then there is no rule at all.
+    `resting`: the patient is paused; then all rules are off.
     """
 
     settings: tuple[tuple[Rule, Any], ...]
@@ -36,7 +36,7 @@ class PatientRules:
         return self._hash
 
     def of(self, rule: Rule) -> Any | None:
-        """Return a rule's settings (an instance of its class in `SETTINGS`); None: it is off."""
+        """Return a rule's settings (an instance of its class in `SETTINGS`), or None if it is off."""
         return next((settings for one, settings in self.settings if one is rule), None)
 
 
@@ -45,13 +45,13 @@ RESTING: Final = PatientRules((), resting=True)
 
 @dataclass(frozen=True, slots=True)
 class RulesHistory:
-    """Which rules watched a patient from when on (ms), ascending; the first entry also holds for all time before it."""
+    """A patient's rules by the instant (ms, ascending) from which they apply; the first entry also applies before."""
 
     spans: tuple[tuple[int, PatientRules], ...]
 
     @classmethod
     def of(cls, rules: PatientRules) -> RulesHistory:
-        """Return the history of a patient with whom nothing ever changed."""
+        """Return the history of a patient whose rules never changed."""
         return cls(((0, rules),))
 
     def at(self, at_ms: int) -> PatientRules:
@@ -64,7 +64,7 @@ class RulesHistory:
         return found
 
     def parts(self, at: Int64) -> Iterator[tuple[slice, PatientRules]]:
-        """Yield the rows of ascending instants that each of the entries in force is about."""
+        """Yield the rows of ascending instants to which each of the entries applies."""
         if len(self.spans) == 1:
             yield slice(0, at.size), self.spans[0][1]
             return
@@ -76,9 +76,9 @@ class RulesHistory:
 
 @lru_cache(maxsize=1024)
 def differ_from(before: tuple[tuple[int, T], ...], after: tuple[tuple[int, T], ...]) -> int | None:
-    """Return the instant (ms, or `DISTANT_PAST_MS`) from which two histories differ first; `None`: they never do.
+    """Return the instant (ms, or `DISTANT_PAST_MS`) from which two histories first differ; `None` if they never do.
 
-    Each has what holds from when on, ascending; its first entry also holds for all time before it.
+    Each entry applies from its instant on, ascending; the first one also applies before it.
     """
     edges = sorted({start for spans in (before, after) for start, _ in spans[1:]})
     return next((at for at in (DISTANT_PAST_MS, *edges) if _held(before, at) != _held(after, at)), None)
@@ -92,7 +92,7 @@ def _held(spans: Sequence[tuple[int, T]], at_ms: int) -> T:
 class Pause:
     """A patient's rest from doses and rules (hospital, holiday), from `start` on and before `end` (ms).
 
-    A pause that is new, or ends at another time than it should, changes what openings meant: settle from the beginning.
+    A pause that is added, or whose end moves, changes what openings meant: match the doses again from the beginning.
     """
 
     start: int

@@ -1,4 +1,4 @@
-"""Groups of patients that begin with different settings, and the history that all layers of settings come to."""
+"""The presets of patient groups, and the rules history that all layers of settings add up to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streaming.rules.history import RESTING, PatientRules, Pause, RulesHistory
 
 
 class PatientGroup(StrEnum):
-    """Groups of patients that begin with different settings."""
+    """Groups of patients whose rules begin with different settings."""
 
     NEW = "new"
     FLUCTUATING = "fluctuating"
@@ -23,15 +23,15 @@ class PatientGroup(StrEnum):
 
 PRESETS: Final[Mapping[PatientGroup, Mapping[Rule, Mapping[str, JSON]]]] = MappingProxyType(
     {
-        # Somebody who begins: what does not work yet must show early, and the first doses of insulin are being found.
+        # New to insulin: problems must show early, while the dose is still being adjusted.
         PatientGroup.NEW: {
             Rule.HYPOGLYCAEMIA: {ENABLED: True},
             Rule.DATA_SILENCE: {"days": 1.0},
         },
-        # Somebody whose glucose goes up and down: warned ahead, and told of what lasts.
+        # Labile glucose: warned ahead of lows, and alerted to excursions that last.
         PatientGroup.FLUCTUATING: {
             Rule.HYPOGLYCAEMIA: {ENABLED: True},
-            # With 7.0 fasting most of them would be told of every morning; 10.0 is the upper end of the target range.
+            # At 7.0 most of them would alert every morning; 10.0 is the upper end of the target range.
             Rule.HYPERGLYCAEMIA: {ENABLED: True, "duration_minutes": 60.0, "fasting_limit_mmol": 10.0},
             Rule.PREDICTED_LOW: {ENABLED: True},
         },
@@ -42,7 +42,7 @@ PRESETS: Final[Mapping[PatientGroup, Mapping[Rule, Mapping[str, JSON]]]] = Mappi
 
 @lru_cache(maxsize=16)
 def preset(group: PatientGroup) -> PatientRules:
-    """Return the rules of a patient group for whom nobody has set anything."""
+    """Return the rules of a patient group before any change by clinic or patient."""
     rules = default_rules()
     for rule, changes in PRESETS[group].items():
         rules = with_changes(rules, rule, changes)
@@ -55,10 +55,10 @@ def build_history(
     own: Iterable[RuleChange] = (),
     pauses: Sequence[Pause] = (),
 ) -> RulesHistory:
-    """Return the history that the layers come to: the group's preset, on it the clinic's changes, on it the patient's.
+    """Return the history that all layers add up to: the group's preset, the clinic's changes, the patient's own.
 
-    `groups` has the patient's group from when on, the first one for all time before. Of the changes of one layer to one
-    rule the newest holds, and replaces the earlier ones. Raises `SettingError` for changes that mean nothing.
+    `groups` has the patient's group by the instant from which it applies, the first also before. Within a layer, the
+    newest change of a rule replaces the earlier ones. Raises `SettingError` for impossible changes.
     """
     layers = [sorted(layer, key=lambda change: change.since_ms) for layer in (clinic, own)]
     groups = sorted(groups, key=lambda pair: pair[0])
@@ -82,13 +82,13 @@ def _in_force(
     if any(pause.start <= at_ms < pause.end for pause in pauses):
         return RESTING
     group = next((group for since, group in reversed(groups) if since <= at_ms), groups[0][1])
-    # One over the other before they mean anything: a rule that is off keeps what a layer below says of it.
-    told = {rule: dict(changes) for rule, changes in PRESETS[group].items()}
+    # Merge the layers before applying any: a rule that is off keeps the settings of the layers below.
+    merged = {rule: dict(changes) for rule, changes in PRESETS[group].items()}
     for layer in layers:
         newest = {change.rule: change.changes for change in layer if change.since_ms <= at_ms}
         for rule, changes in newest.items():
-            told[rule] = {**told.get(rule, {}), **changes}
+            merged[rule] = {**merged.get(rule, {}), **changes}
     rules = default_rules()
-    for rule, changes in told.items():
+    for rule, changes in merged.items():
         rules = with_changes(rules, rule, changes)
     return rules

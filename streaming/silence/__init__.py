@@ -1,1 +1,1 @@
-"""What is missing: readings, devices, and rules that rest."""
+"""Missing data: patients without readings, devices that are offline, and rules that rest."""

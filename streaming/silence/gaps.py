@@ -1,4 +1,4 @@
-"""Silence: when missing glucose is worth telling, by day after days, at night after minutes; pure."""
+"""Silence: when missing glucose deserves an alert, after days in general and after minutes at night; pure."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ GLUCOSE: Final = "glucose"
 NIGHT: Final = "glucose:night"
 
 Spans = Sequence[tuple[int, int]]
-"""Times from (ms) and before (ms), ascending, that do not touch."""
+"""[start, end) in ms, ascending, without touching each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
     """Time without a reading that counts, ms.
 
-    `last_at`: the reading before it (`None`: there never was one). `since`: from when on it is counted, that reading or
-    when readings were first due. `until`: the reading that ends it (`None`: it lasts).
+    `last_at`: the reading before it (`None`: there never was one). `since`: the start of the count, which is that
+    reading or when readings were first due. `until`: the reading that ends it (`None`: it lasts).
     """
 
     last_at: int | None
@@ -39,8 +39,8 @@ class Gap:
 class Stretch:
     """Time from `start` and before `end` in which a rule watches with the same settings, ms.
 
-    `counted_from`: since when there has been something to wait for. `ended_by`: what ends it, if not what was awaited.
-    `same_watch`: nobody stopped waiting since the beginning, though the patient may have rested.
+    `counted_from`: since when a reading has been due. `ended_by`: what ends it, other than a reading. `same_watch`: the
+    patient has been watched since the beginning of the gap, rests aside.
     """
 
     start: int
@@ -52,9 +52,9 @@ class Stretch:
 
 
 def stretches(rule: Rule, rules: RulesHistory, watched: Spans, since: int, until: int) -> Iterator[Stretch]:
-    """Yield the times in [since, until) at which the rule watches; after a rest, or a time not watched, counting starts anew.
+    """Yield the times in [since, until) at which the rule watches; the count restarts after a rest or time not watched.
 
-    A rule that is off does not stop the counting: switched on, it tells at once what has lasted long enough.
+    A rule that is off does not stop the count: when switched on, it alerts at once on a gap that is long enough.
     """
     inner = {start for start, _ in rules.spans} | {edge for span in watched for edge in span}
     edges = [since, *sorted(edge for edge in inner if since < edge < until), until]
@@ -71,7 +71,7 @@ def stretches(rule: Rule, rules: RulesHistory, watched: Spans, since: int, until
 
 
 def glucose_silences(gap: Gap, rules: RulesHistory, watched: Spans, now_ms: int) -> list[Episode]:
-    """Return when, by `now_ms`, a gap was a silence that the nurse must hear of: subject `glucose`, at most one a stretch."""
+    """Return the episodes of a gap, by `now_ms`, for the nurse to hear of: subject `glucose`, at most one a stretch."""
     found = []
     for stretch in stretches(Rule.DATA_SILENCE, rules, watched, gap.since, _end(gap)):
         opens = max(stretch.start, stretch.counted_from + stretch.settings.day_ms)
@@ -81,13 +81,13 @@ def glucose_silences(gap: Gap, rules: RulesHistory, watched: Spans, now_ms: int)
 
 
 def night_silences(
-    gap: Gap, rules: RulesHistory, watched: Spans, zone: ZoneHistory, now_ms: int, told: Sequence[Episode] = ()
+    gap: Gap, rules: RulesHistory, watched: Spans, zone: ZoneHistory, now_ms: int, known: Sequence[Episode] = ()
 ) -> list[Episode]:
-    """Return when, by `now_ms`, a gap was a signal that was lost at the local night: subject `glucose:night`.
+    """Return the episodes of a gap, by `now_ms`, in which the signal was lost at local night: subject `glucose:night`.
 
-    It opens once no reading came for longer than the setting, or at the beginning of the night if that was before, and
-    ends with the night at the latest (`ended_by`: `morning`). What an episode of `told` covers is not told again.
-    Without a reading since somebody waits for one there is no signal that could be lost.
+    One opens when no reading came for longer than the setting, or at the beginning of the night if that is later, and
+    ends with the night at the latest (`ended_by`: `morning`). None opens inside an episode of `known`. Without a
+    reading since the watch began there is no signal to lose.
     """
     found: list[Episode] = []
     if gap.last_at is None:
@@ -98,7 +98,7 @@ def night_silences(
         lost = max(stretch.start, stretch.counted_from + stretch.settings.night_ms)
         for start, end in _nights(zone, stretch.settings, lost, min(stretch.end, now_ms + 1)):
             opens = max(lost, start)
-            if any(one.covers(opens) for one in told):
+            if any(episode.covers(opens) for episode in known):
                 continue
             over = replace(stretch, ended_by="morning") if end <= stretch.end and end != gap.until else stretch
             episode = _episode(gap, over, NIGHT, opens, min(end, stretch.end), now_ms)
@@ -112,13 +112,13 @@ def at_night(zone: ZoneHistory, settings: DataSilenceSettings, at_ms: int) -> bo
 
 
 def off_since(rules: RulesHistory, since_ms: int, now_ms: int, watches: Callable[[PatientRules], bool]) -> int | None:
-    """Return the first instant after `since_ms`, by `now_ms`, from which on the rules did not watch any more; or None."""
+    """Return the first instant after `since_ms`, by `now_ms`, at which the rules stopped watching; or None."""
     later = (start for start, then in rules.spans if since_ms < start <= now_ms and not watches(then))
     return next(later, None)
 
 
 def back_since(rules: RulesHistory, now_ms: int) -> int | None:
-    """Return when the patient's newest rest that is over by `now_ms` ended; `None`: there was none."""
+    """Return the end of the patient's newest rest that is over by `now_ms`; `None` if there was none."""
     ends = (end for (_, before), (end, then) in pairwise(rules.spans) if before.resting and not then.resting)
     return max((end for end in ends if end <= now_ms), default=None)
 
@@ -146,7 +146,7 @@ def _episode(gap: Gap, stretch: Stretch, subject: str, opens: int, ends: int, no
 
 
 def _joined(episodes: Iterable[Episode]) -> list[Episode]:
-    """Return the episodes, those that go on under other settings as one."""
+    """Return the episodes, merging those that continue under other settings."""
     found: list[Episode] = []
     for one in episodes:
         if found and found[-1].resolved_at == one.opened_at and found[-1].evidence.get("ended_by") == "settings":

@@ -1,4 +1,4 @@
-"""Devices that are not heard: how often each model is when all is well, and when it is offline; pure."""
+"""Offline devices: how often each model is heard when all is well, and when it counts as offline; pure."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ EXPECTED_INTERVAL_MS: Final[Mapping[DeviceModel, int]] = MappingProxyType(
         DeviceModel.PILLBOX: 24 * HOUR_MS,  # says what happens, and its battery daily; many only wake for that
     }
 )
-"""How often a device of a model is heard when all is well. Models that are not here speak when somebody measures."""
+"""How often a device of a model is heard when all is well. Models not listed here send when somebody measures."""
 
 FIRST_CONTACT_MS: Final = HOUR_MS
-"""A device that has just been given to somebody, or whose patient is back, has this long at least to be heard."""
+"""The minimum time to first contact of a device just given to somebody, or whose patient is back from a rest."""
 CONTACT_LAG_MS: Final = 10_000
-"""Contact is written down some seconds late: one that close after a last will may be of a message before it."""
+"""Contact is recorded some seconds late: if it is this soon after a last will, the message may be from before it."""
 DOSE_GRACE_MS: Final = 2 * MINUTE_MS
-"""How long after the end of a dose's window a box may still say that it is there."""
+"""How long after the end of a dose's window a box may still make contact."""
 EDGE_GRACE_MS: Final = 15 * MINUTE_MS
-"""The same for one that an edge box reads, which has others to read as well."""
+"""The same for a box read by an edge box, which has other devices to read as well."""
 ONLINE_GRACE_MS: Final = 2 * HOUR_MS
-"""The same for one whose connection stands: when all is well it has nothing to say but that, once an hour."""
+"""The same for a box whose connection is up: when all is well it reports only that, once an hour."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceContact:
-    """What is known of a device that a patient wears now, in ms.
+    """What is known about a device that a patient wears now, in ms.
 
-    `contact_at`: when it was last heard. `left_at`: when it, or its last will, said that it is not online (`None`: it
-    did not). `interval_ms`: how often it is to be heard. `waiting_since`: the end of the window of the oldest dose of
-    which nothing is known because the box was not heard since. `grave`: the patient must not be without it.
+    `contact_at`: when it was last heard. `left_at`: when it, or its last will, said that it is offline (`None`: neither
+    did). `interval_ms`: how often it should be heard. `waiting_since`: the end of the window of the oldest dose whose
+    state is unknown because the box has not been heard since. `grave`: the patient must not be without it.
     """
 
     device: str
@@ -57,10 +57,10 @@ class DeviceContact:
 
 
 def offline_episodes(contact: DeviceContact, rules: RulesHistory, watched: Spans, now_ms: int) -> list[Episode]:
-    """Return when, by `now_ms`, the device was offline since it was last heard: subject the device's id.
+    """Return the episodes, by `now_ms`, in which the device was offline since last heard: subject the device's id.
 
-    `watched`: when the patient wore it, with consent, and it was enabled. Severity `low`; `medium` for a box with a dose
-    waiting, and for a `grave` one.
+    `watched`: when the patient wore it, with consent, and it was enabled. Severity `low`; `medium` for a box with a
+    dose waiting, and for a `grave` device.
     """
     found = []
     since = watched[0][0] if watched else DISTANT_FUTURE_MS
@@ -72,12 +72,12 @@ def offline_episodes(contact: DeviceContact, rules: RulesHistory, watched: Spans
 
 
 def severity(contact: DeviceContact) -> Severity:
-    """Return how much it matters that the device is not heard."""
+    """Return the severity of this device being offline."""
     return Severity.MEDIUM if contact.grave or contact.waiting_since is not None else Severity.LOW
 
 
 def _causes(contact: DeviceContact, stretch: Stretch) -> Iterator[tuple[int, str]]:
-    """Yield the instants at which the device became offline, each by its cause."""
+    """Yield the instants at which the device became offline, each with its cause."""
     settings: DeviceOfflineSettings = stretch.settings
     heard_at = contact.contact_at
     heard = heard_at is not None and heard_at >= stretch.counted_from

@@ -1,4 +1,4 @@
-"""When a rule watches a patient no more: it was switched off, or the patient began to rest."""
+"""When a rule stopped watching a patient: it was switched off, or the patient began to rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streaming.silence.gaps import off_since
 
 
 def rest_of(rule: Rule, subject: str, rules: RulesHistory, opened_at: int, now_ms: int) -> int | None:
-    """Return when, after an episode began and by now, its rule first watched no more, as the fold sees it; in ms."""
+    """Return when (ms), after an episode began and by now, its rule first stopped watching, as the fold sees it."""
     return off_since(rules, opened_at, now_ms, _watches(rule, subject))
 
 

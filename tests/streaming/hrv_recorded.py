@@ -16,7 +16,7 @@ import numpy.typing as npt
 from streaming.hrv.drift import RULE
 from streaming.hrv.nights import NightValue
 from streaming.hrv.rr_cleaning import RRRun, beats_of, correct
-from streaming.hrv.windows import MOST_CORRECTED, hrv_statistics, windows_of
+from streaming.hrv.windows import MAX_CORRECTED, hrv_statistics, windows_of
 from streaming.rules.history import PatientRules, RulesHistory
 from streaming.rules.settings import DriftSettings
 from streaming.zones import DAY_MS, HOUR_MS
@@ -28,8 +28,8 @@ HOLTER_NIGHTS_H = {"000": 10.75, "003": 14.25, "005": 10.25}
 """Where the six quietest hours of a Holter record begin, hours from its start (`stats_per_record.csv`)."""
 ILL_DAYS = range(-7, 22)
 """Days from the onset of symptoms that no stationary night is drawn from."""
-LEAST_DAYS = 20
-LEAST_BEATS = 80
+MIN_DAYS = 20
+MIN_BEATS = 80
 FIRST = date(2026, 1, 1)
 
 
@@ -65,7 +65,7 @@ def people() -> list[Person]:
     for row in csv.DictReader(read(f"{folder}/hrv_measurements_min.csv.gz")):
         beats = correct(beats_of([RRRun(0.0, np.array(row["rr_data"].split(","), dtype=np.float64))]))
         of = hrv_statistics(beats)
-        if len(beats) >= LEAST_BEATS and beats.corrected.mean() <= MOST_CORRECTED and of.rmssd and of.sdnn:
+        if len(beats) >= MIN_BEATS and beats.corrected.mean() <= MAX_CORRECTED and of.rmssd and of.sdnn:
             measures = (float(np.log(of.rmssd)), float(np.log(of.sdnn)), of.mean_heart_rate or 0.0)
             found[row["user_code"]][datetime.fromisoformat(row["measurement_datetime"]).date()].append(measures)
     return [

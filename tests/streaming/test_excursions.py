@@ -35,7 +35,7 @@ def judged(rows: Sequence[Row]) -> JudgedReadings:
         count="beyond",
         ends=np.array([kind == "e" for kind in kinds], dtype=np.bool_),
         ended_as={"continued_as": "another"},
-        told=lambda row: {"row_at": rows[row][0]},
+        opening_evidence=lambda row: {"row_at": rows[row][0]},
     )
 
 

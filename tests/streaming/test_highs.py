@@ -16,7 +16,7 @@ from devices.vocabulary import Flag, Unit
 from streaming.episodes import Episode, Rule, Severity, settled_before
 from streaming.glucose.values import merge
 from streaming.limits.detectors import Detector
-from streaming.limits.highs import MOST_LOWEST, FastingHyperglycaemia, Hyperglycaemia, LowestOfHour
+from streaming.limits.highs import MAX_LOWEST, FastingHyperglycaemia, Hyperglycaemia, LowestOfHour
 from streaming.readings import ReadingSeries
 from streaming.rules.settings import HyperglycaemiaSettings
 from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, ZoneHistory
@@ -219,16 +219,16 @@ def test_the_rise_is_that_above_the_lowest_of_the_hour(values: list[tuple[int, i
         if not np.isnan(rises[row]):
             assert rises[row] == pytest.approx(expected, abs=1e-5)
         else:
-            assert np.isnan(expected) or len(set(tenths[hour].tolist())) > MOST_LOWEST
+            assert np.isnan(expected) or len(set(tenths[hour].tolist())) > MAX_LOWEST
 
 
 def test_more_steps_than_are_remembered_cannot_be_told_in_any_split() -> None:
-    steep = every(1, [6.0 + step / 10 for step in range(MOST_LOWEST + 20)], SEVEN - 45)
+    steep = every(1, [6.0 + step / 10 for step in range(MAX_LOWEST + 20)], SEVEN - 45)
     rows = series_of([*steep, *every(1, [7.0] * 60, SEVEN)])
     [episode] = standing(FASTING, [rows])
     assert minutes(episode)[0] == SEVEN - 45 + 10  # while it was known that it is 1.0 above the lowest
     later = series_of(
-        [*every(1, [7.1 + step / 10 for step in range(MOST_LOWEST + 20)], 255), *every(1, [7.5] * 60, 300)]
+        [*every(1, [7.1 + step / 10 for step in range(MAX_LOWEST + 20)], 255), *every(1, [7.5] * 60, 300)]
     )
     [late] = standing(FASTING, [later])
     assert 300 < minutes(late)[0] <= 300 + 60

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from devices.vocabulary import Modality
 from streaming.episodes import Episode, Severity
 from streaming.hrv.drift import ALWAYS, NightAssessment, fold_nights
-from streaming.hrv.nights import LEAST_SPREAD, NightValue, baseline, night_bounds, night_value, rolling_mean
+from streaming.hrv.nights import MIN_SPREAD, NightValue, baseline, night_bounds, night_value, rolling_mean
 from streaming.hrv.windows import WINDOW_MS, HrvWindow
 from streaming.rules.history import RESTING, PatientRules, RulesHistory
 from streaming.rules.settings import DriftSettings
@@ -120,7 +120,7 @@ def test_the_baseline_is_robust_and_has_a_floor() -> None:
     assert found.center == pytest.approx(np.mean(drawn_in))
     assert found.spread == pytest.approx(1.042 * np.std(drawn_in, ddof=1))
     assert found == baseline([3.5, 3.6, 3.7, 3.8, 3.9, 90.0])
-    assert baseline([3.7] * 20).spread == LEAST_SPREAD
+    assert baseline([3.7] * 20).spread == MIN_SPREAD
 
 
 def test_the_baseline_of_normal_nights_is_their_mean_and_standard_deviation() -> None:

@@ -19,7 +19,7 @@ from streaming.rules.settings import BASELINE_DAYS, DriftSettings
 from streaming.zones import DAY_MS
 from tests.streaming.hrv_recorded import (
     FIRST,
-    LEAST_DAYS,
+    MIN_DAYS,
     Float64,
     Person,
     always,
@@ -162,7 +162,7 @@ def hearts_of(kind: str) -> list[Heart]:
     if kind == "Holter nights":
         return [heart(resampled_nights, rows) for rows in holter_windows().values()]
     stationary = [person.stationary() for person in people()]
-    return [heart(resampled_days, rows) for rows in stationary if len(rows) >= LEAST_DAYS]
+    return [heart(resampled_days, rows) for rows in stationary if len(rows) >= MIN_DAYS]
 
 
 def false_alerts(hearts: list[Heart], alarms: Alarms, each: int, feature: Callable[[Float64], Float64]) -> float:

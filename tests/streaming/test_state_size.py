@@ -22,7 +22,7 @@ from streaming.zones import HOUR_MS, MINUTE_MS, Int64, ZoneHistory
 from tests.streaming.nocturnal_reference import Reading
 from tests.streaming.series import glucose_series, readings_of_one_patient
 
-MOST_BYTES = 4096
+MAX_BYTES = 4096
 SIX = 1_790_812_800_000 + 6 * HOUR_MS  # 2026-10-01T06:00Z
 PREDICTED = (Rule.PREDICTED_LOW, "")
 UTC = ZoneHistory.of("UTC")
@@ -95,12 +95,12 @@ def test_the_worst_of_all_detectors_together_stays_within_4_kib() -> None:
     high = sum(size for (rule, _), size in worst.items() if rule is Rule.HYPERGLYCAEMIA)
     lows = sorted(worst[rule, ""] for rule in (Rule.NOCTURNAL_HYPOGLYCAEMIA, Rule.URGENT_LOW, Rule.HYPOGLYCAEMIA))
     # A nocturnal low ends the other two, an urgent one is no longer foreseen.
-    assert high + unforeseen + sum(lows[1:]) <= MOST_BYTES, worst
-    assert high + worst[PREDICTED] + lows[-1] <= MOST_BYTES, worst
+    assert high + unforeseen + sum(lows[1:]) <= MAX_BYTES, worst
+    assert high + worst[PREDICTED] + lows[-1] <= MAX_BYTES, worst
     assert worst[PREDICTED] <= 2560
 
 
 @given(readings=readings_of_one_patient())
 def test_no_series_makes_more_of_it(readings: list[Reading]) -> None:
     state, _ = fold_patient(Code.GLUCOSE, None, glucose_series(readings), UTC, all_rules())
-    assert state is None or sum(sizes(state).values()) <= MOST_BYTES
+    assert state is None or sum(sizes(state).values()) <= MAX_BYTES
