@@ -1,1 +1,1 @@
-"""The edge collector: reads devices over Bluetooth, keeps what it read on disk, hands it to the broker."""
+"""The edge box: reads devices over Bluetooth, spools what it read on disk, and delivers it to the broker."""

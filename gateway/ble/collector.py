@@ -1,4 +1,4 @@
-"""Joins scanning, turns and sessions: who is near and due is visited, as many at once as there are links."""
+"""Joins scanning, turns and sessions: visits the devices that are near and due, as many at once as there are links."""
 
 import asyncio
 import logging
@@ -21,19 +21,19 @@ from gateway.ble.spool import Spool, SpoolBrokenError
 from gateway.ble.turns import TurnState, decide
 
 LINKS: Final = 4
-"""What cheap adapters hold at once."""
+"""What cheap adapters can hold at once."""
 STRANGERS_SAID: Final = 64
-"""Of so many the log speaks: phones change their addresses all the time, and anybody can make some up."""
+"""The log names at most this many: phones change their addresses all the time, and anybody can invent some."""
 LOOK_EVERY_S: Final = 1.0
-"""How often turns are looked at while somebody near has to wait for one."""
+"""How often turns are reconsidered while a device nearby has to wait for one."""
 
 log = logging.getLogger(__name__)
 
 
 class Collector:
-    """Visits the devices of the roster until cancelled. A device that is not on it is heard and never connected to.
+    """Visits the devices of the roster until cancelled. It hears other devices too, but never connects to them.
 
-    `now_ms` is the time of day; `monotonic_ms` never jumps, and turns are taken by it.
+    `now_ms` is the time of day; `monotonic_ms` never jumps, and times the turns.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Collector:
         return self._sessions
 
     def set_roster(self, roster: Roster) -> None:
-        """Read these devices from now on; what is not on it any more is left at once."""
+        """Read these devices from now on; devices that are no longer on the roster are left at once."""
         wanted = {device.id: device for device in roster.devices if device.model in PROFILES}
         for name in [name for name, session in self._sessions.items() if wanted.get(name) != session.device]:
             self._dismiss(name)
@@ -82,10 +82,10 @@ class Collector:
         self._standings.pop(name)
         session.leave()
         if session.stage is Stage.CONNECTING and name in self._visits:
-            self._visits[name].cancel()  # there is nothing to be kept, and others wait for the radio
+            self._visits[name].cancel()  # there is nothing to keep, and others wait for the radio
 
     def hurry(self, device: str, command: str) -> bool:
-        """Visit the device as soon as it is heard, for a command waits for it; False if nobody here can do that."""
+        """Visit the device as soon as it is heard, because a command waits for it; False if no profile obeys it."""
         session = self._sessions.get(device)
         if session is None or command not in PROFILES[session.device.model].commands:
             return False
@@ -102,7 +102,7 @@ class Collector:
                 await self._next_look()
 
     def _hear(self, found: BLEDevice, heard: AdvertisementData) -> None:
-        """Take in an advertisement; many come each second, so that this has to be cheap."""
+        """Take in an advertisement; many come each second, so this has to be cheap."""
         address = found.address.upper()
         stranger = self.near.get(address) is None
         sighting = self.near.hear(found, heard, self._now_ms())
@@ -111,17 +111,17 @@ class Collector:
             if stranger:
                 self._metrics.near.set(len(self.near))
             if stranger and len(self.near) <= STRANGERS_SAID:
-                # Without its name: phones carry those of people. `vigil ble scan` shows them to who asks.
+                # Without its name, which on phones is often a person's. `vigil ble scan` shows names on request.
                 log.info("a stranger is near", extra={"address": address, "services": list(sighting.services)})
             return
         standing = self._standings[name]
         self._standings[name] = standing.seen(self._monotonic_ms())
         if standing.seen_ms is None and standing.linked_ms is None:
-            self._look.set()  # later ones have to wait for the clock anyway
+            self._look.set()  # later turns have to wait for the clock anyway
 
     def _take_turns(self, group: asyncio.TaskGroup) -> None:
         now_ms = self._monotonic_ms()
-        # Of devices that left the roster, or came back to it as others.
+        # Sessions of devices that left the roster, or came back to it changed.
         busy_elsewhere = sum(
             name not in self._standings or self._standings[name].linked_ms is None for name in self._visits
         )
@@ -138,7 +138,7 @@ class Collector:
             self._visits[name] = task
 
     async def _visit(self, name: str, found: BLEDevice) -> None:
-        """Visit one device. Whatever is wrong with it, or with how we read it, the others are visited all the same."""
+        """Visit one device. Whatever goes wrong with it, or with how we read it, other devices are still visited."""
         session = self._sessions[name]
         failed = True
         try:
@@ -152,13 +152,13 @@ class Collector:
             self._visits.pop(name, None)
             if self._sessions.get(name) is session:
                 now_ms = self._monotonic_ms()
-                # What was heard before the visit says nothing of whether the device is there behind it.
+                # Advertisements from before the visit do not show that the device is still there after it.
                 standing = replace(self._standings[name], seen_ms=None)
                 self._standings[name] = standing.ended(now_ms, failed=failed, chance=self._chance.random())
             self._look.set()
 
     async def _next_look(self) -> None:
-        """Wait until something changes; by the clock only while somebody near waits for it."""
+        """Wait until something changes; wake by the clock only while a device nearby waits for its turn."""
         self._look.clear()
         somebody_waits = any(
             standing.linked_ms is None and standing.seen_ms is not None for standing in self._standings.values()

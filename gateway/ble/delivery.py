@@ -1,4 +1,4 @@
-"""Which message of the spool goes out next on one connection: the rules of delivery, without any I/O but the spool's."""
+"""Decides which message of the spool goes out next on one connection: the delivery rules, no I/O but the spool's."""
 
 from collections.abc import Callable
 from typing import Final
@@ -7,18 +7,19 @@ from gateway.ble.outgoing import Outgoing
 from gateway.ble.spool import Spool
 
 WINDOW: Final = 64
-"""Messages without a PUBACK."""
+"""Messages in flight without a PUBACK."""
 WINDOW_BYTES: Final = 256 * 1024
-"""What they may measure together: it bounds memory, and over a slow network the time until the first is answered."""
+"""Bytes in flight without a PUBACK: bounds memory, and the wait for the first PUBACK over a slow network."""
 FIRST_PROBE_S: Final = 15.0
-"""Several times what passes between two receipts of a gateway that works."""
+"""Several times what passes between two receipts of a working gateway."""
 LONGEST_PROBE_S: Final = 600.0
 STARTS_OVER_AT: Final = 3
-"""The probe in a row that is all that waits: who has the lowest message and missed another says nothing to the lowest."""
+"""The probe in a row at which everything that waits is sent again: a gateway that has the lowest message but missed a
+later one does not answer to the lowest."""
 
 
 class Delivery:
-    """The volatile side of delivery; every connection makes a new one on the same spool."""
+    """The volatile part of delivery; every connection makes a new one on the same spool."""
 
     def __init__(self, spool: Spool, monotonic: Callable[[], float], wake: Callable[[], None]) -> None:
         """Nothing goes out before `begin`. `monotonic` is in seconds; `wake` is called when there is room or news."""
@@ -36,11 +37,11 @@ class Delivery:
 
     @property
     def idle(self) -> bool:
-        """Whether everything held was handed to the broker and acknowledged by it (not: received by the gateway)."""
+        """Whether the broker has acknowledged everything in the spool (the gateway may not have received it yet)."""
         return self._begun and not self._in_flight and self._cursor >= self._spool.next_seq - 1
 
     def begin(self) -> None:
-        """Send, from the receipt on, now that the one that stands at the broker is known, or known to be missing."""
+        """Start to send, from the receipt on, now that the retained receipt is known, or known to be missing."""
         if self._standing is not None and not self._spool.rebase(self._standing):
             self._spool.receipt(self._standing)
         self._spool.begin_sending()
@@ -49,14 +50,14 @@ class Delivery:
         self._count_from_now(FIRST_PROBE_S)
 
     def receipt(self, seq: int) -> bool:
-        """Free the spool; return whether that freed anything. Before `begin` the last one heard is the one that stands."""
+        """Free the spool; return whether that freed anything. Before `begin`, the last one heard counts as retained."""
         if not self._begun:
             self._standing = seq
             return False
         if not self._spool.receipt(seq):
             return False
         if self._probing:
-            # The gateway answers, and there was a hole: it may not be the only one.
+            # The gateway answered a probe, so there was a hole, and it may not be the only one.
             self._probing = False
             self._probes = 0
             self._cursor = seq
@@ -69,7 +70,7 @@ class Delivery:
         room = WINDOW - len(self._in_flight)
         size = sum(self._in_flight.values())
         if not self._begun or room < WINDOW // 2 or size > WINDOW_BYTES // 2:
-            return []  # the spool is asked for many at a time
+            return []  # the spool is read for many at a time
         self._cursor = max(self._cursor, self._spool.oldest - 1)
         messages: list[Outgoing] = []
         for message in self._spool.waiting(room, self._cursor):
@@ -95,9 +96,10 @@ class Delivery:
         return max(self._probe_at - self._monotonic(), 0.0) if len(self._spool) else None
 
     def probe(self) -> Outgoing | None:
-        """Return the lowest message to be sent once more, when the broker took everything and the receipt stands still.
+        """Return the lowest message, to be sent again, if the broker took everything but the receipt stands still.
 
-        One message only, and all of them once: while the gateway is down, the broker's queue must not fill with repeats.
+        A single message, and all of them only once: while the gateway is down, the broker's queue must not fill with
+        repeats.
         """
         if not self.idle or not len(self._spool):
             self._count_from_now(self._probe_s)

@@ -1,7 +1,8 @@
-"""Device time into real time (ms since the Unix epoch): clocks without a zone, clocks that are wrong or have jumped. Pure.
+"""Converts device time to real time (ms since the Unix epoch), for clocks without a zone, wrong or set meanwhile. Pure.
 
-What a device stamped is never measured again, so its stamp has to come out the same whoever reads it and whenever: a
-shift is taken from a small set of likely ones, or from the device's own notes, rather than measured to the millisecond.
+A stamped measurement is never made again, so its stamp must convert to the same real time whoever reads it and
+whenever. A shift is therefore picked from a small set of likely ones, or from the device's own notes, rather than
+measured to the millisecond.
 """
 
 from collections.abc import Sequence
@@ -15,15 +16,15 @@ from devices.gatt.pillbox import LogEntry, LogType
 from devices.vocabulary import EARLIEST_MS
 
 AGREES_MS: Final = 2 * 60_000
-"""Clocks that people set agree to within this; stamps may be out of order by as much before it means anything."""
+"""Clocks set by people agree to within this; stamps out of order by no more than this mean nothing."""
 BOX_AGREES_MS: Final = 2000
-"""Clocks that programs set agree to within this."""
+"""Clocks set by programs agree to within this."""
 
 _MINUTE_MS: Final = 60_000
 _QUARTER_MS: Final = 15 * _MINUTE_MS
-"""Every zone in use is a multiple of it away from UTC."""
+"""Every zone in use is a multiple of this away from UTC."""
 _DRIFT: Final = 10_000
-"""A sensor's clock may run wrong by one part in so many: five times a watch crystal."""
+"""A sensor's clock may be wrong by one part in this many: five times a watch crystal."""
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - a device's wall clock has no zone either
 _MS: Final = timedelta(milliseconds=1)
 
@@ -32,15 +33,15 @@ class TimeSource(Enum):
     """How the real time of a record was found."""
 
     ZONE = "zone"
-    """The device's clock shows the wearer's local time, or is taken to."""
+    """The device's clock shows the wearer's local time, or is assumed to."""
     UTC = "utc"
     """The device's clock shows the real time (pill box)."""
     SHIFTED = "shifted"
     """The device's clock is off by a known shift."""
     BEFORE_JUMP = "before_jump"
-    """The clock jumped since, nobody knows by how much; its stamp as it stands contradicts nothing."""
+    """The clock has jumped since, nobody knows by how much; the stamp as it stands contradicts nothing."""
     UNKNOWN = "unknown"
-    """The stamp as it stands cannot be right: the record is not timed."""
+    """The stamp as it stands cannot be right: the record has no known time."""
 
 
 class RealTime(NamedTuple):
@@ -51,14 +52,14 @@ class RealTime(NamedTuple):
 
 
 class CgmStart(NamedTuple):
-    """When a CGM session began; `should_write`: the sensor does not know, or is wrong."""
+    """When a CGM session began; `should_write`: the sensor does not know it, or has it wrong."""
 
     start_ms: int
     should_write: bool
 
 
 class _Span(NamedTuple):
-    """A stamp in real time: the reading that counts, and the first and last it could mean (clock changes)."""
+    """A stamp in real time: the reading that counts, and the earliest and latest it could mean (clock changes)."""
 
     at_ms: int
     earliest_ms: int
@@ -67,7 +68,7 @@ class _Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WallClock:
-    """What a device's wall clock shows: local time of `zone`, or UTC and a fixed `ahead_ms`."""
+    """What a device's wall clock shows: local time of `zone`, or UTC plus a fixed `ahead_ms`."""
 
     zone: ZoneInfo
     ahead_ms: int | None = None
@@ -75,19 +76,19 @@ class WallClock:
     def real_ms(self, stamp: datetime) -> int:
         """Return the real time of a naive stamp.
 
-        Of a local time that comes twice it is the first; one that a clock change skips moves forward by the gap.
+        Of a local time that comes twice, the first counts; one that a clock change skips moves forward by the gap.
         """
         return _span(self, stamp).at_ms
 
 
 def wall_clock(device_now: datetime | None, now_ms: int, zone: ZoneInfo, held_ms: int | None = None) -> WallClock:
-    """Tell what a wall clock shows that read `device_now` at `now_ms`; without a reading, local time.
+    """Return what a wall clock shows that read `device_now` at `now_ms`; if it was not read, local time.
 
     A clock within 2 min of local time shows local time: its owner set it by another clock. One within 2 min of another
-    multiple of 15 min from UTC shows another zone's time (the wearer travelled, or nobody put it forward in spring): it
-    is exactly so much ahead. Anything else is wrong, by a whole number of minutes, since seconds differ from reading to
-    reading. `held_ms`, the `ahead_ms` found before, stays while the clock is within 2 min of it: a drift does not
-    become a new shift with every minute.
+    multiple of 15 min from UTC shows another zone's time (the wearer travelled, or nobody put it forward in spring),
+    and is ahead by exactly that much. Any other clock is wrong, by a whole number of minutes, since seconds differ
+    between readings. `held_ms`, the `ahead_ms` found before, stays while the clock is within 2 min of it, so that a
+    drift does not become a new shift with every minute.
     """
     if device_now is None:
         return WallClock(zone)
@@ -105,9 +106,9 @@ def wall_times(records: Sequence[tuple[int, datetime]], clock: WallClock, now_ms
     """Return the real time of each `(sequence, stamp)`, read by `now_ms` with the clock as it was then.
 
     Sequence numbers rise with real time, so from the newest record to older ones time cannot rise, and none is later
-    than now. The first one that would be was stamped before the clock jumped. From there on stamps are read as local
-    time, each as long as it fits; one that does not is not timed and keeps its stamp as local time, for the gateway to
-    refuse and the clinic to see. A jump forward breaks no order and cannot be seen.
+    than now. The first record that breaks this was stamped before the clock jumped. From there on, stamps are read as
+    local time as long as they fit. One that does not fit has no known time and keeps its stamp as local time, for the
+    gateway to refuse and the clinic to see. A jump forward breaks no order and cannot be seen.
     """
     found: dict[int, RealTime] = {}
     ceiling = now_ms
@@ -136,8 +137,8 @@ def cgm_start(
     """Return when the session began whose status said `minutes` at `now_ms`; a record was made at start + its minutes.
 
     The sensor's session start time (`stamp` at `utc_offset`) counts if it agrees with its own count of minutes, within
-    2 min and what a crystal drifts in the meantime. Otherwise the session began `minutes` ago, to the minute; that
-    depends a little on when one asks, so write it to the sensor, read back what it made of it and ask again.
+    2 min and what a crystal drifts in the meantime. Otherwise the session began `minutes` ago, to the minute. That
+    depends slightly on when one asks, so write it to the sensor, read back what it made of it, and ask again.
     `held_ms`, the start found before, stays while it agrees: the session keeps its name.
     """
     counted = now_ms - minutes * _MINUTE_MS
@@ -154,10 +155,10 @@ def cgm_start(
 def box_times(entries: Sequence[LogEntry], clock_ms: int | None, now_ms: int) -> list[RealTime]:
     """Return the real time of each entry of a pill box whose clock read `clock_ms` at `now_ms` (None: not read).
 
-    The box notes each step of its clock as a pair (reading before, reading after), so from the newest entry to older
-    ones the shift changes by known steps and the stamps come out the same at every reading: exactly so when the clock
-    was set first and the log read then. What lies before a clock that was lost, or before a pair of which one half is
-    missing, keeps its own stamps where these fit (they come from a clock that was set) and is not timed where not.
+    The box logs each step of its clock as a pair (reading before, reading after). So from the newest entry to older
+    ones the shift changes by known steps, and stamps convert to the same time at every reading: exactly so if the clock
+    was set first and the log read then. Entries from before a lost clock, or before a pair of which one half is
+    missing, keep their own stamps if these fit (they come from a clock that was set); otherwise their time is unknown.
     """
     walk = _BoxWalk(entries, clock_ms, now_ms)
     return [walk.found[entry.sequence] for entry in entries]
@@ -194,13 +195,13 @@ class _BoxWalk:
 
     def _time(self, entry: LogEntry, newer: LogEntry | None) -> RealTime:
         if entry.time_ms is None:
-            # Both halves of a pair are of one moment.
+            # Both halves of a pair belong to one moment.
             if newer is not None and _is_pair(entry, newer):
                 return self.found[newer.sequence]
             return RealTime(0, TimeSource.UNKNOWN)
         at_ms = entry.time_ms + self._shift_ms
         if not self._lost and not _fits(_Span(at_ms, at_ms, at_ms), self._ceiling):
-            self._lose()  # entries are missing, and a step with them
+            self._lose()  # entries are missing, and maybe a step with them
             at_ms = entry.time_ms
         if not _fits(_Span(at_ms, at_ms, at_ms), self._ceiling):
             return RealTime(entry.time_ms, TimeSource.UNKNOWN)
@@ -227,7 +228,7 @@ def _span(clock: WallClock, stamp: datetime) -> _Span:
 
 
 def _fits(span: _Span, ceiling: int) -> bool:
-    """Tell whether a stamp is from a clock that was ever set, and not from after the records that follow it."""
+    """Return whether a stamp is from a clock that was ever set, and not later than the records that follow it."""
     return span.at_ms >= EARLIEST_MS and span.earliest_ms <= ceiling + AGREES_MS
 
 

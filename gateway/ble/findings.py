@@ -1,4 +1,4 @@
-"""What was read from a device, in real time and in the contract's words: between the profiles and the spool."""
+"""Findings, read from a device, in real time and in the contract's words: what profiles hand to the spool."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +10,7 @@ NO_FLAGS: Final = Flag(0)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One sample; `value` in `unit` as the sensor said it, None where it gave no number."""
+    """One sample; `value` in `unit` as the sensor sent it, None if it gave no number."""
 
     code: Code
     unit: Unit
@@ -29,7 +29,7 @@ class BeatRun:
 
 @dataclass(frozen=True, slots=True)
 class RateRun:
-    """Heart rate in /min on a regular grid that begins at `at_ms`; None where none was heard."""
+    """Heart rate in /min on a regular grid that begins at `at_ms`; None where none was received."""
 
     at_ms: int
     period_ms: int
@@ -51,7 +51,7 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A packet no decoder takes: handed on with its bytes, so that the clinic sees what its device says."""
+    """A packet that no decoder accepts: forwarded with its bytes, so that the clinic sees what its device sends."""
 
     at_ms: int
     characteristic: str

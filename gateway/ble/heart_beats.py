@@ -1,8 +1,8 @@
-"""A live Heart Rate stream into findings: heart rate on a grid, RR intervals as runs of consecutive beats. Pure.
+"""Turns a live Heart Rate stream into findings: heart rate on a grid, RR intervals as runs of consecutive beats. Pure.
 
-Nothing in the packets says when a beat was, or whether a notification is missing; both follow from the arrivals. What
-is late catches up with those after it, what is missing never does: so notifications are looked at some seconds after
-they came, and told a minute at a time. The state is a value: `hear` and `flush` return the next one.
+Nothing in the packets says when a beat was, or whether a notification is missing; both follow from the arrival times. A
+late notification catches up with later ones, a missing one never does: so notifications are processed some seconds
+after they came, and emitted a minute at a time. The state is a value: `hear` and `flush` return the next one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,27 +15,27 @@ from devices.gatt.heart_rate import HeartRateMeasurement
 from devices.vocabulary import CODES, Code, Flag, Unit
 from gateway.ble.findings import BeatRun, Finding, RateRun
 
-SETTLE_MS: Final = 12_000
-"""How long after the end of a minute its notifications are told: what is late has caught up by then."""
+ALLOWED_LATENESS_MS: Final = 12_000
+"""How long after the end of a minute its notifications are emitted: late ones have caught up by then."""
 SILENCE_MS: Final = 5_000
 """Notifications further apart do not belong together: the longest interval, and 2 s of jitter."""
 APART_MS: Final = 100.0
-"""Runs that do not continue each other are kept this far apart: the gateway joins what meets within 50 ms."""
-MOST_HELD: Final = 4096
-"""Notifications and intervals held at most, some ten times what a heart makes until they are told: a device that floods
-buys no more memory."""
+"""Runs that do not continue each other are kept this far apart: the gateway joins runs that meet within 50 ms."""
+MAX_HELD: Final = 4096
+"""Notifications and intervals held at most, some ten times what a heart makes until they are emitted: a device that
+floods costs no more memory."""
 
 _MINUTE_MS: Final = 60_000
 _SECOND_MS: Final = 1000
 _LOOK: Final = 10
-"""Notifications looked at to each side of a suspected hole."""
+"""Notifications compared on each side of a suspected hole."""
 _SLOWER_MS, _FASTER_MS = 40.0, 10.0
-"""How far the beats are moved a minute to follow the arrivals: less than what runs may be apart to be joined. A crystal
-drifts 6 ms a minute at most; being late is noise (radio), being early cannot be."""
+"""How far beats may move per minute to follow the arrivals: less than the distance at which runs are joined. A crystal
+drifts 6 ms a minute at most; lateness is noise (radio), earliness cannot be."""
 _EARLY_MS: Final = 300.0
-"""Beats reckoned this long after their arrival were reckoned wrong."""
+"""Beats computed to lie this long after their arrival were computed wrong."""
 _BACK_MS: Final = 10_000
-"""Arrivals that lie this far before what was told: this box's own clock was set back."""
+"""Arrivals this long before the last emitted one: this box's own clock was set back."""
 _USUAL_PERIOD_MS: Final = 1000.0
 _SHORTEST_PERIOD_MS: Final = 200.0
 _RATES: Final = CODES[Code.HEART_RATE].units[Unit.PER_MIN]
@@ -51,69 +51,69 @@ class Heard:
 
     @property
     def beats(self) -> bool:
-        """Whether there is a pulse: the sensor is worn as far as it knows, found a rate, and no interval is empty."""
-        told = self.measurement
-        return told.contact is not False and told.rate > 0 and all(told.rr_intervals)
+        """Whether there is a pulse: worn as far as the sensor knows, with a rate, and without an empty interval."""
+        measured = self.measurement
+        return measured.contact is not False and measured.rate > 0 and all(measured.rr_intervals)
 
     @property
     def total_ms(self) -> float:
-        """Duration of its intervals."""
+        """The total duration of its intervals."""
         return sum(self.measurement.rr_intervals_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class HeartStream:
-    """What is remembered of one device's stream between two calls; begin with `HeartStream()`."""
+    """The state of one device's stream between two calls; begin with `HeartStream()`."""
 
     heard: tuple[Heard, ...] = ()
-    """Not told yet."""
+    """Not emitted yet."""
     context: tuple[Heard, ...] = ()
-    """The last ones told, if their beats may go on."""
+    """The last ones emitted, if their beats may continue."""
     reckoned_ms: float = 0.0
     """Time of the last beat of `context`."""
     last_beat_ms: float | None = None
-    """The last beat told, whatever came since."""
+    """The last beat emitted, whatever came since."""
     last_rate_ms: int | None = None
-    """The last second of heart rate told."""
+    """The last second of heart rate emitted."""
     held: int = 0
     """Notifications and intervals in `heard`."""
     dropped: int = 0
-    """Notifications beyond `MOST_HELD`, since the beginning."""
+    """Notifications dropped because of `MAX_HELD`, since the beginning."""
 
 
 def hear(stream: HeartStream, arrived_ms: int, measurement: HeartRateMeasurement) -> HeartStream:
     """Return the stream with one more notification."""
     held = stream.held + 1 + len(measurement.rr_intervals)
-    if held > MOST_HELD:
+    if held > MAX_HELD:
         return replace(stream, dropped=stream.dropped + 1)
     return replace(stream, heard=(*stream.heard, Heard(arrived_ms, measurement)), held=held)
 
 
 def flush(stream: HeartStream, now_ms: int) -> tuple[HeartStream, tuple[Finding, ...]]:
-    """Return the stream without, and the findings of, the whole minutes that are over for `SETTLE_MS`.
+    """Return the findings of the minutes that ended `ALLOWED_LATENESS_MS` ago or earlier, and the stream without them.
 
-    Cheap while there is nothing to tell; call it as often as is convenient.
+    Cheap while there is nothing to emit; call it as often as is convenient.
     """
     if stream.heard and stream.heard[0].arrived_ms > now_ms:
-        return close(stream)  # this box's clock was set back: nothing would be over for long
-    until = (now_ms - SETTLE_MS) // _MINUTE_MS * _MINUTE_MS
-    settled = next((i for i, heard in enumerate(stream.heard) if heard.arrived_ms >= until), len(stream.heard))
-    return _tell(stream, settled) if settled else (stream, ())
+        return close(stream)  # this box's clock was set back: no minute would be complete for long
+    until = (now_ms - ALLOWED_LATENESS_MS) // _MINUTE_MS * _MINUTE_MS
+    complete = next((i for i, heard in enumerate(stream.heard) if heard.arrived_ms >= until), len(stream.heard))
+    return _emit(stream, complete) if complete else (stream, ())
 
 
 def close(stream: HeartStream) -> tuple[HeartStream, tuple[Finding, ...]]:
-    """Return what is left, when the link is gone; the stream that comes back is good for the next one."""
-    stream, findings = _tell(stream, len(stream.heard))
+    """Return the remaining findings, when the link is gone; the stream that comes back serves the next link."""
+    stream, findings = _emit(stream, len(stream.heard))
     return replace(stream, context=()), findings
 
 
-def _tell(stream: HeartStream, settled: int) -> tuple[HeartStream, tuple[Finding, ...]]:
-    rates = tuple(_rate_runs(stream.heard[:settled], stream.last_rate_ms))
+def _emit(stream: HeartStream, complete: int) -> tuple[HeartStream, tuple[Finding, ...]]:
+    rates = tuple(_rate_runs(stream.heard[:complete], stream.last_rate_ms))
     if rates:
         stream = replace(stream, last_rate_ms=max(run.at_ms + (len(run.values) - 1) * run.period_ms for run in rates))
-    beats = _Beats(stream, settled)
-    heard = stream.heard[settled:]
-    rest = replace(
+    beats = _Beats(stream, complete)
+    heard = stream.heard[complete:]
+    stream = replace(
         stream,
         heard=heard,
         held=sum(1 + len(one.measurement.rr_intervals) for one in heard),
@@ -121,21 +121,21 @@ def _tell(stream: HeartStream, settled: int) -> tuple[HeartStream, tuple[Finding
         reckoned_ms=beats.reckoned_ms,
         last_beat_ms=beats.last_beat_ms,
     )
-    return rest, (*rates, *beats.runs)
+    return stream, (*rates, *beats.runs)
 
 
 # Heart rate
 
 
-def _rate_runs(heard: Sequence[Heard], last_told_ms: int | None) -> Iterator[RateRun]:
-    """Yield the rates of each minute on a grid of whole seconds, the last of a second counts; not worn, by itself.
+def _rate_runs(heard: Sequence[Heard], last_emitted_ms: int | None) -> Iterator[RateRun]:
+    """Yield the rates of each minute on a grid of whole seconds, the last of a second counts; time not worn by itself.
 
-    A rate that is not plausible is told apart, so that its refusal costs no other.
+    An implausible rate is emitted in a run of its own, so that its refusal costs no other.
     """
     slots: dict[int, HeartRateMeasurement] = {}
     for one in heard:
         second = one.arrived_ms // _SECOND_MS * _SECOND_MS
-        if last_told_ms is not None and last_told_ms - _BACK_MS < second <= last_told_ms:
+        if last_emitted_ms is not None and last_emitted_ms - _BACK_MS < second <= last_emitted_ms:
             continue
         if one.measurement.rate or one.measurement.contact is False:
             slots[second] = one.measurement
@@ -166,9 +166,9 @@ def _on_grid(rates: dict[int, float | None], *, worn: bool) -> RateRun:
 
 
 class _Beats:
-    """The runs of the settled notifications of a stream, and where the beats stand after them."""
+    """The beat runs of a stream's first `complete` notifications, and the time of the beats after them."""
 
-    def __init__(self, stream: HeartStream, settled: int) -> None:
+    def __init__(self, stream: HeartStream, complete: int) -> None:
         self.runs: list[BeatRun] = []
         self.context: tuple[Heard, ...] = ()
         self.reckoned_ms = stream.reckoned_ms
@@ -176,13 +176,13 @@ class _Beats:
         known = len(stream.context)
         everything = (*stream.context, *stream.heard)
         for start, stop in _unbroken(everything, known):
-            if start >= known + settled:
+            if start >= known + complete:
                 break
-            self._tell(everything[start:stop], max(known - start, 0), known + settled - start)
+            self._emit(everything[start:stop], max(known - start, 0), known + complete - start)
 
-    def _tell(self, stretch: Sequence[Heard], known: int, settled: int) -> None:
-        """Tell the beats of `stretch[known:settled]`; what is before was told, what is behind is looked at only."""
-        fresh = stretch[known:settled]
+    def _emit(self, stretch: Sequence[Heard], known: int, complete: int) -> None:
+        """Emit the beats of `stretch[known:complete]`; earlier ones were emitted before, later ones are context."""
+        fresh = stretch[known:complete]
         if not fresh:
             return
         begun_ms, goes_on = self._begin(stretch, known)
@@ -193,13 +193,13 @@ class _Beats:
         self.reckoned_ms = begun_ms + sum(intervals)
         if intervals:
             self.last_beat_ms = self.reckoned_ms
-        self.context = tuple(stretch[:settled][-_LOOK:]) if settled <= len(stretch) else ()
+        self.context = tuple(stretch[:complete][-_LOOK:]) if complete <= len(stretch) else ()
 
     def _begin(self, stretch: Sequence[Heard], known: int) -> tuple[float, bool]:
-        """Return when the first interval to tell began, and whether it follows the last one told.
+        """Return when the first interval to emit began, and whether it follows the last one emitted.
 
-        No beat is later than its arrival, and some notification arrives just after one: the smallest lag of the
-        arrivals behind the intervals' own time is where that time stands.
+        No beat is later than its arrival, and some notification arrives just after a beat. So the smallest lag of the
+        arrivals behind the intervals' own time places that time.
         """
         if known:
             lag = min(_lags(stretch[known:], self.reckoned_ms))
@@ -219,7 +219,7 @@ class _Beats:
 
 
 def _beat_runs(begun_ms: float, intervals: Sequence[float]) -> Iterator[BeatRun]:
-    """Yield the runs of intervals that follow each other; one that is not plausible is told apart, as with rates."""
+    """Yield the runs of consecutive intervals; an implausible one is emitted by itself, as with rates."""
     at_ms, run = 0.0, list[float]()
     for interval in intervals:
         begun_ms += interval
@@ -236,7 +236,7 @@ def _beat_runs(begun_ms: float, intervals: Sequence[float]) -> Iterator[BeatRun]
 
 
 def _unbroken(heard: Sequence[Heard], known: int) -> Iterator[tuple[int, int]]:
-    """Yield [start, stop) of every stretch in which nothing is missing; the first `known` are told and whole."""
+    """Yield [start, stop) of every stretch in which nothing is missing; the first `known` are emitted and whole."""
     start = None
     for i, one in enumerate(heard):
         if start is not None and (not one.beats or _silent(heard[i - 1], one)):
@@ -255,10 +255,10 @@ def _silent(before: Heard, after: Heard) -> bool:
 def _whole(heard: Sequence[Heard], start: int, stop: int, known: int) -> Iterator[tuple[int, int]]:
     """Yield the parts of a stretch between its holes.
 
-    At a hole the lag behind the notifications' own time rises for good by what is missing; what is late comes back.
-    The lag is taken by their number or by their intervals, whichever is steadier: some sensors notify by the second,
-    some at each beat. Between the last notification at the old level and the first at the new one nobody knows where
-    the hole is, and that first one may itself be a late one from before: they are left out.
+    At a hole, the lag behind the notifications' own time rises for good by what is missing; after a late notification
+    it comes back. The lag is taken by their number or by their intervals, whichever is steadier: some sensors notify by
+    the second, some at each beat. Between the last notification at the old level and the first at the new one nobody
+    knows where the hole is, and that first one may itself be a late one from before: they are left out.
     """
     lags, step = _steadier(heard[start:stop])
     first, level, i = 0, 0, max(known - start - 1, 0)
@@ -276,7 +276,7 @@ def _whole(heard: Sequence[Heard], start: int, stop: int, known: int) -> Iterato
 
 
 def _steadier(heard: Sequence[Heard]) -> tuple[list[float], float]:
-    """Return the lags of a stretch by the steadier of its two reckonings, and by how much one hole raises them."""
+    """Return the lags of a stretch by the steadier of its two measures, and by how much one hole raises them."""
     period = _period([heard.arrived_ms for heard in heard])
     counted = [one.arrived_ms - i * period for i, one in enumerate(heard)]
     summed = _lags(heard, 0.0)
@@ -287,7 +287,7 @@ def _steadier(heard: Sequence[Heard]) -> tuple[list[float], float]:
 
 
 def _period(arrivals: Sequence[int]) -> float:
-    """Return the time from one notification to the next, of those that are neither late nor missing."""
+    """Return the time between notifications, leaving out those that are late or next to a hole."""
     gaps = [after - before for before, after in pairwise(arrivals)]
     if not gaps:
         return _USUAL_PERIOD_MS
@@ -296,14 +296,14 @@ def _period(arrivals: Sequence[int]) -> float:
 
 
 def _lags(heard: Sequence[Heard], begun_ms: float) -> list[float]:
-    """Return by how much each notification arrived after its last beat, if the first interval began at `begun_ms`."""
+    """Return how long each notification arrived after its last beat, if the first interval began at `begun_ms`."""
     reckoned = accumulate((one.total_ms for one in heard), initial=begun_ms)
     next(reckoned)
     return [one.arrived_ms - beat for one, beat in zip(heard, reckoned, strict=True)]
 
 
 def _unrest(lags: Sequence[float]) -> float:
-    """Return how much lags wander within a few notifications; the lower quartile, so that holes do not count."""
+    """Return how much lags vary within a few notifications; the lower quartile, so that holes do not count."""
     far = min(_LOOK // 2, len(lags) // 2)
     wander = sorted(abs(after - before) for before, after in zip(lags, lags[far:], strict=False))
     return wander[len(wander) // 4] if wander else 0.0

@@ -1,13 +1,10 @@
 """One connection to a device on bleak: reads, writes and notifications with limits, and one tree of errors.
 
-LinkError
-├── LinkLostError      the device left, or never came: nothing was wrong with what it said
-│   └── CutOffError    it left instead of an answer
-├── UnansweredError    it is connected and does not answer
-├── FloodedError       it notifies faster than anybody reads; the link is closed, its records are read again
-├── MissingError       it does not have that characteristic
-├── RefusedError       it answered with an ATT error: carries the code
-└── BondError          it would not bond, or has forgotten the bond
+LinkError ├── LinkLostError      the device left, or never came: nothing was wrong with what it said │   └── CutOffError
+it left instead of answering ├── UnansweredError    it is connected and does not answer ├── FloodedError       it
+notifies faster than anybody reads; the link is closed, its records are read again ├── MissingError       it does not
+have that characteristic ├── RefusedError       it answered with an ATT error: carries the code └── BondError
+it refused to bond, or has forgotten the bond
 """
 
 import asyncio
@@ -25,26 +22,26 @@ from bleak.exc import BleakError, BleakGATTProtocolError
 from bleak_retry_connector import establish_connection
 
 CONNECT_WITHIN_S: Final = 15.0
-"""Adapters make one connection at a time: a device that is gone keeps the others waiting for so long."""
+"""Adapters make one connection at a time: a device that is gone keeps the others waiting for this long."""
 ANSWER_WITHIN_S: Final = 10.0
 BOND_WITHIN_S: Final = 30.0
 LEAVE_WITHIN_S: Final = 5.0
 CONNECT_ATTEMPTS: Final = 1
-"""Who cannot be reached waits for the next turn, with a back-off."""
-# A device that notifies without end, while a slow disk keeps everybody waiting, must not fill our memory. Two weeks of a
+"""A device that cannot be reached waits for its next turn, with a back-off."""
+# A device that notifies without end, while a slow disk holds up everything, must not fill our memory. Two weeks of a
 # CGM at one a minute are 20,160 records.
 INBOX_PACKETS: Final = 32_768
 LONGEST_VALUE: Final = 512
 """Bytes of an attribute (Core Specification, Vol 3, Part F, 3.2.9)."""
 
-# What bleak and the D-Bus connection under it raise: BleakError for most, the others when the bus or the adapter goes.
+# What bleak and the D-Bus connection under it raise: mostly BleakError, the others when the bus or the adapter goes away.
 RADIO_ERRORS: Final = (BleakError, TimeoutError, OSError, EOFError, AttributeError, KeyError)
 
 T = TypeVar("T")
 
 
 class LinkError(Exception):
-    """Something between us and one device; the text is a sentence for the log."""
+    """The root of what can go wrong between us and one device; the text is a sentence for the log."""
 
 
 class LinkLostError(LinkError):
@@ -52,15 +49,15 @@ class LinkLostError(LinkError):
 
 
 class CutOffError(LinkLostError):
-    """The link was lost in the middle of an operation: chance, or a device that knows our keys no more."""
+    """The link was lost in the middle of an operation: by chance, or because the device no longer knows our keys."""
 
 
 class UnansweredError(LinkError):
-    """The device took longer to answer than any should."""
+    """The device took longer to answer than any device should."""
 
 
 class FloodedError(LinkError):
-    """More notifications came than may wait."""
+    """More notifications came than the inbox holds."""
 
 
 class MissingError(LinkError):
@@ -81,7 +78,7 @@ class BondError(LinkError):
 
 @dataclass(frozen=True, slots=True)
 class Radio:
-    """What bleak is to use: None is the platform's own. `adapter` names one of several under BlueZ, for example hci0."""
+    """What bleak is to use: None is the platform's own. `adapter` names one of several under BlueZ, such as hci0."""
 
     scanner_backend: type[BaseBleakScanner] | None = None
     client_backend: type[BaseBleakClient] | None = None
@@ -104,7 +101,7 @@ class Radio:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One notification or indication; `arrived_ms` is when it was handed to us."""
+    """One notification or indication; `arrived_ms` is when we received it."""
 
     characteristic: str
     value: bytes
@@ -116,7 +113,7 @@ _LOST: Final = Packet("", b"", 0)
 
 
 class Link:
-    """A connection that is up. Every method raises LinkError, nothing else; `inbox` holds what the device notifies."""
+    """A connection that is up. Every method raises LinkError, nothing else; `inbox` has the device's notifications."""
 
     def __init__(self, client: BleakClient, now_ms: Callable[[], int]) -> None:
         self._client = client
@@ -141,7 +138,7 @@ class Link:
             raise BondError(f"the device did not bond: {_cause(error)}") from error
 
     async def forget_bond(self) -> None:
-        """Drop the keys kept for this device; the link goes with them."""
+        """Delete the keys kept for this device; the link is lost with them."""
         with suppress(*RADIO_ERRORS):
             async with asyncio.timeout(LEAVE_WITHIN_S):
                 await self._client.unpair()
@@ -161,7 +158,7 @@ class Link:
         await self._ask(lambda: self._client.write_gatt_char(found, value, response=True), what)
 
     async def listen(self, characteristic: str) -> None:
-        """Subscribe; what comes is put into the inbox in the order it came."""
+        """Subscribe; notifications go into the inbox in the order they come."""
         found = self._require(characteristic)
 
         def put(_: BleakGATTCharacteristic, value: bytearray) -> None:
@@ -173,7 +170,7 @@ class Link:
         await self._ask(lambda: self._client.start_notify(found, put), f"subscribing to {characteristic}")
 
     async def next_packet(self, within_s: float | None = None, *, heed_nudges: bool = True) -> Packet | None:
-        """Return the next notification, None if none comes `within_s` or somebody nudged.
+        """Return the next notification, or None if none comes `within_s` or somebody nudged.
 
         Raises FloodedError, or LinkLostError once everything that came before the loss was taken.
         """
@@ -189,16 +186,16 @@ class Link:
         except TimeoutError:
             return None
         if packet is _LOST:
-            self._packets.put_nowait(_LOST)  # for whoever asks again
+            self._packets.put_nowait(_LOST)  # for the next call
             raise LinkLostError("the link was lost")
         return packet
 
     def nudge(self) -> None:
-        """Have whoever waits for a packet look up: `next_packet` returns None."""
+        """Wake the task that waits for a packet: `next_packet` returns None."""
         self._packets.put_nowait(_NUDGE)
 
     def lose(self) -> None:
-        """Note that the link is gone; bleak calls this."""
+        """Record that the link is gone; bleak calls this."""
         self._packets.put_nowait(_LOST)
 
     def _find(self, characteristic: str) -> BleakGATTCharacteristic | None:
@@ -264,5 +261,5 @@ async def connected(radio: Radio, device: BLEDevice, now_ms: Callable[[], int]) 
 
 
 def _cause(error: BaseException) -> str:
-    """Return what an error of the radio says, on one line; its kind where it says nothing."""
+    """Return the message of a radio error on one line, or its type if it has none."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,4 +1,4 @@
-"""The edge program: spool, uplink and collector, started and stopped in a written order."""
+"""The edge program: starts and stops spool, uplink and collector in a fixed order."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from gateway.ble.collector import LINKS, Collector
 from gateway.ble.findings import Happening
 from gateway.ble.link import Radio
 from gateway.ble.metrics import BleMetrics
-from gateway.ble.spool import MOST_BYTES, Command, Spool, SpoolFullError
+from gateway.ble.spool import MAX_BYTES, Command, Spool, SpoolFullError
 from gateway.ble.uplink import Uplink, clock_is_set
 from gateway.runtime import clock
 from gateway.runtime.broker_address import Address
@@ -21,25 +21,25 @@ from gateway.runtime.process import ended, told_to_stop
 LOOK_S: Final = 0.05
 CLOCK_LOOK_S: Final = 1.0
 LAST_WORDS_S: Final = 5.0
-"""At the end: how long what was just spooled may still go out."""
+"""At the end, how long the last spooled messages may still take to go out."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class BleRunSettings:
-    """What the program needs to know."""
+    """The settings of the program."""
 
     edge_id: str
     broker: Address
     spool_path: Path
-    spool_bytes: int = MOST_BYTES
+    spool_bytes: int = MAX_BYTES
     links: int = LINKS
     metrics_port: int = 0
 
 
 async def run_ble(settings: BleRunSettings, radio: Radio) -> None:
-    """Read devices and hand on what they say until SIGTERM or SIGINT.
+    """Read devices and deliver their data until SIGTERM or SIGINT.
 
     Raises SpoolError when the spool cannot be used. The broker and the radio may come and go.
     """
@@ -56,7 +56,7 @@ async def run_ble(settings: BleRunSettings, radio: Radio) -> None:
 
 
 async def _clock_set(stop: asyncio.Event) -> bool:
-    """Wait until this box knows the time: what it stamped before would be refused. False when told to stop first."""
+    """Wait until this box knows the time, because earlier stamps would be refused. False when told to stop first."""
     said = False
     while not clock_is_set(clock.now_ms()) and not stop.is_set():
         if not said:
@@ -69,12 +69,12 @@ async def _clock_set(stop: asyncio.Event) -> bool:
 async def _work(
     settings: BleRunSettings, radio: Radio, spool: Spool, metrics: BleMetrics, stopping: asyncio.Task[bool]
 ) -> None:
-    """Start: uplink, then collector. Stop: the other way round, so that what visits leave behind still goes out."""
+    """Start the uplink, then the collector. Stop in reverse order, so that what visits leave behind still goes out."""
     collector = Collector(radio, spool, metrics, clock.now_ms, lambda: round(clock.monotonic() * 1000), settings.links)
 
     def on_command(command: Command) -> None:
         if not collector.hurry(command.device, command.type):
-            # Answered all the same: whoever sent it is not left waiting.
+            # Answer it all the same, so that whoever sent it is not left waiting.
             with suppress(SpoolFullError):
                 spool.keep(command.device, [Happening(EventType.COMMAND_DONE, clock.now_ms(), id=command.id, ok=False)])
             spool.finish_command(command.id)
@@ -89,7 +89,7 @@ async def _work(
             await asyncio.wait({handing_on, collecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await ended(collecting)
-        with suppress(TimeoutError):  # what does not go out now goes out after the next start
+        with suppress(TimeoutError):  # the remainder goes out after the next start
             async with asyncio.timeout(LAST_WORDS_S if uplink.connected else 0):
                 while not (uplink.idle or handing_on.done()):  # noqa: ASYNC110 - a few looks, once
                     await asyncio.sleep(LOOK_S)

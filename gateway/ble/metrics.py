@@ -37,6 +37,6 @@ class BleMetrics:
         self.near = Gauge("vigil_ble_devices_near", "Devices heard lately, strangers included", registry=self.registry)
 
     def watch(self, spooled: Callable[[], int], connected: Callable[[], bool]) -> None:
-        """Show what is asked for when the metrics are."""
+        """Read these two values whenever the metrics are scraped."""
         self._spooled.set_function(spooled)
         self._broker.set_function(lambda: float(connected()))

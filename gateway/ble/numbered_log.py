@@ -1,4 +1,4 @@
-"""A log of numbered entries on a device, read from the last committed one on: what meters and pill boxes have in common."""
+"""A log of numbered entries on a device, read from the last committed one on, as glucose meters and pill boxes have."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ EntryT = TypeVar("EntryT", bound=Numbered)
 class NumberedLog(Generic[EntryT]):
     """The log of a connected device; `characteristic` notifies its entries, `key_size` is that of its numbers.
 
-    How an entry is timed depends on those that follow it: so nothing is kept of a report that breaks off.
+    The time of an entry depends on those that follow it: so nothing is kept of a report that breaks off.
     """
 
     visit: Visit
@@ -41,7 +41,7 @@ class NumberedLog(Generic[EntryT]):
     key_size: int = KEY_SIZE
     access: RecordAccess = field(init=False)
     reported: list[tuple[Packet, EntryT]] = field(default_factory=list)
-    """What the last report brought, as it came."""
+    """The entries of the last report, in the order they came."""
     _refused: list[Finding] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class NumberedLog(Generic[EntryT]):
 
     @property
     def stream(self) -> str:
-        """The name of the log in the spool; another one after each loss of memory."""
+        """The name of the log in the spool; it changes with each loss of memory."""
         return f"log {self._epoch}"
 
     @property
@@ -63,7 +63,7 @@ class NumberedLog(Generic[EntryT]):
         return self.visit.spool.committed(self.visit.device.id, self.stream)
 
     def begin_anew(self) -> None:
-        """Take the device's numbers for new ones: it has lost those that are committed."""
+        """Treat the device's numbers as new ones: it has lost the committed entries."""
         about = {"device": self.visit.device.id, "committed": self.committed}
         log.warning("a device's numbers began anew", extra=about)
         self.visit.spool.set_fact(self.visit.device.id, EPOCH, str(self._epoch + 1))
@@ -74,7 +74,10 @@ class NumberedLog(Generic[EntryT]):
         await self.access.report(operator, *keys)
 
     async def report_from(self, number: int) -> None:
-        """Have all entries reported from a number on; once more if one came spoiled, it may come whole. Raises LinkError."""
+        """Have all entries reported from a number on; once more if one came spoiled, as it may come whole.
+
+        Raises LinkError.
+        """
         for _ in range(2):
             self.reported, self._refused = [], []
             await self.access.report_from(number)
@@ -83,12 +86,12 @@ class NumberedLog(Generic[EntryT]):
 
     @property
     def entries(self) -> list[tuple[Packet, EntryT]]:
-        """What was reported, in the order of the numbers, each once: what is new may come by itself, too."""
+        """The reported entries by number, each once, although new entries may also be notified unasked."""
         once = {entry.sequence: (packet, entry) for packet, entry in self.reported}
         return [once[number] for number in sorted(once)]
 
     def keep(self, records: Sequence[Record]) -> None:
-        """Spool what a whole report brought, with what of it could not be read. Raises SpoolFullError."""
+        """Spool the entries of a whole report, including those that could not be read. Raises SpoolFullError."""
         self.visit.keep(self._refused)
         if records:
             self.visit.keep_records(self.stream, records)
@@ -99,7 +102,7 @@ class NumberedLog(Generic[EntryT]):
         return int(self.visit.spool.fact(self.visit.device.id, EPOCH) or 0)
 
     def _take(self, packet: Packet) -> bool:
-        """Take an entry that came while a procedure ran; whether it was one, good or spoiled."""
+        """Take an entry that came while a procedure ran; return whether it was one, good or spoiled."""
         if packet.characteristic != self.characteristic:
             return False
         try:

@@ -1,4 +1,4 @@
-"""Findings become the bodies of contract messages: series joined where they may be, every cap of the contract kept."""
+"""Packs findings into bodies of contract messages: joins series where possible, and keeps every cap of the contract."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,20 +16,20 @@ from gateway.ble.findings import NO_FLAGS, BeatRun, Finding, Happening, RateRun,
 
 # Below the caps of the contract by a margin: the head of the message comes on top, and a quarantined series costs the
 # clinic a copy of the whole message.
-MOST_BYTES: Final = 48 * 1024
-MOST_SERIES: Final = 48
-MOST_SAMPLES: Final = 3_000
-MOST_EVENTS: Final = 200
-MOST_PACKETS: Final = 8
-# What a device can make of one finding: a packet that is no attribute's value is cut, a long run goes in pieces.
-MOST_PACKET_BYTES: Final = 512
-MOST_TEXT: Final = 200
+MAX_BYTES: Final = 48 * 1024
+MAX_SERIES: Final = 48
+MAX_SAMPLES: Final = 3_000
+MAX_EVENTS: Final = 200
+MAX_PACKETS: Final = 8
+# What a device can put into one finding: a packet longer than an attribute's value is cut, a long run goes in pieces.
+MAX_PACKET_BYTES: Final = 512
+MAX_TEXT: Final = 200
 PIECE: Final = 1_000
 
 JOIN_WITHIN_MS: Final = 3_600_000
-"""Readings further apart are single ones that happen to have a distance, not samples of a series."""
+"""Readings further apart are single ones that happen to be evenly spaced, not samples of a series."""
 UNREADABLE_CODE: Final = "gatt_packet"
-"""No code of the contract, on purpose: the gateway quarantines it as `unknown_code`, bytes and all."""
+"""Deliberately no code of the contract: the gateway quarantines it as `unknown_code`, bytes and all."""
 
 _SERIES_BYTES: Final = 256  # a series without its samples, at most
 _EVENT_BYTES: Final = 256
@@ -39,7 +39,7 @@ _STATED: Final = Flag.BELOW_RANGE | Flag.ABOVE_RANGE
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What a message says, without its head: `items` is the JSON array of its series or events."""
+    """A message without its head: `items` is the JSON array of its series or events."""
 
     topic: Topic
     items: bytes
@@ -62,7 +62,7 @@ class Outgoing:
 
 
 class PacketSeries(Struct, kw_only=True):
-    """How a packet that nobody can read looks in a telemetry message."""
+    """How an unreadable packet looks in a telemetry message."""
 
     code: str = UNREADABLE_CODE
     unit: str = "1"
@@ -84,7 +84,7 @@ def pack(findings: Iterable[Finding]) -> list[Body]:
 def pack_records(records: Iterable[Record]) -> tuple[list[Body], list[int]]:
     """Return the records as bodies in their order, and for each record the last body that holds a part of it.
 
-    That is -1 for a record which says nothing. A receipt is cumulative: who has the last part has all of them.
+    That is -1 for an empty record. Receipts are cumulative: whoever has the last part has all of them.
     """
     packer = _Packer()
     last = [max((packer.put(finding) for finding in record.findings), default=-1) for record in records]
@@ -99,7 +99,7 @@ class _Lane(Enum):
     EVENTS = auto()
 
 
-_MOST_ITEMS: Final = {_Lane.TELEMETRY: MOST_SERIES, _Lane.PACKETS: MOST_PACKETS, _Lane.EVENTS: MOST_EVENTS}
+_MAX_ITEMS: Final = {_Lane.TELEMETRY: MAX_SERIES, _Lane.PACKETS: MAX_PACKETS, _Lane.EVENTS: MAX_EVENTS}
 
 
 @dataclass(slots=True)
@@ -146,9 +146,9 @@ class _Draft:
 
     def has_room(self, items: int, samples: int, size: int) -> bool:
         return (
-            len(self.items) + items <= _MOST_ITEMS[self.lane]
-            and self.samples + samples <= MOST_SAMPLES
-            and self.size + size <= MOST_BYTES
+            len(self.items) + items <= _MAX_ITEMS[self.lane]
+            and self.samples + samples <= MAX_SAMPLES
+            and self.size + size <= MAX_BYTES
         )
 
     def body(self) -> Body:
@@ -157,7 +157,7 @@ class _Draft:
 
 
 class _Packer:
-    """Puts findings into bodies one after another; `put` tells which body has the last part of a finding."""
+    """Puts findings into bodies one after another; `put` returns which body has the last part of a finding."""
 
     def __init__(self) -> None:
         self._drafts: list[_Draft] = []
@@ -187,7 +187,7 @@ class _Packer:
         value = reading.value if reading.value is not None and isfinite(reading.value) else None
         kind = (reading.code, reading.unit, reading.flags)
         run = self._growing.get(kind)
-        # Within a series only LO and HI make a statement of a null; any other flag needs a value of its own for that.
+        # Within a series, a null means something only with LO or HI; with any other flag it needs a series of its own.
         alone = value is None and bool(reading.flags) and not reading.flags & _STATED
         if run is not None and not alone and run.takes(reading.at_ms):
             index = self._open[_Lane.TELEMETRY]
@@ -255,9 +255,9 @@ def _event(happening: Happening) -> EventItem:
 def _packet(unreadable: Unreadable) -> PacketSeries:
     return PacketSeries(
         at=unreadable.at_ms,
-        characteristic=unreadable.characteristic[:MOST_TEXT],
-        packet=unreadable.packet[:MOST_PACKET_BYTES].hex(),
-        detail=unreadable.detail[:MOST_TEXT],
+        characteristic=unreadable.characteristic[:MAX_TEXT],
+        packet=unreadable.packet[:MAX_PACKET_BYTES].hex(),
+        detail=unreadable.detail[:MAX_TEXT],
     )
 
 

@@ -21,10 +21,10 @@ from gateway.ble.link import FloodedError, Link, LinkError, Packet, RefusedError
 
 CONTROL_POINT: Final = full_uuid(Characteristic.RECORD_ACCESS_CONTROL_POINT)
 IDLE_S: Final = 30.0
-"""A procedure that is silent for so long has failed (Glucose Profile 1.0.1, 5.5)."""
+"""A procedure that is silent for this long has failed (Glucose Profile 1.0.1, 5.5)."""
 ABORT_WITHIN_S: Final = 5.0
-# As many as 16-bit keys can tell apart: a device that reports more never comes to an end.
-MOST_RECORDS: Final = 65_536
+# As many as 16-bit keys can distinguish: a device that reports more would never end.
+MAX_RECORDS: Final = 65_536
 ALREADY_IN_PROGRESS: Final = 0xFE
 """Procedure Already in Progress (Core Specification Supplement, part B, 1.2)."""
 
@@ -43,8 +43,8 @@ class ProcedureError(LinkError):
 class RecordAccess:
     """The control point of one connected device. `key_size`: octets of a key and of a count.
 
-    `take` gets every other notification that comes while a procedure runs, in order; it returns False for what says
-    nothing of whether the procedure goes on.
+    `take` gets every other notification that comes while a procedure runs, in order; it returns False for one that does
+    not show that the procedure is still going on.
     """
 
     def __init__(self, link: Link, take: Callable[[Packet], bool | None], key_size: int = KEY_SIZE) -> None:
@@ -53,7 +53,7 @@ class RecordAccess:
         self._key_size = key_size
 
     async def listen(self) -> None:
-        """Subscribe to the answers: a device refuses any request before that."""
+        """Subscribe to the answers; without that, a device refuses every request."""
         await self._link.listen(CONTROL_POINT)
 
     async def report(self, operator: Operator, *keys: int) -> bool:
@@ -63,17 +63,17 @@ class RecordAccess:
     async def report_from(self, key: int) -> bool:
         """Have all records reported from `key` on; return whether there were any. Raises LinkError."""
         if key >= 1 << 8 * self._key_size:
-            return False  # the last key there can be is committed
+            return False  # the highest possible key is committed
         return await self.report(Operator.GREATER_THAN_OR_EQUAL_TO, key)
 
     async def delete_up_to(self, key: int) -> None:
-        """Have the device forget its records up to and with `key`. Raises LinkError."""
+        """Have the device delete its records up to and including `key`. Raises LinkError."""
         await self._run(OpCode.DELETE_STORED_RECORDS, Operator.LESS_THAN_OR_EQUAL_TO, key)
 
     async def _run(self, op_code: OpCode, operator: Operator, *keys: int) -> bool:
         """Run one procedure to its end; return whether there were such records.
 
-        Raises LinkError: the link's own, UnansweredError after 30 s of silence, ProcedureError where it was refused.
+        Raises LinkError: the link's own, UnansweredError after 30 s of silence, ProcedureError if it was refused.
         """
         await self._request(encode_request(op_code, operator, *keys, key_size=self._key_size))
         try:
@@ -84,14 +84,14 @@ class RecordAccess:
             raise UnansweredError(f"{_words(op_code)}: nothing came for {IDLE_S:.0f} s") from error
         if answer is None:
             await self._abort()
-            raise FloodedError(f"{_words(op_code)}: more than {MOST_RECORDS}")
+            raise FloodedError(f"{_words(op_code)}: more than {MAX_RECORDS}")
         if answer not in {ResponseCode.SUCCESS, ResponseCode.NO_RECORDS_FOUND}:
             raise ProcedureError(op_code, answer)
         return answer == ResponseCode.SUCCESS
 
     async def _follow(self, op_code: OpCode, idle: asyncio.Timeout) -> int | None:
-        """Hand on what comes until the procedure's response code; None when it has no end."""
-        for _ in range(MOST_RECORDS + 1):
+        """Pass on what comes until the procedure's response code; None when there is no end."""
+        for _ in range(MAX_RECORDS + 1):
             packet = await self._link.next_packet(heed_nudges=False)
             if packet is None:
                 continue
@@ -102,11 +102,11 @@ class RecordAccess:
             answer = self._answer(packet)
             if answer is not None and answer.request == op_code and answer.code is not None:
                 return answer.code
-            # Rubbish, or the end of what an earlier visit began.
+            # Garbage, or the end of a procedure that an earlier visit began.
         return None
 
     async def _request(self, request: bytes) -> None:
-        """Write a request; a procedure of an earlier visit that still runs is aborted first."""
+        """Write a request; if a procedure of an earlier visit still runs, abort that first."""
         try:
             await self._link.write(CONTROL_POINT, request)
         except RefusedError as refused:
@@ -116,7 +116,7 @@ class RecordAccess:
             await self._link.write(CONTROL_POINT, request)
 
     async def _abort(self) -> None:
-        """Have a running procedure end. What still comes of it is passed over: it is read again."""
+        """Abort a running procedure. Whatever it still sends is ignored: it is read again."""
         with suppress(LinkError, TimeoutError):
             async with asyncio.timeout(ABORT_WITHIN_S):
                 await self._link.write(CONTROL_POINT, encode_request(OpCode.ABORT_OPERATION))

@@ -1,4 +1,4 @@
-"""Who is near: advertisements of known devices and of strangers. Listening only; nothing here ever connects."""
+"""Which devices are near: advertisements of known devices and of strangers. It only listens and never connects."""
 
 import asyncio
 import logging
@@ -14,17 +14,17 @@ from bleak.backends.scanner import AdvertisementData
 
 from gateway.ble.link import RADIO_ERRORS, Radio
 
-# Phones change their address every quarter of an hour, and anybody can make addresses up.
-MOST_REMEMBERED: Final = 512
-MOST_SERVICES: Final = 16
+# Phones change their address every quarter of an hour, and anybody can invent addresses.
+MAX_REMEMBERED: Final = 512
+MAX_SERVICES: Final = 16
 LONGEST_NAME: Final = 64
 START_WITHIN_S: Final = 30.0
 STOP_WITHIN_S: Final = 5.0
 RETRY_S: Final = 5.0
 SILENT_S: Final = 60.0
 RESTART_AFTER: Final = 60
-"""A scan is begun anew when a minute brought nothing, and every hour: radios fall silent without a word, and one that is
-gone says so when it is asked to start."""
+"""A scan is restarted when a minute brought nothing, and every hour: radios fall silent without an error, and one that
+is gone reports it only when started."""
 
 Hear = Callable[[BLEDevice, AdvertisementData], None]
 """Called for each advertisement; many come each second."""
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A device as it was heard last; `found` is what bleak connects to."""
+    """A device as it was last heard; `found` is what bleak connects to."""
 
     address: str
     name: str
@@ -46,7 +46,7 @@ class Sighting:
 
 
 class Neighbourhood:
-    """The devices heard lately, by address in upper case; the one heard longest ago is forgotten first."""
+    """The devices heard lately, by address in upper case; the one heard longest ago is dropped first."""
 
     def __init__(self) -> None:
         self._sightings: OrderedDict[str, Sighting] = OrderedDict()
@@ -60,14 +60,14 @@ class Neighbourhood:
         sighting = Sighting(
             address=found.address.upper(),
             name=_printable(heard.local_name or found.name or ""),
-            services=tuple(heard.service_uuids[:MOST_SERVICES]),
+            services=tuple(heard.service_uuids[:MAX_SERVICES]),
             rssi=heard.rssi,
             seen_ms=now_ms,
             found=found,
         )
         self._sightings[sighting.address] = sighting
         self._sightings.move_to_end(sighting.address)
-        if len(self._sightings) > MOST_REMEMBERED:
+        if len(self._sightings) > MAX_REMEMBERED:
             self._sightings.popitem(last=False)
         return sighting
 
@@ -76,14 +76,14 @@ class Neighbourhood:
         return self._sightings.get(address)
 
     def everybody(self) -> list[Sighting]:
-        """Return all, the strongest signal first."""
+        """Return all sightings, the strongest signal first."""
         return sorted(self._sightings.values(), key=lambda sighting: -sighting.rssi)
 
 
 async def scan(radio: Radio, hear: Hear, *, for_s: float | None = None) -> None:
-    """Listen `for_s` seconds; without them until nothing has been heard for a while, or for an hour.
+    """Listen for `for_s` seconds; if None, until nothing has been heard for a while, or for an hour.
 
-    Raises one of RADIO_ERRORS where there is no radio, or when it goes.
+    Raises one of RADIO_ERRORS if there is no radio, or it goes away.
     """
     heard = 0
 
@@ -101,7 +101,7 @@ async def scan(radio: Radio, hear: Hear, *, for_s: float | None = None) -> None:
         else:
             await _until_silent(lambda: heard)
     except asyncio.CancelledError:
-        # A radio that is gone cannot be told to stop, and must not keep us from stopping.
+        # A radio that is gone cannot stop its scan, and must not keep us from stopping.
         with suppress(*RADIO_ERRORS):
             await _stop(scanner)
         raise
@@ -122,7 +122,7 @@ async def _stop(scanner: BleakScanner) -> None:
 
 
 async def keep_scanning(radio: Radio, hear: Hear) -> NoReturn:
-    """Listen until cancelled, whatever becomes of the radio meanwhile."""
+    """Listen until cancelled, whatever happens to the radio meanwhile."""
     silent = False
     while True:
         try:
@@ -136,7 +136,7 @@ async def keep_scanning(radio: Radio, hear: Hear) -> NoReturn:
 
 
 async def survey(radio: Radio, now_ms: Callable[[], int], seconds: float) -> list[Sighting]:
-    """Return who is heard within some seconds. Raises one of RADIO_ERRORS where there is no radio."""
+    """Return the devices heard within `seconds`. Raises one of RADIO_ERRORS if there is no radio."""
     near = Neighbourhood()
     await scan(radio, lambda found, heard: _remember(near, found, heard, now_ms()), for_s=seconds)
     return near.everybody()
@@ -147,5 +147,5 @@ def _remember(near: Neighbourhood, found: BLEDevice, heard: AdvertisementData, n
 
 
 def _printable(name: str) -> str:
-    """Return a name that anybody may have chosen, fit for a log and a terminal."""
+    """Return a name, which anybody may have chosen, made safe for a log and a terminal."""
     return "".join(letter if letter.isprintable() else "�" for letter in name[:LONGEST_NAME])

@@ -1,4 +1,4 @@
-"""The state machine of one device: connect, bond, read, follow, leave; every way it can end has a name."""
+"""The state machine of one device: connect, bond, read, follow, leave; every way a visit can end has a name."""
 
 import asyncio
 import logging
@@ -28,17 +28,17 @@ from gateway.ble.visit import Carried, Visit
 
 BONDED: Final = "bonded"
 FORGOTTEN_AFTER: Final = 5
-"""A device that has forgotten its bond leaves as soon as the link is to be encrypted. So does one at the edge of range now
-and then, and some bond again only after somebody pressed a button: keys are not thrown away for a few bad links."""
+"""A device that has forgotten its bond leaves as soon as the link is to be encrypted. A device at the edge of range
+sometimes does too, and some bond again only after somebody pressed a button: a few bad links must not cost the keys."""
 OVERSTAY_S: Final = 600.0
-"""A device that is asked to leave may finish what it is at: a log of thousands of records, at a few in each connection
-interval. One that sends a record now and then, for ever, would hold its link and starve the others."""
+"""A device that is asked to leave may finish what it is doing: a log of thousands of records, at a few in each
+connection interval. One that sends a record now and then, forever, would hold its link and starve the others."""
 
 log = logging.getLogger(__name__)
 
 
 class Stage(StrEnum):
-    """Where a session is."""
+    """The stages of a session."""
 
     AWAY = "away"
     CONNECTING = "connecting"
@@ -53,13 +53,13 @@ class Outcome(StrEnum):
     LOST = "lost"
     UNANSWERED = "unanswered"
     REFUSED = "refused"
-    """The device answered, but not as its profile says."""
+    """The device answered, but not as its profile requires."""
     NO_BOND = "no_bond"
     OVERSTAYED = "overstayed"
-    """It had to be left in the middle of something, long after somebody else had asked for its link."""
+    """It had to be cut off in the middle of something, long after another device had asked for its link."""
     FLOODED = "flooded"
     UNREADABLE = "unreadable"
-    """What it had to say first could not be read."""
+    """The first thing it sent could not be read."""
     SPOOL_FULL = "spool_full"
 
 
@@ -72,11 +72,11 @@ ENDINGS: Final[tuple[tuple[type[Exception], Outcome], ...]] = (
     (PacketError, Outcome.UNREADABLE),
     (SpoolFullError, Outcome.SPOOL_FULL),
 )
-"""First match counts."""
+"""The first match counts."""
 
 
 class Session:
-    """Everything this box does with one device; `visit` again and again."""
+    """Everything this box does with one device; call `visit` again and again."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Session:
         self._patience: asyncio.Timeout | None = None
 
     def leave(self) -> None:
-        """Have the running visit come to its end; the device's link is wanted elsewhere."""
+        """Have the running visit come to its end, because the device's link is wanted elsewhere."""
         self._told_to_leave = True
         if self._patience is not None and self._patience.when() is None:
             self._patience.reschedule(asyncio.get_running_loop().time() + OVERSTAY_S)
@@ -110,7 +110,7 @@ class Session:
             self._visit.leave()
 
     async def visit(self, found: BLEDevice) -> Outcome:
-        """Connect to the device and read it until it is read, lost, or somebody else wants the link."""
+        """Connect to the device and read it until it is finished, lost, or another device wants the link."""
         self._told_to_leave = self.progressed = False
         try:
             async with asyncio.timeout(None) as self._patience:
@@ -128,7 +128,7 @@ class Session:
         return outcome
 
     async def _visit_twice(self, found: BLEDevice) -> Outcome:
-        """Visit, and once more if that failed for want of a bond that both sides know."""
+        """Visit, and once more if that failed for lack of a bond that both sides know."""
         outcome = await self._once(found, self._serve)
         if not self._bond_is_forgotten(outcome):
             return outcome
@@ -140,7 +140,7 @@ class Session:
         return await self._once(found, self._serve)
 
     def _bond_is_forgotten(self, outcome: Outcome) -> bool:
-        """Whether our keys are of no use: the device refuses them, or leaves whenever the link is to be encrypted."""
+        """Whether our keys are useless: the device refuses them, or leaves whenever the link is to be encrypted."""
         if self._told_to_leave:
             return False
         refused = outcome is Outcome.NO_BOND and bool(self._spool.fact(self.device.id, BONDED))
@@ -165,7 +165,7 @@ class Session:
         return Outcome.DONE
 
     def _count_cut_offs(self, error: Exception) -> None:
-        """Note whether a visit ended where a device ends it that knows our keys no more; not reaching it says nothing."""
+        """Count visits that ended as if the device no longer knew our keys; a device out of reach shows nothing."""
         if self.stage is Stage.CONNECTING:
             return
         encrypted = self.stage is Stage.READING and PROFILES[self.device.model].bonds_first
@@ -186,7 +186,7 @@ class Session:
         try:
             await link.bond()
         except BondError:
-            # Keys that the other side does not accept are of no use: without them the next visit bonds anew.
+            # Keys that the other side does not accept are useless: without them the next visit bonds anew.
             await link.forget_bond()
             raise
         if not self._spool.fact(self.device.id, BONDED):

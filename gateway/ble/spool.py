@@ -1,8 +1,8 @@
-"""Keeps on disk what was read from devices until the gateway's receipt covers it. Durable when a call returns.
+"""Keeps what was read from devices on disk until the gateway's receipt covers it. Durable when a call returns.
 
-Messages have numbers without gaps; a receipt frees everything up to one. Records of a device are known by their key
-within a stream, so that a record is published once however often it is read. `committed` moves only over what has been
-read (`cover`) and of which nothing waits for its receipt: only that may a device forget.
+Messages have numbers without gaps; a receipt frees all messages up to one number. Records of a device are known by
+their key within a stream, so a record is published once however often it is read. `committed` covers only what has been
+read (`cover`) and receipted in full: only that may a device delete.
 
 Synchronous on purpose: single statements on a local disk, a few milliseconds at most.
 """
@@ -28,13 +28,13 @@ from gateway.ble.spool_file import (
 
 __all__ = ["Command", "Spool", "SpoolBrokenError", "SpoolError", "SpoolFullError", "SpoolInUseError"]
 
-MOST_BYTES: Final = 256 * 1024 * 1024
-# A device names its streams and keys as it likes: what is remembered of one that makes them up stays bounded. All that
-# forgetting costs is a record published twice, which the gateway recognises.
-MOST_STREAMS: Final = 8
-MOST_REMEMBERED: Final = 65_536
-MOST_COMMANDS: Final = 1_000
-# A receipt near the end of 64 bits leaves no numbers behind it.
+MAX_BYTES: Final = 256 * 1024 * 1024
+# A device names its streams and keys as it likes, so memory for a device that invents them must be bounded. Forgetting
+# one costs only a record published twice, which the gateway recognises.
+MAX_STREAMS: Final = 8
+MAX_REMEMBERED: Final = 65_536
+MAX_COMMANDS: Final = 1_000
+# A receipt near the end of 64 bits would leave no numbers after it.
 HIGHEST_RECEIPT: Final = 2**62
 
 _ROW_BYTES: Final = 64
@@ -42,7 +42,7 @@ _ROW_BYTES: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command for a device, as it came; `expires_ms` is when it is of no use any more, None for never."""
+    """A command for a device, as received; it expires at `expires_ms`, None for never."""
 
     id: str
     device: str
@@ -53,7 +53,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class _Life:
-    """The numbering: `next` is the number of the next message, up to `freed` all are receipted, up to `sent` may be."""
+    """The numbering: `next` is the next message's number; all up to `freed` are receipted, all up to `sent` may be."""
 
     shift: int
     next: int
@@ -62,20 +62,20 @@ class _Life:
 
 
 class Spool:
-    """The spool in one file; a second one on the same file is refused. Every method may raise SpoolBrokenError."""
+    """The spool in one file; a second process on the same file is refused. Every method may raise SpoolBrokenError."""
 
-    def __init__(self, path: Path | str, *, most_bytes: int = MOST_BYTES) -> None:
-        """Open or make the file. Raises SpoolError, with the path in its sentence."""
+    def __init__(self, path: Path | str, *, most_bytes: int = MAX_BYTES) -> None:
+        """Open or create the file. Raises SpoolError, with the path in its message."""
         self._path = Path(path)
         self._most_bytes = most_bytes
         self._db = open_spool(self._path)
         self._life = _Life(*self._all(SQL.life)[0])
         self._sending = False
         self.on_new: Callable[[], None] | None = None
-        """Called after new messages are kept."""
+        """Called after new messages are stored."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._db.close()
 
     def __enter__(self) -> Self:
@@ -88,10 +88,10 @@ class Spool:
         """Return how many messages wait for their receipt."""
         return self._life.next - 1 - self._life.freed
 
-    # What was read
+    # For the profiles
 
     def keep(self, device: str, findings: Sequence[Finding]) -> None:
-        """Keep findings that no record of the device stands behind. Raises SpoolFullError."""
+        """Keep findings that the device does not store. Raises SpoolFullError."""
         bodies = pack(findings)
         if bodies:
             self._check_room(bodies, 0)
@@ -100,7 +100,7 @@ class Spool:
             self._took(life)
 
     def keep_records(self, device: str, stream: str, records: Sequence[Record]) -> int:
-        """Keep those records that are not known yet, all or none; return how many that are. Raises SpoolFullError."""
+        """Keep the records that are not known yet, all or none; return how many those are. Raises SpoolFullError."""
         fresh = self._unknown(device, stream, records)
         if not fresh:
             return 0
@@ -117,7 +117,7 @@ class Spool:
         return len(fresh)
 
     def cover(self, device: str, stream: str, key: int) -> None:
-        """Note that everything of the stream up to `key` has been read, and kept."""
+        """Record that everything of the stream up to `key` has been read, and kept."""
         with self._transaction():
             identifier = self._stream(device, stream)
             self._db.execute(SQL.cover, {"stream": identifier, "key": key})
@@ -130,31 +130,31 @@ class Spool:
         return None if committed is None or committed < 0 else committed
 
     def streams(self, device: str) -> list[str]:
-        """Return the streams of a device, the latest begun first."""
+        """Return the streams of a device, the latest first."""
         return [name for (name,) in self._all(SQL.streams, (device,))]
 
-    # What the uplink does
+    # For the uplink
 
     @property
     def next_seq(self) -> int:
-        """The number the next message will go out under."""
+        """The number of the next message."""
         return self._life.next + self._life.shift
 
     @property
     def oldest(self) -> int:
-        """The lowest number that is held; `next_seq` while nothing is."""
+        """The lowest number in the spool; `next_seq` if it is empty."""
         return self._life.freed + 1 + self._life.shift
 
     def waiting(self, limit: int, after: int = 0) -> list[Outgoing]:
-        """Return at most `limit` messages that wait for their receipt, those numbered above `after`, in order."""
+        """Return at most `limit` messages that wait for their receipt, with numbers above `after`, in order."""
         shift = self._life.shift
         rows = self._all(SQL.waiting, (after - shift, limit))
         return [Outgoing(number + shift, device, Body(Topic(name), items)) for number, device, name, items in rows]
 
     def begin_sending(self) -> None:
-        """Note that all that waits is on its way, and what is kept from now on as well: only that can be receipted.
+        """Record that all waiting messages, and all kept from now on, may go out: only such messages can be receipted.
 
-        Once a connection, not with each message: every note is a write to the disk.
+        Once per connection, not with each message, because every such record is a write to the disk.
         """
         self._sending = True
         moved = replace(self._life, sent=self._life.next - 1)
@@ -164,7 +164,7 @@ class Spool:
             self._life = moved
 
     def end_sending(self) -> None:
-        """Note that what is kept from now on stays here."""
+        """Record that messages kept from now on do not go out."""
         self._sending = False
 
     def receipt(self, seq: int) -> bool:
@@ -187,10 +187,10 @@ class Spool:
         return True
 
     def rebase(self, receipt: int) -> bool:
-        """Take the numbering from the receipt that stands at log-in, if it is one that this spool cannot have earned.
+        """Take over the numbering of the receipt retained at log-in, if this spool cannot have earned it.
 
-        So a fresh spool, and one brought back from a backup, begin behind their earlier life; without it the numbers
-        of both would be mixed up. What was sent and not receipted goes out again, under new numbers.
+        So a fresh spool, or one restored from a backup, continues after its earlier life; otherwise the numbers of both
+        would mix. Messages that were sent and not receipted go out again, under new numbers.
         """
         life = self._life
         if not life.sent + life.shift < receipt <= HIGHEST_RECEIPT:
@@ -201,20 +201,20 @@ class Spool:
         self._life = moved
         return True
 
-    # What else has to outlive the process
+    # Other state that must outlive the process
 
     def fact(self, device: str, name: str) -> str | None:
-        """Return what was noted of a device under a name."""
+        """Return a stored fact about a device by its name."""
         rows = self._all(SQL.fact, (device, name))
         return rows[0][0] if rows else None
 
     def set_fact(self, device: str, name: str, value: str) -> None:
-        """Note something of a device."""
+        """Store a fact about a device."""
         with self._transaction():
             self._db.execute(SQL.set_fact, (device, name, value))
 
     def roster(self) -> bytes | None:
-        """Return the last roster as it came."""
+        """Return the last roster as received."""
         rows = self._all(SQL.roster)
         return rows[0][0] if rows else None
 
@@ -224,19 +224,19 @@ class Spool:
             self._db.execute(SQL.set_roster, (payload,))
 
     def add_command(self, command: Command) -> bool:
-        """Keep a command until it is done; False: its id is known, and it is done once only."""
+        """Keep a command until it is finished; False: its id is known, and it must not run twice."""
         row = (command.id, command.device, command.type, command.body, command.expires_ms)
         with self._transaction():
             added = self._db.execute(SQL.add_command, row).rowcount == 1
-            self._db.execute(SQL.forget_commands, (MOST_COMMANDS,))
+            self._db.execute(SQL.forget_commands, (MAX_COMMANDS,))
         return added
 
     def commands(self, device: str, now_ms: int) -> list[Command]:
-        """Return what a device is still to be told, in the order it came; not what has run out."""
+        """Return a device's waiting commands, in the order they came, without expired ones."""
         return [Command(*row) for row in self._all(SQL.commands, (device, now_ms))]
 
     def finish_command(self, command_id: str) -> None:
-        """Note that a command is done, or never will be; its id stays known."""
+        """Record that a command is done, or never will be; its id stays known."""
         with self._transaction():
             self._db.execute(SQL.finish_command, (command_id,))
 
@@ -264,7 +264,7 @@ class Spool:
             raise SpoolFullError(f"{self._path} has its {self._most_bytes} bytes: {len(self)} messages wait")
 
     def _add(self, device: str, bodies: Sequence[Body]) -> _Life:
-        """Put messages behind all others; return the numbering to go on with once that is committed."""
+        """Append messages; return the numbering to continue with once that is committed."""
         if not DEVICE_ID.match(device):
             raise ValueError(f"{device!r} is not a device id")
         first = self._life.next
@@ -282,17 +282,17 @@ class Spool:
             self.on_new()
 
     def _stream(self, device: str, name: str) -> int:
-        """Return the id of a stream, which begins if it is new; what is too many is forgotten."""
+        """Return the id of a stream, which is created if new; the oldest ones above the cap are dropped."""
         rows = self._all(SQL.stream, (device, name))
         if rows:
             found: int = rows[0][0]
             return found
         ((begun,),) = self._all(SQL.add_stream, (device, name))
-        self._db.execute(SQL.forget_streams, {"device": device, "most": MOST_STREAMS, "freed": self._life.freed})
+        self._db.execute(SQL.forget_streams, {"device": device, "most": MAX_STREAMS, "freed": self._life.freed})
         return int(begun)
 
     def _advance(self, stream: int, freed: int) -> None:
-        which = {"stream": stream, "freed": freed, "most": MOST_REMEMBERED}
+        which = {"stream": stream, "freed": freed, "most": MAX_REMEMBERED}
         self._db.execute(SQL.advance, which)
         self._db.execute(SQL.forget_committed, which)
         self._db.execute(SQL.forget_excess, which)
@@ -306,7 +306,7 @@ class Spool:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All of it is on disk when the block ends, or nothing is."""
+        """Everything in the block is on disk when it ends, or nothing is."""
         with errors_of(self._path):
             self._db.execute("begin immediate")
             try:

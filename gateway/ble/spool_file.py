@@ -1,9 +1,7 @@
 """Opens the spool's file: one process at a time, durable, checked; a damaged file is moved aside and a fresh one begun.
 
-SpoolError
-├── SpoolInUseError   another process works on the file
-├── SpoolFullError    there is no room: what was to be kept was not
-└── SpoolBrokenError  the disk or the file fails while in use; opening it again says whether it can be mended
+SpoolError ├── SpoolInUseError   another process works on the file ├── SpoolFullError    there is no room: nothing was
+kept └── SpoolBrokenError  the disk or the file fails while in use; opening it again shows whether it can be repaired
 """
 
 import logging
@@ -19,8 +17,8 @@ from gateway.store.queries import load_queries
 SQL: Final = load_queries("gateway.ble", "spool.sql")
 VERSION: Final = 1
 APPLICATION_ID: Final = 0x56694742
-"""Marks the file as a spool: no other SQLite file that somebody names by mistake is ever written to."""
-# What the write-ahead log may keep of the disk after a long transaction.
+"""Marks the file as a spool, so that we never write to another SQLite file that somebody names by mistake."""
+# How much disk the write-ahead log may keep after a long transaction.
 JOURNAL_BYTES: Final = 8 * 1024 * 1024
 
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR})
@@ -29,26 +27,26 @@ log = logging.getLogger(__name__)
 
 
 class SpoolError(Exception):
-    """The root of what can be wrong with a spool."""
+    """The root of what can go wrong with a spool."""
 
 
 class SpoolInUseError(SpoolError):
-    """Two processes on one spool would send two messages under one number."""
+    """Another process has the spool open; two would send two messages under one number."""
 
 
 class SpoolFullError(SpoolError):
-    """The spool has its size, or the disk is full. Nothing of what was to be kept has been."""
+    """The spool has reached its cap, or the disk is full. Nothing of what was to be kept has been kept."""
 
 
 class SpoolBrokenError(SpoolError):
-    """What the disk gives back is not what it was given, or it takes nothing."""
+    """The disk does not return what was written, or refuses to write."""
 
 
 def open_spool(path: Path) -> sqlite3.Connection:
-    """Return the connection to the spool at `path`, made if there is none.
+    """Return the connection to the spool at `path`, created if there is none.
 
-    A damaged file is renamed, for whoever wants to look at it, and a fresh one begun: the devices still have every
-    record that was not receipted. Raises SpoolError where that would not help.
+    A damaged file is renamed, for later inspection, and a fresh one begun: the devices still have every record that was
+    not receipted. Raises SpoolError if that would not help.
     """
     try:
         return _connect(path)
@@ -74,7 +72,7 @@ def errors_of(path: Path) -> Iterator[None]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    # What is measured on people is for nobody else; SQLite gives its other files the mode of the first.
+    # Health data are private to this user; SQLite gives its other files the mode of the first.
     try:
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -95,7 +93,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    # Held as long as the connection is open, and let go by a killed process: no lock file that could be left over.
+    # Held while the connection is open, and released even by a killed process: no lock file that could be left over.
     db.execute("pragma locking_mode = exclusive")
     db.execute("pragma journal_mode = wal")
     db.execute("pragma synchronous = full")
@@ -127,7 +125,7 @@ def _damaged(detail: str) -> sqlite3.DatabaseError:
 
 
 def _code(error: sqlite3.Error) -> int:
-    """Return SQLite's primary result code; what Python raises by itself has none."""
+    """Return SQLite's primary result code; errors raised by Python itself have none."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 

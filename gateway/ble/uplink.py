@@ -1,8 +1,8 @@
-"""Hands on what waits in the spool: one MQTT connection, kept up, with the delivery rules of a device on it.
+"""Delivers what waits in the spool: one MQTT connection, kept up, with the delivery rules of a device on it.
 
 The spool is freed by a receipt and by nothing else. A PUBACK only makes room in the window: a broker that dies can lose
-what it acknowledged. So every connection starts over from the receipt, and a receipt that stands still although the
-broker took everything is probed with one message.
+what it acknowledged. So every connection starts over from the receipt, and if the receipt stands still although the
+broker took everything, one message is sent again as a probe.
 """
 
 import asyncio
@@ -35,22 +35,22 @@ from gateway.runtime.broker_address import Address, mqtt_client
 
 KEEPALIVE_S: Final = 60
 PATIENCE_S: Final = 60.0
-"""For an answer of the broker: a full window takes its time over a mobile network."""
-SETTLED_S: Final = 10.0
-"""A connection that did not last so long begins no new back-off: two boxes of one id would throw each other out for ever."""
+"""How long to wait for an answer of the broker: a full window takes its time over a mobile network."""
+STABLE_AFTER_S: Final = 10.0
+"""A shorter connection does not reset the back-off: two boxes of one id would otherwise evict each other forever."""
 STATUS_EVERY_S: Final = 300.0
 CLOCK_LOOK_S: Final = 1.0
 FAREWELL_S: Final = 2.0
 
-# How long the broker keeps commands for a box that is away; most run out sooner by themselves.
+# How long the broker keeps commands for a box that is away; most expire sooner by themselves.
 SESSION_S: Final = 24 * 3_600
-# What a broker may send us before we have stored what came, and how much at once.
+# What a broker may send us before we have stored what came before, and how much at once.
 RECEIVE_MAXIMUM: Final = 16
 LARGEST_PACKET: Final = 2 * MAX_PAYLOAD_BYTES
 SUBACK_REFUSED: Final = 0x80
 
 CLOCK_IS_SET_MS: Final = 1_735_689_600_000
-"""2025-01-01T00:00Z: before this was written. A box without a battery for its clock wakes up earlier than that."""
+"""2025-01-01T00:00Z: before this was written. A box whose clock has no battery starts up earlier than that."""
 
 OFFLINE: Final = encode_status(Status(online=False))
 
@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 
 def clock_is_set(now_ms: int) -> bool:
-    """Whether a clock that says `now_ms` has been set since the box was switched on: only then may it stamp anything."""
+    """Whether a clock that reads `now_ms` was set since the box was switched on: only then may it stamp anything."""
     return now_ms >= CLOCK_IS_SET_MS
 
 
@@ -75,7 +75,7 @@ class UplinkCounts:
 
 
 class _CommandWords(Struct):
-    """What has to be right of a command for it to be kept; its further keys are the profile's matter."""
+    """The fields that a command must have to be kept; further keys are the profile's business."""
 
     id: Identifier
     type: Annotated[str, Meta(min_length=1, max_length=64)]
@@ -86,7 +86,7 @@ _COMMAND: Final = msgspec.json.Decoder(_CommandWords)
 
 
 class Uplink:
-    """The edge box at the broker: messages up; receipts, commands and the roster down."""
+    """The edge box at the broker: messages go up; receipts, commands and the roster come down."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Uplink:
         *,
         chance: random.Random | None = None,
     ) -> None:
-        """Nothing is connected before `run`. A command is in the spool, and a roster too, before they are handed on."""
+        """Nothing is connected before `run`. Commands and rosters are in the spool before they are passed on."""
         self.counts = UplinkCounts()
         self.connected = False
         self._broker = broker
@@ -122,15 +122,15 @@ class Uplink:
 
     @property
     def idle(self) -> bool:
-        """Whether everything that waits was handed to the broker and acknowledged by it (not: receipted)."""
+        """Whether the broker has acknowledged everything that waits (receipts may still be missing)."""
         return self._delivery is not None and self._delivery.idle
 
     def wake(self) -> None:
-        """There may be something to send."""
+        """Say that there may be something to send."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Keep a connection until cancelled; then say goodbye. Raises SpoolBrokenError, in a group, when the disk fails."""
+        """Keep a connection until cancelled, then disconnect. Raises SpoolBrokenError, in a group, on disk failure."""
         self._take_stored_roster()
         loop = asyncio.get_running_loop()
         attempt = 0
@@ -141,13 +141,13 @@ class Uplink:
             except* (MqttError, OSError, SpoolFullError) as lost:
                 self.counts.failures += 1
                 self._say_lost(lost)
-            attempt = 0 if loop.time() - began >= SETTLED_S else attempt + 1
+            attempt = 0 if loop.time() - began >= STABLE_AFTER_S else attempt + 1
             await asyncio.sleep(full_jitter(attempt, self._chance))
 
     async def _connection(self) -> None:
         """Make one connection and use it until it breaks (MqttError, alone or in a group)."""
         client = self._client()
-        # A command is acknowledged when it is in the spool, not when it is in our memory.
+        # A command is acknowledged once it is in the spool, not once it is in memory.
         client._client.manual_ack_set(on=True)  # noqa: SLF001 - aiomqtt has no public way
         client.pending_calls_threshold = WINDOW + RECEIVE_MAXIMUM
         async with client:
@@ -181,11 +181,11 @@ class Uplink:
         )
 
     async def _use(self, client: Client) -> None:
-        """Introduce the box, then listen and send.
+        """Announce the box, then listen and send.
 
-        A broker answers in order: when it acknowledges the status, which is published behind the subscriptions, the
-        retained receipt has come, if there is one. The receipt is subscribed to at QoS 0 for that: at QoS 1 it would
-        wait behind commands that we have not acknowledged yet. Should one be lost, the next says as much.
+        A broker answers in order: when it acknowledges the status, which is published after the subscriptions, the
+        retained receipt has come, if there is one. The receipt is subscribed to at QoS 0 for that reason: at QoS 1 it
+        would wait behind commands that we have not acknowledged yet. If a receipt is lost, the next one replaces it.
         """
         codes = await client.subscribe(
             [(self._topic(Topic.RECEIPT), 0), (self._topic(Topic.COMMAND), 1), (self._topic(Topic.ROSTER), 1)]
@@ -206,7 +206,7 @@ class Uplink:
     # Up
 
     async def _pump(self, client: Client, delivery: Delivery, tasks: asyncio.TaskGroup) -> None:
-        """Send what the delivery gives; when it gives nothing, wait for a PUBACK, a receipt, something new."""
+        """Send what the delivery gives; when it gives nothing, wait for a PUBACK, a receipt or a new message."""
         while True:
             self._wake.clear()
             ready = clock_is_set(self._now_ms())
@@ -218,7 +218,7 @@ class Uplink:
                     await self._wake.wait()
             except TimeoutError:
                 if ready and (lowest := delivery.probe()) is not None:
-                    # The receipt may be what was lost: subscribing again has the broker say the last one again.
+                    # The receipt itself may be lost: subscribing again has the broker repeat the last one.
                     await client.subscribe(self._topic(Topic.RECEIPT), 0)
                     tasks.create_task(self._send(client, delivery, lowest))
 
@@ -250,7 +250,7 @@ class Uplink:
             self._take(client, message)
 
     def _take(self, client: Client, message: Message) -> None:
-        """Take one message of the broker in; what is rubbish is counted and never comes again."""
+        """Take in one message of the broker; garbage is counted and acknowledged, so that it never comes again."""
         name = str(message.topic)
         try:
             self._dispatch(name, message)
@@ -258,7 +258,7 @@ class Uplink:
             self.counts.rubbish += 1
             log.warning("rubbish from the broker", extra={"topic": name, "cause": error.detail})
         except SpoolFullError as error:
-            # Not acknowledged: a command comes again with the next connection.
+            # Not acknowledged, so that a command comes again with the next connection.
             log.error("no room for what the broker sent", extra={"topic": name, "cause": str(error)})  # noqa: TRY400
             return
         client._client.ack(message.mid, message.qos)  # noqa: SLF001 - aiomqtt has no public way
@@ -294,7 +294,7 @@ class Uplink:
             self._on_roster(roster)
 
     def _take_stored_roster(self) -> None:
-        """Hand on the last roster: the devices are read although the broker may be away."""
+        """Pass on the last roster: devices are read even while the broker is away."""
         stored = self._spool.roster()
         if stored is None:
             return
@@ -318,7 +318,7 @@ class Uplink:
         self._say(logging.WARNING, event, str(error) or type(error).__name__)
 
     def _say(self, level: int, event: str, detail: str) -> None:
-        """Log a change of state once, however often it is tried again."""
+        """Log a change of state once, however often it is retried."""
         if self._said != (event, detail):
             self._said = (event, detail)
             log.log(level, event, extra={"detail": detail})

@@ -1,4 +1,4 @@
-"""One visit to one device as its profile sees it: the link, where findings go, when to leave."""
+"""One visit to one device, as its profile sees it: the link, the way to the spool, and when to leave."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from gateway.ble.metrics import BleMetrics
 from gateway.ble.spool import Spool, SpoolFullError
 
 BATTERY_LEVEL: Final = full_uuid(Characteristic.BATTERY_LEVEL)
-# A device that speaks nothing but garbage must not fill spool and quarantine; what is beyond is counted and logged.
+# A device that sends nothing but garbage must not fill spool and quarantine; packets beyond this are counted and logged.
 UNREADABLE_A_VISIT: Final = 32
 BATTERY: Final = "battery"
 BATTERY_EVERY_MS: Final = 60 * 60_000
@@ -28,10 +28,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Carried:
-    """What one visit to a device hands on to the next, for as long as the program runs."""
+    """What one visit to a device passes on to the next, for as long as the program runs."""
 
     heart: HeartStream = field(default_factory=HeartStream)
-    """So that beats keep their order over a reconnect, and none is told twice."""
+    """So that beats keep their order over a reconnect, and none is emitted twice."""
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class Visit:
     metrics: BleMetrics
     carried: Carried = field(default_factory=Carried)
     leaving: bool = False
-    """Another device waits for the link: finish what you are at, and return."""
+    """Another device waits for the link: finish the current step, and return."""
     kept: int = 0
     """Findings and new records of this visit that are on disk."""
     unreadable: int = 0
@@ -64,7 +64,7 @@ class Visit:
         self.link.nudge()
 
     def keep(self, findings: Sequence[Finding]) -> None:
-        """Spool findings that no record stands behind. A full spool loses them, counted and said."""
+        """Spool findings that the device does not store. A full spool loses them, which is counted and logged."""
         if not findings:
             return
         try:
@@ -75,7 +75,7 @@ class Visit:
             log.error("the spool is full: live data are lost", extra={"device": self.device.id})  # noqa: TRY400
 
     def keep_records(self, stream: str, records: Sequence[Record]) -> None:
-        """Spool stored records; known ones are passed over. SpoolFullError leaves them with the device."""
+        """Spool stored records, without known ones. On SpoolFullError they stay on the device."""
         if not records:
             return
         new = self.spool.keep_records(self.device.id, stream, records)
@@ -83,7 +83,7 @@ class Visit:
         self.kept += new
 
     def refuse(self, packet: Packet, error: PacketError) -> Unreadable | None:
-        """Return what to hand on of a packet that no decoder takes; None when there were too many already."""
+        """Return the finding for a packet that no decoder accepts; None if there were too many already."""
         self.unreadable += 1
         self.metrics.unreadable.inc()
         if self.unreadable > UNREADABLE_A_VISIT:
@@ -94,7 +94,7 @@ class Visit:
         return Unreadable(packet.arrived_ms, name, packet.value, error.detail)
 
     async def read_battery(self, *, as_contact: bool = False) -> None:
-        """Spool the battery level where the device has one: when it changed, hourly, or as a sign of contact now."""
+        """Spool the battery level if the device has one: when it changed, hourly, or as a sign of contact now."""
         if not self.link.has(BATTERY_LEVEL):
             return
         value = await self.link.read(BATTERY_LEVEL)
@@ -105,8 +105,8 @@ class Visit:
             refused = self.refuse(Packet(BATTERY_LEVEL, value, at_ms), error)
             self.keep([refused] if refused else [])
             return
-        told, _, told_ms = (self.spool.fact(self.device.id, BATTERY) or " 0").partition(" ")
-        if as_contact or told != str(level) or at_ms - int(told_ms) >= BATTERY_EVERY_MS:
+        last, _, last_ms = (self.spool.fact(self.device.id, BATTERY) or " 0").partition(" ")
+        if as_contact or last != str(level) or at_ms - int(last_ms) >= BATTERY_EVERY_MS:
             self.keep([Reading(Code.BATTERY, Unit.PERCENT, at_ms, level)])
             self.spool.set_fact(self.device.id, BATTERY, f"{level} {at_ms}")
 

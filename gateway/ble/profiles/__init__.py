@@ -1,4 +1,4 @@
-"""What to do with a connected device, by model: one profile each."""
+"""How to read a connected device: one profile for each model."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ class Profile:
 
     serve: Callable[[Visit], Awaitable[None]]
     bonds_first: bool
-    """Before anything is read the link is encrypted. The others are bonded when they ask for it: the platform answers
-    an ATT error for want of encryption with pairing."""
+    """Encrypt the link before anything is read. Other models are bonded when they ask for it: the platform answers an
+    ATT error about missing encryption by pairing."""
     commands: frozenset[str] = frozenset()
-    """What it can be told to do."""
+    """The commands that it obeys."""
 
 
 PROFILES: Final[Mapping[DeviceModel, Profile]] = MappingProxyType(

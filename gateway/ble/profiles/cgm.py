@@ -37,7 +37,7 @@ MINUTE_MS: Final = 60_000
 LONGEST_SPACING: Final = 15
 """Minutes: sensors measure every 1 to 15. Records further apart have a gap between them."""
 AT_ONCE: Final = 256
-"""So many records at most are read before they are on disk: what a kill costs is read again."""
+"""At most this many records are read before they are on disk: what a kill loses is read again."""
 UNRELIABLE: Final = (
     CgmStatusOctet.SESSION_STOPPED | CgmStatusOctet.SENSOR_MALFUNCTION | CgmStatusOctet.GENERAL_DEVICE_FAULT
 )
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 async def follow_glucose(visit: Visit) -> None:
-    """Read what the sensor stored since the last committed record, then what it measures until told to leave."""
+    """Read what the sensor stored since the last committed record, then follow it live until asked to leave."""
     session = await _open_session(visit)
     await visit.link.listen(MEASUREMENT)
     await session.access.listen()
@@ -67,8 +67,8 @@ async def follow_glucose(visit: Visit) -> None:
 async def _open_session(visit: Visit) -> "_Session":
     """Find out when the session began, in real time, and have the sensor know it too.
 
-    What is written to the Session Start Time is the present: the sensor takes its minutes off it (CGM Service 1.0.2,
-    3.4.1). Who comes next, another box too, reads the same start and gives each record the same time.
+    What is written to the Session Start Time is the current time; the sensor subtracts its minutes (CGM Service 1.0.2,
+    3.4.1). Any later reader, another box too, reads the same start and gives each record the same time.
     """
     link, device = visit.link, visit.device
     crc = decode_cgm_feature(await link.read(FEATURE)).e2e_crc
@@ -86,7 +86,7 @@ async def _open_session(visit: Visit) -> "_Session":
 
 
 async def _start(visit: Visit, *, crc: bool) -> tuple[CgmStart, int]:
-    """Return when the session began as far as can be told now, and how many minutes it has run by the sensor's count."""
+    """Return when the session began, as far as is known now, and how many minutes it has run by the sensor's count."""
     status = decode_cgm_status(await visit.link.read(STATUS), crc=crc)
     now_ms = visit.now_ms()
     told = decode_session_start_time(await visit.link.read(SESSION_START), crc=crc)
@@ -104,18 +104,18 @@ class _Session:
     visit: Visit
     start_ms: int
     asked_at: int
-    """The sensor's minute when records were last asked for: what it measured later comes by itself."""
+    """The sensor's minute when records were last requested: later measurements arrive unasked."""
     crc: bool
     access: RecordAccess = field(init=False)
     reported: list[Record] = field(default_factory=list)
-    """Records of the running procedure that are not on disk yet, as they came."""
+    """Records of the running procedure that are not on disk yet, in the order they came."""
     newest: int = -1
-    """The newest key of which everything before is on disk."""
+    """The newest key up to which everything is on disk."""
     ascending: bool = True
     spoiled: bool = False
     """Something that came since `newest` could not be read."""
     spacing: int = 0
-    """Minutes between two records, as short as it was seen; 0: not known yet."""
+    """The shortest distance seen between two records, in minutes; 0: not known yet."""
 
     def __post_init__(self) -> None:
         self.access = RecordAccess(self.visit.link, self._take)
@@ -126,7 +126,7 @@ class _Session:
         return f"session {self.start_ms}"
 
     async def catch_up(self) -> None:
-        """Read all records from the last committed one on. Raises LinkError; what came before is kept."""
+        """Read all records from the last committed one on. Raises LinkError; what came before the error is kept."""
         committed = self.visit.spool.committed(self.visit.device.id, self.stream)
         after = self.newest if self.newest >= 0 else -1 if committed is None else committed
         self.newest, self.ascending, self.spoiled = after, True, False
@@ -134,14 +134,14 @@ class _Session:
             for _ in range(2):
                 await self.access.report_from(after + 1)
                 if not self.spoiled:
-                    break  # else once more: what came spoiled may come whole
+                    break  # otherwise once more: a spoiled record may come whole
         except LinkError:
             self._store(whole=False)
             raise
         self._store(whole=True)
 
     async def hear(self, packet: Packet) -> None:
-        """Keep what the sensor has just measured; where something is missing before it, ask for that."""
+        """Keep what the sensor has just measured; if something before it is missing, request that."""
         records = self._records(packet)
         self.visit.keep_records(self.stream, records)
         for key in sorted(record.key for record in records):
@@ -157,7 +157,7 @@ class _Session:
             return
         for record in self._records(packet):
             if record.key > self.asked_at:
-                # Measured meanwhile, not reported: it says nothing about what lies before it.
+                # Measured meanwhile, not reported: it does not show that everything before it has come.
                 self.visit.keep_records(self.stream, [record])
                 continue
             self.ascending = self.ascending and record.key > (self.reported[-1].key if self.reported else self.newest)
@@ -166,7 +166,7 @@ class _Session:
             self._store(whole=False)
 
     def _store(self, *, whole: bool) -> None:
-        """Put what was reported on disk. A sensor that reports in order has left nothing out before its last record."""
+        """Put the reported records on disk. A sensor that reports in order left nothing out before its last record."""
         records, self.reported = self.reported, []
         if not records:
             return
@@ -196,7 +196,7 @@ class _Session:
 
 
 def reading(measured: CgmMeasurement, at_ms: int) -> Finding:
-    """Return a measurement in the contract's words: LO and HI are flags, what the sensor itself doubts is an artefact."""
+    """Return a measurement in the contract's words: LO and HI are flags, what the sensor doubts is an artifact."""
     flags = NO_FLAGS
     if measured.warnings & CgmWarningOctet.RESULT_TOO_LOW or measured.glucose is Special.NEGATIVE_INFINITY:
         flags |= Flag.BELOW_RANGE

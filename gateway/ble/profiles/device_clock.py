@@ -1,4 +1,4 @@
-"""A device's own wall clock: read it, tell what it shows, set it right where the device allows that."""
+"""A device's own wall clock: read it, interpret it, and set it right if the device allows that."""
 
 import logging
 from datetime import UTC, datetime
@@ -21,13 +21,13 @@ CURRENT_TIME: Final = full_uuid(Characteristic.CURRENT_TIME)
 DATE_TIME: Final = full_uuid(Characteristic.DATE_TIME)
 AHEAD: Final = "clock ahead"
 SET_BEYOND_S: Final = 30
-"""A wall clock this far off local time is set: well within what stamps are trusted by."""
+"""A wall clock this far off local time is set; well below the error up to which stamps are trusted."""
 
 log = logging.getLogger(__name__)
 
 
 async def read_clock(visit: Visit) -> WallClock:
-    """Return what the device's clock shows: local time where it has no clock to read. Raises LinkError."""
+    """Return what the device's clock shows: local time if it has no readable clock. Raises LinkError."""
     shown = await _shown(visit)
     held = visit.spool.fact(visit.device.id, AHEAD)
     clock = wall_clock(shown, visit.now_ms(), visit.zone, int(held) if held else None)
@@ -40,9 +40,9 @@ async def read_clock(visit: Visit) -> WallClock:
 
 
 async def set_clock(visit: Visit) -> bool:
-    """Have the device show local time; return whether it does. Only once everything it stamped before was read.
+    """Have the device show local time; return whether it does. Only call it once everything stamped before was read.
 
-    Raises LinkError, but not where the device does not let itself be set.
+    Raises LinkError, but not if the device does not allow its clock to be set.
     """
     shown = await _shown(visit)
     if shown is None:
@@ -62,7 +62,7 @@ async def set_clock(visit: Visit) -> bool:
 
 
 async def _shown(visit: Visit) -> datetime | None:
-    """Return what the device's clock shows; None without a clock, or when it does not know the time."""
+    """Return the time that the device's clock shows; None if it has no clock, or does not know the time."""
     for characteristic in (CURRENT_TIME, DATE_TIME):
         if not visit.link.has(characteristic):
             continue

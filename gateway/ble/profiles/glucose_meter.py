@@ -33,7 +33,7 @@ DOUBTED: Final = (
 
 
 async def read_meter(visit: Visit) -> None:
-    """Read what was stored since the last committed record; leave the meter its copy, and the right time."""
+    """Read what was stored since the last committed record; leave the meter its copy, and set its clock."""
     clock = await read_clock(visit)
     numbered = NumberedLog(visit, MEASUREMENT, decode_glucose_measurement)
     await numbered.listen()
@@ -43,7 +43,7 @@ async def read_meter(visit: Visit) -> None:
 
 
 async def _read_log(numbered: NumberedLog[GlucoseMeasurement], clock: WallClock) -> None:
-    """Report from the last committed record on. It comes along: if it is another one, the numbers began anew."""
+    """Report from the last committed record on, inclusive: if that record has changed, the numbers began anew."""
     committed = numbered.committed
     if committed is not None and await _began_anew(numbered, committed):
         numbered.begin_anew()
@@ -57,14 +57,14 @@ async def _read_log(numbered: NumberedLog[GlucoseMeasurement], clock: WallClock)
 
 
 async def _began_anew(numbered: NumberedLog[GlucoseMeasurement], committed: int) -> bool:
-    """Whether the record with the committed number is not the one that was read, or no number is as high."""
+    """Whether the record with the committed number is not the one read before, or no number is that high."""
     try:
         await numbered.report(Operator.LAST_RECORD)
         if numbered.reported and numbered.reported[-1][1].sequence < committed:
             return True
         await numbered.report(Operator.WITHIN_RANGE_OF, committed, committed)
     except ProcedureError:
-        return False  # a meter need not know these; most do
+        return False  # support for these is optional; most meters have it
     known = numbered.visit.spool.fact(numbered.visit.device.id, LAST)
     if not numbered.reported or not known or not known.startswith(f"{committed} "):
         return False
@@ -73,7 +73,7 @@ async def _began_anew(numbered: NumberedLog[GlucoseMeasurement], committed: int)
 
 
 def _records(visit: Visit, entries: Sequence[tuple[Packet, GlucoseMeasurement]], clock: WallClock) -> list[Record]:
-    """Return what was reported with real times; a stamp is judged by all that were made after it."""
+    """Return the reported records with real times; a stamp is judged by all records made after it."""
     stamped = [(one.sequence, one.user_time) for _, one in entries]
     timed: Sequence[tuple[int, datetime]] = [(number, stamp) for number, stamp in stamped if stamp is not None]
     times = dict(zip((number for number, _ in timed), wall_times(timed, clock, visit.now_ms()), strict=True))
@@ -85,7 +85,7 @@ def _records(visit: Visit, entries: Sequence[tuple[Packet, GlucoseMeasurement]],
 
 def _findings(visit: Visit, packet: Packet, measured: GlucoseMeasurement, at_ms: int | None) -> tuple[Finding, ...]:
     if measured.concentration is None or measured.unit is None:
-        return ()  # the meter noted that something went wrong, and measured nothing
+        return ()  # the meter recorded an error and measured nothing
     if at_ms is None:
         unreadable = visit.refuse(packet, PacketError("Glucose Measurement: the meter did not know the time"))
         return (unreadable,) if unreadable else ()
@@ -102,7 +102,7 @@ def reading(measured: GlucoseMeasurement, at_ms: int) -> Reading:
     if measured.status & GlucoseStatus.RESULT_TOO_HIGH or measured.concentration is Special.POSITIVE_INFINITY:
         flags |= Flag.ABOVE_RANGE
     if measured.sample is not None and measured.sample.is_control_solution:
-        flags |= Flag.CALIBRATION  # the meter was checked: no patient's value
+        flags |= Flag.CALIBRATION  # a control solution: not the patient's value
     if measured.status & DOUBTED:
         flags |= Flag.ARTIFACT
     stated = isinstance(measured.concentration, Special) or flags & (Flag.BELOW_RANGE | Flag.ABOVE_RANGE)
@@ -111,5 +111,5 @@ def reading(measured: GlucoseMeasurement, at_ms: int) -> Reading:
 
 
 def _mark(sequence: int, packet: Packet) -> str:
-    """Return what tells a record from another one with its number."""
+    """Return a mark that distinguishes a record from another one with its number."""
     return f"{sequence} {packet.value.hex()}"

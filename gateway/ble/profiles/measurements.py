@@ -1,4 +1,4 @@
-"""Devices that tell each measurement once: cuff, thermometer, scale, pulse oximeter. A table, and one way to read them.
+"""Devices that send each measurement once: cuff, thermometer, scale, pulse oximeter. A table, and one way to read them.
 
 They have no numbered records: a measurement is indicated when it is made or at the next connection, and most devices
 forget it once the indication is confirmed. It is on our disk before anything else is done with it.
@@ -35,20 +35,20 @@ from gateway.ble.record_access import CONTROL_POINT, ProcedureError, RecordAcces
 from gateway.ble.visit import Visit
 
 QUIET_S: Final = 5.0
-"""So long after its last measurement a device has no more to tell."""
+"""This long after its last measurement a device has nothing more to send."""
 
 RUNNING: Final = full_uuid(Characteristic.PLX_CONTINUOUS_MEASUREMENT)
-"""Comes about once a second while the finger is in: told a minute at a time, on whole seconds."""
+"""Comes about once a second while the finger is in: emitted a minute at a time, on whole seconds."""
 RUNNING_AT_ONCE: Final = 120
 STORED: Final = "stored"
-"""The stream of what a device reports again at each visit. It is never covered, for the keys do not rise."""
+"""The stream of records that a device reports again at each visit; never covered, because the keys do not rise."""
 
 Value = tuple[Code, Unit, Medical | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One measurement: its values, what is doubtful about all of them, and the device's stamp if it gave one."""
+    """One measurement: its values, the flags that apply to all of them, and the device's stamp if it gave one."""
 
     values: tuple[Value, ...]
     stamp: datetime | None
@@ -57,10 +57,10 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How the packets of one characteristic are decoded, and what they tell."""
+    """How the packets of one characteristic are decoded, and what they contain."""
 
     decode: Callable[[bytes], Any]
-    tell: Callable[[Any], Measurement]
+    measurement_of: Callable[[Any], Measurement]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +70,12 @@ class Measuring:
     characteristics: tuple[tuple[Characteristic, Callable[[bytes], Any], Callable[[Any], Measurement]], ...]
 
     async def serve(self, visit: Visit) -> None:
-        """Listen until the device has no more to tell, then leave it with the right time."""
+        """Listen until the device has nothing more to send, then set its clock."""
         clock = await read_clock(visit)
         await visit.read_battery()
-        kinds = {full_uuid(number): Kind(decode, tell) for number, decode, tell in self.characteristics}
+        kinds = {
+            full_uuid(number): Kind(decode, measurement_of) for number, decode, measurement_of in self.characteristics
+        }
         for uuid in kinds:
             if visit.link.has(uuid):
                 await visit.link.listen(uuid)
@@ -89,26 +91,26 @@ class Measuring:
 
 @dataclass(slots=True)
 class _Hearing:
-    """What a connected device tells, on its way to the spool."""
+    """What a connected device sends, on its way to the spool."""
 
     visit: Visit
     clock: WallClock
     kinds: Mapping[str, Kind]
     running: list[Finding] = field(default_factory=list)
-    """Of the continuous measurement, not on disk yet."""
+    """Findings of the continuous measurement that are not on disk yet."""
     stored: list[Record] = field(default_factory=list)
 
     async def listen(self) -> None:
-        """Take what comes until nothing is told for a while, or the link is wanted elsewhere."""
+        """Take what comes until nothing has come for a while, or the link is wanted elsewhere."""
         told_ms = self.visit.now_ms()
         while not self.visit.leaving and (packet := await self.visit.link.next_packet(QUIET_S)) is not None:
             if self._take(packet):
                 told_ms = packet.arrived_ms
             elif packet.arrived_ms - told_ms >= QUIET_S * 1000:
-                return  # it goes on without a number: no finger is in it
+                return  # it continues without a number: no finger is in it
 
     async def report_stored(self) -> None:
-        """Have stored measurements reported. They have no numbers: the device reports all of them each time."""
+        """Have stored measurements reported. They have no numbers, so the device reports all of them each time."""
         access = RecordAccess(self.visit.link, self._take_stored)
         await access.listen()
         try:
@@ -118,21 +120,21 @@ class _Hearing:
             self.visit.keep_records(STORED, self.stored)
 
     def _take(self, packet: Packet) -> bool:
-        """Keep what a packet tells; return whether it told anything."""
+        """Keep the findings of a packet; return whether it had any."""
         if (kind := self.kinds.get(packet.characteristic)) is None:
             return False
         findings = self._findings(packet, kind, packet.arrived_ms)
         if packet.characteristic != RUNNING:
             self.visit.keep(findings)
         elif not self.running or not findings or findings[-1].at_ms > self.running[-1].at_ms:
-            self.running.extend(findings)  # the first of a second counts
+            self.running.extend(findings)  # the first one of each second counts
         if len(self.running) >= RUNNING_AT_ONCE:
             self.visit.keep(self.running)
             self.running.clear()
         return bool(findings)
 
     def _take_stored(self, packet: Packet) -> bool:
-        """Take a record that was measured some time ago: without a stamp nobody knows when. False: it is not one."""
+        """Take a stored record; without a stamp nobody knows when it was measured. False: it is not a stored record."""
         kind = self.kinds.get(packet.characteristic)
         if kind is None or packet.characteristic == RUNNING:
             self._take(packet)
@@ -141,29 +143,31 @@ class _Hearing:
         return True
 
     def _findings(self, packet: Packet, kind: Kind, unstamped_ms: int | None) -> list[Finding]:
-        """Return what a packet tells; `unstamped_ms` is the time of what has no stamp."""
+        """Return the findings of a packet; `unstamped_ms` is the time of those without a stamp."""
         try:
-            told = kind.tell(kind.decode(packet.value))
-            at_ms = self._time(packet, told, unstamped_ms)
+            measurement = kind.measurement_of(kind.decode(packet.value))
+            at_ms = self._time(packet, measurement, unstamped_ms)
         except PacketError as error:
             refused: Unreadable | None = self.visit.refuse(packet, error)
             return [refused] if refused else []
-        readings = [Reading(code, unit, at_ms, _number(value), told.flags) for code, unit, value in told.values]
+        readings = [
+            Reading(code, unit, at_ms, _number(value), measurement.flags) for code, unit, value in measurement.values
+        ]
         return [one for one in readings if packet.characteristic != RUNNING or one.value is not None]
 
-    def _time(self, packet: Packet, told: Measurement, unstamped_ms: int | None) -> int:
-        """Return when a measurement was made. Raises PacketError where nobody can know."""
+    def _time(self, packet: Packet, measurement: Measurement, unstamped_ms: int | None) -> int:
+        """Return when a measurement was made. Raises PacketError if nobody can know."""
         if packet.characteristic == RUNNING:
             return packet.arrived_ms // 1000 * 1000
-        if told.stamp is not None:
-            return wall_times([(0, told.stamp)], self.clock, packet.arrived_ms)[0].at_ms
+        if measurement.stamp is not None:
+            return wall_times([(0, measurement.stamp)], self.clock, packet.arrived_ms)[0].at_ms
         if unstamped_ms is None:
             raise PacketError("a stored measurement without its time")
         return unstamped_ms
 
 
 def _identity(packet: Packet) -> int:
-    """Return what tells a record from all others of a device: its own stamp and values, since it has no number."""
+    """Return a key that identifies a record of a device: from its own stamp and values, since it has no number."""
     return int.from_bytes(blake2b(packet.value, digest_size=7).digest())
 
 

@@ -1,4 +1,4 @@
-"""Pill boxes with Vigil's own service: read the log, let the box forget what is committed, tell it what waits for it."""
+"""Pill boxes with Vigil's own service: read the log, delete committed entries, and pass on waiting commands."""
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -56,9 +56,9 @@ log = logging.getLogger(__name__)
 
 
 async def read_box(visit: Visit) -> None:
-    """Read the log from the last committed entry on; then the battery, which says that the box was in contact until now.
+    """Read the log from the last committed entry on; then the battery, as a sign that the box was in contact until now.
 
-    The order matters: whoever hears of the contact has heard of every opening before it.
+    The order matters: whoever hears of the contact has already heard of every opening before it.
     """
     numbered = NumberedLog(visit, LOG_ENTRY, decode_log_entry, KEY_SIZE)
     await numbered.listen()
@@ -69,7 +69,7 @@ async def read_box(visit: Visit) -> None:
 
 
 async def _read_log(numbered: NumberedLog[LogEntry]) -> None:
-    """Keep every entry since the last committed one, in real time: each is timed by the clock's steps that follow it."""
+    """Keep every entry since the last committed one, in real time, found from the clock steps that follow it."""
     committed = numbered.committed
     if committed is not None and await _began_anew(numbered, committed):
         numbered.begin_anew()
@@ -88,13 +88,13 @@ async def _read_log(numbered: NumberedLog[LogEntry]) -> None:
 
 
 async def _began_anew(numbered: NumberedLog[LogEntry], committed: int) -> bool:
-    """Whether the last entry has a lower number than one that is committed: the box lost its memory."""
+    """Whether the last entry has a lower number than a committed one: the box lost its memory."""
     await numbered.report(Operator.LAST_RECORD)
     return bool(numbered.reported) and numbered.reported[-1][1].sequence < committed
 
 
 async def _forget_committed(numbered: NumberedLog[LogEntry]) -> None:
-    """Have the box delete what the gateway's receipts cover: its log has room for what is to come."""
+    """Have the box delete the entries covered by receipts, to make room in its log."""
     spool, name, committed = numbered.visit.spool, numbered.visit.device.id, numbered.committed
     if committed is None or committed <= int(spool.fact(name, DELETED) or 0):
         return
@@ -107,9 +107,9 @@ async def _forget_committed(numbered: NumberedLog[LogEntry]) -> None:
 
 
 async def _set_clock(visit: Visit) -> tuple[int | None, int]:
-    """Set a clock that is off; return its reading, None when it cannot be told, and when it was read.
+    """Set a clock that is off; return its reading (None if unknown) and when it was read.
 
-    It is set before the log is read: the log then holds the step, and times come out the same for whoever reads it.
+    It is set before the log is read: the log then contains the step, and times come out the same for every reader.
     """
     try:
         clock_ms, now_ms = await _read_clock(visit)
@@ -156,7 +156,7 @@ class _SetSchedule(Struct):
 
 
 async def _obey_commands(visit: Visit) -> None:
-    """Tell the box what waits for it, each once; say how each went."""
+    """Send the box its waiting commands, each once; report how each went."""
     for command in visit.spool.commands(visit.device.id, visit.now_ms()):
         action = ACTIONS.get(command.type)
         done = False
@@ -184,7 +184,7 @@ async def _set_schedule(visit: Visit, command: Command) -> None:
 
 
 async def _set_box_clock(visit: Visit, _command: Command) -> None:
-    """Set the clock to the time now: what the command says was now when it was sent."""
+    """Set the clock to the time now; the time in the command was that of its sending."""
     await visit.link.write(CLOCK, encode_clock(visit.now_ms()))
 
 

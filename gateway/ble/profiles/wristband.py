@@ -14,13 +14,13 @@ from gateway.ble.visit import BATTERY_EVERY_MS, Visit
 MEASUREMENT: Final = full_uuid(Characteristic.HEART_RATE_MEASUREMENT)
 TELL_EVERY_S: Final = 60.0
 SILENT_S: Final = 300.0
-"""A band that says nothing for so long is not worn, or stuck: the link is given to somebody else."""
+"""A band that sends nothing for this long is not worn, or stuck: the link goes to another device."""
 
 log = logging.getLogger(__name__)
 
 
 async def follow_heart(visit: Visit) -> None:
-    """Keep what the band measures, a minute at a time, until it is silent, lost, or told to leave."""
+    """Keep what the band measures, a minute at a time, until it is silent, lost, or asked to leave."""
     await visit.read_battery()
     await visit.link.listen(MEASUREMENT)
     heart = _Heart(visit)
@@ -43,7 +43,7 @@ async def follow_heart(visit: Visit) -> None:
 
 
 class _Heart:
-    """What was heard of one heart during a visit and not told yet."""
+    """What was received from one heart during a visit and not emitted yet."""
 
     def __init__(self, visit: Visit) -> None:
         self._visit = visit

@@ -20,7 +20,7 @@ from devices.gatt.heart_rate import HeartRateMeasurement
 from devices.messages import Series
 from devices.vocabulary import CONTENT_TYPE_JSON, Flag
 from gateway.ble.findings import BeatRun, Finding, RateRun
-from gateway.ble.heart_beats import MOST_HELD, SETTLE_MS, HeartStream, close, flush, hear
+from gateway.ble.heart_beats import ALLOWED_LATENESS_MS, MAX_HELD, HeartStream, close, flush, hear
 from streaming.hrv.rr_cleaning import RRRun
 from streaming.hrv.windows import WINDOW_MS, HrvWindow, windows_of
 
@@ -298,8 +298,8 @@ def test_a_minute_is_told_once_it_is_over_and_settled() -> None:
     stream = HeartStream()
     for second in range(130):
         stream = hear(stream, START + 1000 * second, HeartRateMeasurement(60))
-    assert flush(stream, START + MINUTE + SETTLE_MS - 1) == (stream, ())
-    stream, findings = flush(stream, START + MINUTE + SETTLE_MS)
+    assert flush(stream, START + MINUTE + ALLOWED_LATENESS_MS - 1) == (stream, ())
+    stream, findings = flush(stream, START + MINUTE + ALLOWED_LATENESS_MS)
     assert [(run.at_ms, len(run.values)) for run in findings if isinstance(run, RateRun)] == [(START, 60)]
     stream, findings = flush(stream, START + 10 * MINUTE)
     spans = [(run.at_ms, len(run.values)) for run in findings if isinstance(run, RateRun)]
@@ -346,9 +346,9 @@ def test_a_flood_buys_no_memory() -> None:
     stream = HeartStream()
     for _ in range(300):
         stream = hear(stream, START, HeartRateMeasurement(60, rr_intervals=(1000,) * 200))
-    assert stream.held <= MOST_HELD
+    assert stream.held <= MAX_HELD
     assert sum(1 + len(one.measurement.rr_intervals) for one in stream.heard) == stream.held
-    assert stream.dropped == 300 - MOST_HELD // 201
+    assert stream.dropped == 300 - MAX_HELD // 201
     stream, _ = close(stream)
     assert stream.held == 0
 

@@ -146,7 +146,7 @@ def test_answers_that_are_none(tmp_path: Path, model: DeviceModel, ending: str) 
 
 @pytest.mark.parametrize("model", STORING)
 def test_a_report_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: DeviceModel) -> None:
-    monkeypatch.setattr(record_access, "MOST_RECORDS", 500)
+    monkeypatch.setattr(record_access, "MAX_RECORDS", 500)
 
     async def main() -> None:
         async with visiting(tmp_path, model) as (room, device, visitor):

@@ -144,9 +144,9 @@ def test_live_findings_and_records_share_one_numbering(spool: Spool) -> None:
 
 def test_a_device_that_begins_streams_without_end_is_remembered_within_bounds(spool: Spool) -> None:
     spool.keep_records("cgm", "waits", records(1))
-    for number in range(3 * spool_module.MOST_STREAMS):
+    for number in range(3 * spool_module.MAX_STREAMS):
         spool.cover("cgm", f"s{number}", number)
-    assert len(spool.streams("cgm")) == spool_module.MOST_STREAMS + 1
+    assert len(spool.streams("cgm")) == spool_module.MAX_STREAMS + 1
     assert "waits" in spool.streams("cgm")
     spool.receipt(send_all(spool))
     spool.cover("cgm", "one more", 1)
@@ -154,7 +154,7 @@ def test_a_device_that_begins_streams_without_end_is_remembered_within_bounds(sp
 
 
 def test_keys_without_end_are_remembered_within_bounds(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool_module, "MOST_REMEMBERED", 100)
+    monkeypatch.setattr(spool_module, "MAX_REMEMBERED", 100)
     for start in range(0, 1_000, 50):
         spool.keep_records("cgm", "a", records(*range(start, start + 50)))
         spool.receipt(send_all(spool))
@@ -291,7 +291,7 @@ def test_facts_roster_and_commands_survive(path: Path) -> None:
 
 
 def test_commands_without_end_are_remembered_within_bounds(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool_module, "MOST_COMMANDS", 10)
+    monkeypatch.setattr(spool_module, "MAX_COMMANDS", 10)
     for number in range(20):
         spool.add_command(Command(str(number), "box", "remind", b"{}"))
         if number % 2:
