@@ -1,1 +1,1 @@
-"""What Vigil does about what it concludes: alerts, their life, their words. Pure."""
+"""Alerts, made from the rules' episodes: their life cycle and their texts. Pure."""

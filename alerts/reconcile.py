@@ -1,8 +1,8 @@
-"""Brings the alerts of one patient and rule in line with the episodes a fold found: pure.
+"""Reconciles the alerts of one patient and rule with the episodes of a fold. Pure.
 
-Data may come late, so a fold may move, split, merge or undo episodes that alerts already stand for. Where episodes
-overlap the alert's id stays (the earliest survives); an alert whose episode is gone is withdrawn, with the survivor it
-was merged into where there is one; an acknowledgement by a human carries over to the survivor.
+Data may arrive late, so a fold may move, split, merge or undo episodes that already have alerts. Where episodes
+overlap, the alert's id stays (the earliest survives). An alert whose episode is gone is withdrawn, with the survivor it
+was merged into if there is one. A human's acknowledgement carries over to the survivor.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from streaming.episodes import JSON, Episode, Severity
 
 
 class AlertState(StrEnum):
-    """The life of an alert."""
+    """The states of an alert."""
 
     OPEN = "open"
     ACKNOWLEDGED = "acknowledged"
@@ -23,7 +23,7 @@ class AlertState(StrEnum):
 
 
 class Action(StrEnum):
-    """What happened to an alert; also the words of its history and of the outbox."""
+    """What happened to an alert; the values appear in its history and in the outbox."""
 
     RAISED = "raised"
     UPDATED = "updated"
@@ -70,14 +70,14 @@ class StandingAlert:
 
 @dataclass(frozen=True, slots=True)
 class Raise:
-    """A new alert for an episode that no alert stands for."""
+    """A new alert for an episode that has none."""
 
     episode: Episode
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The alert `after.id` now stands for `episode`; `actions` says what became of it, empty for evidence alone."""
+    """The alert `after.id` now stands for `episode`; `actions` says what happened to it, empty for evidence alone."""
 
     before: StandingAlert
     after: StandingAlert
@@ -97,7 +97,7 @@ Decision = Raise | Change | Withdraw
 
 
 def reconcile(standing: Sequence[StandingAlert], episodes: Sequence[Episode]) -> list[Decision]:
-    """Return what must happen so that the alerts equal the episodes.
+    """Return the decisions after which the alerts match the episodes.
 
     `standing` holds every alert that touches the span that was folded, `episodes` every episode of that span: an alert
     without an episode there is withdrawn. Withdrawals come first, so that "one alert per episode" holds at each step.
@@ -128,14 +128,14 @@ def reconcile(standing: Sequence[StandingAlert], episodes: Sequence[Episode]) ->
 
 
 def state_of(*, running: bool, acknowledged: bool) -> AlertState:
-    """Return the state of an alert nobody closed by hand."""
+    """Return the state of an alert that nobody has closed by hand."""
     if not running:
         return AlertState.RESOLVED
     return AlertState.ACKNOWLEDGED if acknowledged else AlertState.OPEN
 
 
 def _change(before: StandingAlert, episode: Episode, bequest: StandingAlert | None) -> Change | None:
-    """Return how the alert moves to `episode`, or None when it already stands there."""
+    """Return how the alert moves to `episode`, or None if it already matches."""
     actions: list[Action] = []
     running = episode.resolved_at is None
     after = replace(

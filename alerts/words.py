@@ -1,4 +1,4 @@
-"""What an alert says in one line: short enough for a phone at night, with the sample's own time."""
+"""The one-line text of an alert: short enough for a phone at night, with the reading's own time."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -7,7 +7,7 @@ from math import exp
 from streaming.episodes import JSON, Episode, Rule
 from streaming.zones import ZoneHistory
 
-# Rules that speak of devices and data rather than of the patient's body.
+# Rules about devices and data rather than the patient's body.
 TECHNICAL: frozenset[str] = frozenset({"data_silence", "device_offline"})
 
 

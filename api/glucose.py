@@ -28,7 +28,7 @@ from streaming.zones import DAY_MS, MINUTE_MS, ZoneHistory
 SQL = load_queries("api.sql", "glucose.sql")
 router = APIRouter(prefix="/patients", tags=["patients"])
 
-MOST_READINGS: Final = 500_000
+MAX_READINGS: Final = 500_000
 """90 days of three sensors that read once a minute; 10 MB."""
 # A fifth of the time that rows take, most of which the event loop would spend on making Python objects of them.
 _ROW: Final = np.dtype([("at", ">i8"), ("value", ">f8"), ("unit", ">i2"), ("flags", ">i2")])
@@ -125,13 +125,13 @@ async def patient_devices(connection: AsyncConnection, patient: int) -> list[int
 async def stored_glucose(connection: AsyncConnection, patient: int, start_ms: int, end_ms: int) -> ReadingSeries:
     """Return all stored readings of [start, end) that the caller may see, as sent, in any order.
 
-    Raises ProblemError 422 for more than `MOST_READINGS`.
+    Raises ProblemError 422 for more than `MAX_READINGS`.
     """
     devices = await patient_devices(connection, patient)
-    span = {"patient": patient, "devices": devices, "start": start_ms, "end": end_ms, "limit": MOST_READINGS + 1}
+    span = {"patient": patient, "devices": devices, "start": start_ms, "end": end_ms, "limit": MAX_READINGS + 1}
     found = await fetch_one(connection, _Packed, SQL.readings, span)
-    if found is None or found.readings > MOST_READINGS:
-        raise ProblemError(HTTPStatus(422), f"These are more than {MOST_READINGS} readings; ask for less time.")
+    if found is None or found.readings > MAX_READINGS:
+        raise ProblemError(HTTPStatus(422), f"These are more than {MAX_READINGS} readings; ask for less time.")
     rows = np.frombuffer(found.packed, dtype=_ROW)
     return ReadingSeries(
         rows["at"].astype(np.int64) // 1000 + _YEAR_2000_MS,

@@ -46,7 +46,7 @@ PictureFormat = Literal["svg", "png"]
 MEDIA_TYPES: Final[dict[PictureFormat, str]] = {"svg": "image/svg+xml", "png": "image/png"}
 SVG_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 """An SVG that is opened by itself needs the styles that are in it, and nothing else."""
-MOST_WAITING: Final = 20
+MAX_WAITING: Final = 20
 _UNUSABLE: Final = int(Flag.ARTIFACT | Flag.OFF_BODY)
 _NAMED_LIMITS: Final = (
     (Rule.URGENT_LOW, "urgent"),
@@ -71,7 +71,7 @@ class _Drawer:
 
     async def draw(self, night: NightPicture, form: Format, unit: GlucoseUnit) -> bytes:
         """Return the picture. Raises ProblemError 503 when too many are wanted at once: each of them keeps its readings."""
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= MAX_WAITING:
             raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "Too many pictures are being drawn.", headers=RETRY_SOON)
         self._waiting += 1
         try:

@@ -38,7 +38,7 @@ _BATCH = 100
 _STUCK_SECONDS = 5.0
 """How long after its end a stream may still be busy writing to a reader that takes nothing."""
 _RECONNECT_FIRST = 0.2
-_RECONNECT_MOST = 10.0
+_MAX_RECONNECT_S = 10.0
 # No blank line after it: some readers take one for the end of an event.
 _KEEP_ALIVE = b": still here\n"
 
@@ -161,7 +161,7 @@ class Streams:
                     return  # psycopg lets an error of the query that it interrupts take the place of the cancellation
                 log.warning("alert_listener_lost", error=str(error).strip())
             await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - spreads load, guards nothing
-            longest = min(longest * 2, _RECONNECT_MOST)
+            longest = min(longest * 2, _MAX_RECONNECT_S)
 
 
 class AlertStream(StreamingResponse):

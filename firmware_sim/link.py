@@ -17,7 +17,7 @@ from firmware_sim.flash import Record
 from firmware_sim.meter import Meter
 
 FIRST_RETRY_S = 1.0
-MOST_DOUBLINGS = 6
+MAX_DOUBLINGS = 6
 RETAINED_RECEIPT_S = 1.0
 """How long to wait for a retained receipt before concluding that there is none."""
 FIRST_PROBE_S = 60.0
@@ -69,7 +69,7 @@ class Link:
                 await self._connection()
             except* MqttError:
                 self._air.meter.refusals += not self.connected
-            attempt = 0 if self.connected else min(attempt + 1, MOST_DOUBLINGS)
+            attempt = 0 if self.connected else min(attempt + 1, MAX_DOUBLINGS)
             self.connected = False
             await asyncio.sleep(self._random.uniform(0.0, FIRST_RETRY_S * 2.0**attempt))
 

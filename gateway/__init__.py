@@ -1,1 +1,1 @@
-"""The ingest process: MQTT bridge, store, pipeline and worker."""
+"""The gateway's processes (ingest, worker, edge box), the rules they run, and the store they share."""

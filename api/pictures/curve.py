@@ -17,7 +17,7 @@ from streaming.readings import Bool, Float64
 from streaming.zones import MINUTE_MS, Int64
 
 GlucoseUnit = Literal["mmol/L", "mg/dL"]
-MOST_READINGS: Final = 5000
+MAX_READINGS: Final = 5000
 NO_DATA_MS: Final = 30 * MINUTE_MS
 """As for an alert whose data stop: readings further apart say nothing of what lies between."""
 _LOWEST_TOP_MMOL: Final = 12.0
@@ -86,7 +86,7 @@ def stretches(part: Int64) -> list[slice]:
 
 
 def curve_of(night: NightPicture, unit: GlucoseUnit) -> Curve:
-    """Return what there is to draw; at most `MOST_READINGS` readings, the lowest and highest of each stretch kept."""
+    """Return what there is to draw; at most `MAX_READINGS` readings, the lowest and highest of each stretch kept."""
     at, mmol, flags = night.at[night.shown], night.mmol[night.shown], night.flags[night.shown]
     says = counts(mmol, flags)
     unused = _thinned(at[~says & ~np.isnan(mmol)], mmol[~says & ~np.isnan(mmol)])
@@ -94,7 +94,7 @@ def curve_of(night: NightPicture, unit: GlucoseUnit) -> Curve:
     every, part = at, parts(at, NO_DATA_MS)
     is_lo = (flags & LO).astype(np.bool_)
     is_hi = (flags & HI).astype(np.bool_) & ~is_lo
-    keep = lowest_and_highest(np.where(is_lo, -np.inf, np.where(is_hi, np.inf, mmol)), MOST_READINGS)
+    keep = lowest_and_highest(np.where(is_lo, -np.inf, np.where(is_hi, np.inf, mmol)), MAX_READINGS)
     at, mmol, is_lo, is_hi, part = at[keep], mmol[keep], is_lo[keep], is_hi[keep], part[keep]
     factor = MG_DL_PER_MMOL_L if unit == "mg/dL" else 1.0
     floor, top = _reach(np.concatenate((mmol[~is_lo & ~is_hi], unused[1])))
@@ -103,7 +103,7 @@ def curve_of(night: NightPicture, unit: GlucoseUnit) -> Curve:
 
 
 def _thinned(at: Int64, mmol: Float64) -> tuple[Int64, Float64]:
-    keep = lowest_and_highest(mmol, MOST_READINGS)
+    keep = lowest_and_highest(mmol, MAX_READINGS)
     return at[keep], mmol[keep]
 
 

@@ -21,7 +21,7 @@ _MARKS: Final = re.compile(_MARK.format(r"(\d+)"))
 # Marks that turn the direction of what stands around them could make the rest of a line read as something else.
 _TURNING: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _ISOLATED: Final = "\u2068{}\u2069"
-_MOST_LOOKED_AT: Final = 2000
+_MAX_LOOKED_AT: Final = 2000
 
 
 @lru_cache(maxsize=1)
@@ -47,11 +47,11 @@ def clean(text: str, columns: int) -> str:
 
     Controls, surrogates and marks of direction are left out, blanks run together. What is left is valid in XML.
     """
-    spaced = " ".join(text[:_MOST_LOOKED_AT].split())
+    spaced = " ".join(text[:_MAX_LOOKED_AT].split())
     kept = [one for one in spaced if one not in _TURNING and _is_text(one)]
     # A character without width (an accent on the one before) takes a column all the same: names have few of them.
     widths = [2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in kept]
-    if sum(widths) <= columns and len(text) <= _MOST_LOOKED_AT:
+    if sum(widths) <= columns and len(text) <= _MAX_LOOKED_AT:
         return "".join(kept)
     room = columns - 1
     cut: list[str] = []

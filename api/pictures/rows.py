@@ -11,8 +11,8 @@ from api.pictures.contents import AlertSpan, DoseMark, NightPicture
 from api.pictures.timescale import TimeScale
 from streaming.episodes import Severity
 
-MOST_ALERTS: Final = 50
-MOST_DOSES: Final = 50
+MAX_ALERTS: Final = 50
+MAX_DOSES: Final = 50
 HATCHES: Final = MappingProxyType(
     {Severity.URGENT: "xxxxxx", Severity.HIGH: "//////", Severity.MEDIUM: r"\\\\", Severity.LOW: "|||"}
 )
@@ -64,7 +64,7 @@ class DoseRow:
 def alert_rows(night: NightPicture, time: TimeScale) -> list[AlertRow]:
     """Return the alerts that touch the picture, by their beginning; of too many the gravest."""
     touching = [alert for alert in night.alerts if _touches(alert, night)]
-    gravest = sorted(touching, key=lambda alert: (-_rank(alert.severity), alert.opened_at))[:MOST_ALERTS]
+    gravest = sorted(touching, key=lambda alert: (-_rank(alert.severity), alert.opened_at))[:MAX_ALERTS]
     return [_alert_row(alert, night, time) for alert in sorted(gravest, key=lambda alert: alert.opened_at)]
 
 
@@ -73,7 +73,7 @@ def dose_rows(night: NightPicture, time: TimeScale) -> list[DoseRow]:
     touching = [
         dose for dose in night.doses if any(time.shows(at) for at in (dose.due_at, dose.taken_at) if at is not None)
     ]
-    first = sorted(touching, key=lambda dose: (dose.due_at, dose.medication))[:MOST_DOSES]
+    first = sorted(touching, key=lambda dose: (dose.due_at, dose.medication))[:MAX_DOSES]
     return [_dose_row(dose, time) for dose in first]
 
 
@@ -81,7 +81,7 @@ def left_out(night: NightPicture, alerts: Sequence[AlertRow], doses: Sequence[Do
     """Return sentences on what there was no room for."""
     more_alerts = sum(_touches(alert, night) for alert in night.alerts) - len(alerts)
     more_doses = len(night.doses) - len(doses)
-    said = [(more_alerts, "alert"), (more_doses if len(doses) == MOST_DOSES else 0, "dose")]
+    said = [(more_alerts, "alert"), (more_doses if len(doses) == MAX_DOSES else 0, "dose")]
     return [f"{more} more {what}{'s' if more > 1 else ''} not shown" for more, what in said if more > 0]
 
 

@@ -15,7 +15,7 @@ NIGHT_HOURS: Final = (0, 6)
 PICTURE_HOURS: Final = (-2, 8)
 """What a picture of a night shows: from the 2 h before, which an alert's evidence has, to the end of fasting."""
 _TICK_HOURS: Final = (1, 2, 3, 4, 6, 8, 12)
-_MOST_TICKS: Final = 6
+_MAX_TICKS: Final = 6
 
 
 def night_span(zone: ZoneHistory, night: date) -> tuple[int, int]:
@@ -68,7 +68,7 @@ class TimeScale:
     @cached_property
     def ticks(self) -> list[Tick]:
         """Whole local hours; where the clock jumps, the offset from UTC stands below where it is new."""
-        step = next((hours for hours in _TICK_HOURS if self.hours / hours <= _MOST_TICKS), _TICK_HOURS[-1])
+        step = next((hours for hours in _TICK_HOURS if self.hours / hours <= _MAX_TICKS), _TICK_HOURS[-1])
         found: list[Tick] = []
         told = None
         for at in self._marks(step * HOUR_MS):

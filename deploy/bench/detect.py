@@ -42,7 +42,7 @@ MEMORY_BATCHES: Final = 36
 MEMORY_PATIENTS: Final = 1_000
 """Enough: every patient needs the same, and tracing makes everything several times slower."""
 STORED_BATCHES: Final = 36
-MOST_KIB: Final = 4.0
+MAX_KIB: Final = 4.0
 LIMIT_MMOL: Final = 4.0
 
 Connection = psycopg.AsyncConnection[Any]
@@ -182,7 +182,7 @@ async def _memory_line(connection: Connection, all_of: Everybody) -> Line:
         tracemalloc.stop()
         held.append((after - before) / len(some.patients) / 1024)
     plain, everything = held
-    return Line("memory", everything, "KiB/patient", MOST_KIB, {"default_rules": plain, "patients": len(some.patients)})
+    return Line("memory", everything, "KiB/patient", MAX_KIB, {"default_rules": plain, "patients": len(some.patients)})
 
 
 async def _hydrate_line(connection: Connection, all_of: Everybody, runs: int, step: Callable[[], None]) -> Line:

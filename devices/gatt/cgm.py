@@ -17,7 +17,7 @@ from devices.gatt.fields import MAX_VALUE, SFLOAT, UINT16, UINT24, Field, Kind, 
 from devices.gatt.floats import Medical
 from devices.gatt.glucose import SAMPLE, Sample
 
-_LEAST_RECORD: Final = 6
+_MIN_RECORD: Final = 6
 _QUARTER: Final = 15
 _UNKNOWN_ZONE: Final = -128
 _UNKNOWN_DST: Final = 0xFF
@@ -210,7 +210,7 @@ def decode_cgm_measurements(packet: bytes, *, crc: bool) -> tuple[CgmMeasurement
     while rest or not records:
         size = rest[0] if rest else 0
         # A size below the least a record has, 0 above all, would never come to the end.
-        if not _LEAST_RECORD <= size <= len(rest):
+        if not _MIN_RECORD <= size <= len(rest):
             raise PacketError(f"CGM Measurement: a record of {size} octets, {len(rest)} are there")
         record, rest = rest[:size], rest[size:]
         records.append(_MEASUREMENT.decode(_checked(record, _MEASUREMENT.name, crc=crc)[1:]))

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 # A host that was stopped (SIGSTOP) reads nothing while the devices go on notifying: it leaves the air before the
 # packets kept for it fill our memory.
-MOST_UNREAD_BYTES = 1 << 20
+MAX_UNREAD_BYTES = 1 << 20
 _SEND_BUFFER_BYTES = 64 << 10  # of the kernel, which would take several MB before we noticed
 
 
@@ -77,7 +77,7 @@ class _ServedController(StreamPacketSource):
         if self._transport is None:
             return
         self._transport.write(packet)
-        if self._transport.get_write_buffer_size() > MOST_UNREAD_BYTES:
+        if self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
             log.warning("a host does not read what its controller sends")
             self.leave()
 

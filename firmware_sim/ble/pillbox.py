@@ -39,7 +39,7 @@ COMPARTMENTS: Final = 8
 LATEST_MS: Final = 253_402_300_799_999
 """The end of the year 9999."""
 FARTHEST_ZONE_MINUTES: Final = 14 * 60
-MOST_DOSES: Final = 64
+MAX_DOSES: Final = 64
 COUNTS_PILLS, REMINDS, SCHEDULES = 0x01, 0x02, 0x04
 SMALLEST_STEP_MS: Final = 1_000
 """A clock that is moved by no more leaves no trace in the log."""
@@ -211,7 +211,7 @@ class PillboxPeripheral(Peripheral):
         revision, offset, count = struct.unpack("<HhB", packet[:5])
         body = _checked(packet, 7 + 4 * count)
         doses = tuple(ScheduledDose(*row) for row in struct.iter_unpack("<BHB", body[5:]))
-        if count > MOST_DOSES or abs(offset) > FARTHEST_ZONE_MINUTES or not all(_possible(dose) for dose in doses):
+        if count > MAX_DOSES or abs(offset) > FARTHEST_ZONE_MINUTES or not all(_possible(dose) for dose in doses):
             raise ATT_Error(OUT_OF_RANGE)
         self.schedule = Schedule(revision, offset, doses)
 

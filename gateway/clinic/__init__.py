@@ -1,1 +1,1 @@
-"""Who is who: patients, devices and their wearers, zones, rules, accounts; and how they are set up."""
+"""The clinic's own data: patients, devices and their wearers, zones, rules and accounts, and how they are set up."""

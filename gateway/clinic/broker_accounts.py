@@ -1,8 +1,8 @@
-"""Device accounts at the broker, kept through Mosquitto's dynamic security plugin.
+"""Device accounts at the broker, managed through Mosquitto's dynamic security plugin.
 
-A device logs in with its id as user name and may use its own topics only. The plugin of Mosquitto 2.0 knows no rule that
-names the user (`%u`), so those rules stand in the broker's `acl_file`, which is asked about whatever the plugin does not
-decide. A device's account carries the role `device`: it allows nothing, it only tells devices from people and programs.
+A device logs in with its id as user name and may use its own topics only. The plugin of Mosquitto 2.0 has no rule that
+names the user (`%u`), so those rules are in the broker's `acl_file`, which is consulted about whatever the plugin does
+not decide. A device's account has the role `device`, which allows nothing: it only marks the account as a device's.
 
 Mosquitto 2.0 writes its whole account file after every single command, some 5 µs for each account in it, and serves
 nobody meanwhile. So 1,000 new accounts take about 2 s, 2,000 about 7 s and 10,000 several minutes, and commands go out
@@ -31,7 +31,7 @@ SECRET_BYTES: Final = 24
 
 TIMEOUT_S: Final = 30.0
 FIRST_COMMANDS: Final = 8
-MOST_COMMANDS: Final = 256
+MAX_COMMANDS: Final = 256
 BUSY_S: Final = 0.05
 """How long one message of commands may keep the broker from its other work."""
 PAGE: Final = 500
@@ -46,7 +46,7 @@ DEFAULT_ACCESS: Final = {
 
 
 class BrokerAccountError(Exception):
-    """The broker could not be asked, or refused; the text says which and why, never with a password."""
+    """The broker could not be reached, or refused; the text says which and why, never with a password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,13 @@ class _Response(msgspec.Struct, rename="camel", frozen=True):
 
 
 class _Responses(msgspec.Struct, frozen=True):
-    """What the plugin sends for one message of commands: an answer each, in their order."""
+    """The plugin's response to one message of commands: an answer to each, in their order."""
 
     responses: list[_Response]
 
 
 class BrokerAccounts:
-    """The device accounts of one broker. Every method raises BrokerAccountError when the broker does not do as asked.
+    """The device accounts of one broker. Every method raises BrokerAccountError if the broker does not do as asked.
 
     Safe for several tasks at once: they take turns.
     """
@@ -81,7 +81,7 @@ class BrokerAccounts:
         self._client = client
         self._timeout_s = timeout_s
         self._turn = asyncio.Lock()
-        self._name = secrets.token_hex(8)  # every administrator of the broker hears the answers to all of them
+        self._name = secrets.token_hex(8)  # every administrator of the broker hears all answers
         self._asked = 0
 
     @classmethod
@@ -91,7 +91,7 @@ class BrokerAccounts:
     ) -> AsyncIterator["BrokerAccounts"]:
         """Log in with an account that may administer the broker; `url` is mqtt:// or mqtts:// with user and password.
 
-        Raises BrokerAccountError when the broker cannot be reached, or the account may not administer it.
+        Raises BrokerAccountError if the broker cannot be reached, or the account may not administer it.
         """
         try:
             address = parse_url(url, ca_file)
@@ -109,7 +109,7 @@ class BrokerAccounts:
             yield cls(client, timeout_s)
 
     async def ensure_device_role(self) -> None:
-        """Make the role `device`, which allows nothing by itself, and close the defaults; changes nothing when they are so."""
+        """Create the role `device`, which allows nothing by itself, and close the defaults, unless that is done."""
         role, access = await self._ask([{"command": "getRole", "rolename": ROLE}, {"command": "getDefaultACLAccess"}])
         commands: list[dict[str, Any]] = []
         if role.error is not None:
@@ -131,8 +131,9 @@ class BrokerAccounts:
     ) -> dict[str, str]:
         """Create an account for each device; return their secrets of 32 URL-safe characters by device id.
 
-        A device account that is already there (a provisioning that did not finish) is taken over: new secret, enabled.
-        A name whose account is not a device's is refused, before anything is made. `on_progress` hears how many more are done.
+        An existing device account (from a provisioning that did not finish) is taken over: new secret, enabled. A name
+        whose account is not a device's is refused, before anything is created. `on_progress` hears how many more are
+        done.
         """
         created = {_check(device_id): secrets.token_urlsafe(SECRET_BYTES) for device_id in device_ids}
         present = await self._existing(device_ids)
@@ -153,7 +154,7 @@ class BrokerAccounts:
         return created
 
     async def rotate_secret(self, device_id: str) -> str:
-        """Give the device a new secret and return it; a connected device is cut off. One without account gets one."""
+        """Give the device a new secret and return it; a connected device is cut off. A missing account is created."""
         return await self.create_device_account(device_id)
 
     async def disable(self, device_id: str) -> None:
@@ -165,7 +166,7 @@ class BrokerAccounts:
         await self._change(device_id, "enableClient")
 
     async def delete(self, device_ids: Sequence[str]) -> None:
-        """Remove the accounts and cut the devices off; those that have no account are passed over."""
+        """Remove the accounts and cut the devices off; devices without account are skipped."""
         present = await self._existing(device_ids)
         await self._do([{"command": "deleteClient", "username": name} for name in present])
 
@@ -220,7 +221,7 @@ class BrokerAccounts:
             answers = await self._ask(piece)
             took = monotonic() - asked_at
             start += len(piece)
-            size = max(1, min(MOST_COMMANDS, 2 * size, round(size * BUSY_S / max(took, 0.001))))
+            size = max(1, min(MAX_COMMANDS, 2 * size, round(size * BUSY_S / max(took, 0.001))))
             for command, answer in zip(piece, answers, strict=True):
                 yield command, answer
             if on_progress is not None:
@@ -249,7 +250,7 @@ class BrokerAccounts:
         return answers
 
     async def _answers(self, mark: str) -> list[_Response]:
-        """Wait for the message that answers `mark`; those to others' questions are passed over."""
+        """Wait for the message that answers `mark`; answers to others are skipped."""
         async for message in self._client.messages:
             try:
                 answers = msgspec.json.decode(message.payload, type=_Responses).responses
@@ -263,7 +264,7 @@ class BrokerAccounts:
 
 
 def _check(device_id: str) -> str:
-    """Return the id, or refuse it: it stands in topic rules, where `+` and `#` would open other devices' topics."""
+    """Return the id, or refuse it: in topic rules, where it is used, `+` and `#` would open other devices' topics."""
     if not DEVICE_ID.match(device_id):
         raise BrokerAccountError(f"{device_id!r} is not a device id: 1 to 64 letters, digits, '-' and '_'")
     return device_id

@@ -1,4 +1,4 @@
-"""Who wears which device, where they live and what they consented to: a cache of the store, with a version."""
+"""Who wears which device, where patients live and what they consented to: a versioned cache of the store."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ WITHOUT_CONSENT = -1
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Who, from when (inclusive) to when (exclusive), in ms since the epoch."""
+    """A patient, from when (inclusive) to when (exclusive), in ms since the epoch."""
 
     patient_id: int
     since_ms: int
@@ -46,7 +46,7 @@ class Directory:
     wearer: NDArray[np.int32]  # of the newest assignment of each device
     since: NDArray[np.int64]
     until: NDArray[np.int64]
-    consents: NDArray[np.bool_]  # patients whose consent has no end
+    consents: NDArray[np.bool_]  # patients whose consent is open-ended
     assignments: Mapping[int, Sequence[Interval]]
     partial_consents: Mapping[int, Sequence[Interval]]
     devices_of: Mapping[int, Sequence[int]]
@@ -55,24 +55,24 @@ class Directory:
 
     @property
     def size(self) -> int:
-        """One more than the largest device key."""
+        """The largest device key plus one."""
         return len(self.wearer)
 
     def zone(self, patient_id: int) -> ZoneHistory:
-        """Return the zones a patient lives by; UTC for one who has none."""
+        """Return the zones a patient lives by; UTC if none is recorded."""
         return self.zones.get(patient_id, UTC)
 
     def rules_of(self, patient_id: int) -> RulesHistory:
-        """Return the rules that watch a patient; those of a stable one where nobody has set anything."""
+        """Return the rules that watch a patient; those of the stable group if nobody has set any."""
         return self.rules.get(patient_id, UNSET)
 
     def worn_from(self, device: int, patient_id: int) -> int:
-        """Return since when (ms) a patient has had a device for the first time."""
+        """Return when (ms) a patient first had a device."""
         held = self.assignments.get(device, ())
         return min((one.since_ms for one in held if one.patient_id == patient_id), default=-DISTANT_FUTURE_MS)
 
     def wearers(self, device: NDArray[np.int32], at: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return who wore each device at each time: int32[n]; UNASSIGNED or WITHOUT_CONSENT where nobody may count."""
+        """Return who wore each device at each time: int32[n], UNASSIGNED or WITHOUT_CONSENT where nobody may count."""
         patient = self.wearer[device]
         outside = (at < self.since[device]) | (at >= self.until[device])
         if outside.any():
@@ -86,7 +86,7 @@ class Directory:
         return patient
 
     def wearer_at(self, device: int, at: int) -> int:
-        """Return who wore one device at one time, like `wearers`."""
+        """Return who wore one device at one time, as in `wearers`."""
         patient = _holder(self.assignments.get(device, ()), at)
         if patient <= 0 or self.consents[patient] or _holder(self.partial_consents.get(patient, ()), at):
             return patient

@@ -1,4 +1,4 @@
-"""What the store holds of one patient over a time: readings, nights and doses, as the rules take them."""
+"""One patient's history in the store: readings, nights and doses, in the form that the rules take."""
 
 from array import array
 from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +25,7 @@ SQL = load_queries("gateway.store", "history.sql")
 Connection = psycopg.AsyncConnection[Any]
 
 ROWS_AT_ONCE: Final = 50_000
-"""A heart rate each second makes 86,400 rows a day: they become arrays as they come."""
+"""A heart rate each second makes 86,400 rows a day: rows are turned into arrays as they arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class PatientHistory:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Where a patient lives, by which rules the patient is watched, and whether a signal lost at night matters."""
+    """Where a patient lives, which rules watch the patient, and whether a signal lost at night matters."""
 
     id: int
     zone: ZoneHistory
@@ -61,7 +61,7 @@ async def people(connection: Connection, patients: Sequence[int]) -> list[Person
 async def patient_history(
     connection: Connection, patient: int, codes: Collection[Code], since_ms: int, until_ms: int
 ) -> PatientHistory:
-    """Read a patient's history up to `until_ms`, as one moment shows it; readings of these codes from `since_ms` on."""
+    """Read a patient's history up to `until_ms` in one snapshot; readings of these codes from `since_ms` on."""
     async with connection.transaction():
         await connection.execute("set transaction isolation level repeatable read, read only")
         readings = {code: await _readings(connection, patient, code, since_ms, until_ms) for code in codes}

@@ -1,4 +1,4 @@
-"""Password hashing for people's accounts: Argon2id, one set of parameters for whoever writes or checks a hash."""
+"""Password hashing for people's accounts: Argon2id, with one set of parameters for writing and checking."""
 
 from functools import cache
 from typing import Final
@@ -24,7 +24,7 @@ def _hasher() -> PasswordHasher:
 
 
 def hash_password(password: str) -> str:
-    """Return the encoded Argon2id hash. Takes about 50 ms and 64 MiB: keep it off an event loop that others share.
+    """Return the encoded Argon2id hash. Takes about 50 ms and 64 MiB: keep it off a shared event loop.
 
     Raises PasswordError for one shorter than MINIMUM_LENGTH or longer than MAXIMUM_LENGTH.
     """
@@ -36,7 +36,7 @@ def hash_password(password: str) -> str:
 
 
 def verify_password(password_hash: str, password: str) -> bool:
-    """Return whether the password belongs to the hash; a damaged hash belongs to none."""
+    """Return whether the password matches the hash; nothing matches a damaged hash."""
     if len(password) > MAXIMUM_LENGTH:
         return False
     try:
@@ -46,5 +46,5 @@ def verify_password(password_hash: str, password: str) -> bool:
 
 
 def needs_rehash(password_hash: str) -> bool:
-    """Return whether the hash was made with other parameters than today's."""
+    """Return whether the hash was made with other parameters than the current ones."""
     return _hasher().check_needs_rehash(password_hash)

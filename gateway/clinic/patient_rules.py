@@ -1,4 +1,4 @@
-"""The rules that watch patients, with their settings over time, as the store has them."""
+"""The rules that watch patients, with their settings over time, as stored."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ NOBODY: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class StoredChange:
-    """A row of `rule_setting`: what was set for one rule from `since_ms` on, as JSON; without a patient, by the clinic."""
+    """A row of `rule_setting`: one rule's settings from `since_ms` on, as JSON; without a patient, the clinic's."""
 
     id: int
     patient_id: int | None
@@ -40,13 +40,13 @@ class StoredChange:
 
     @property
     def changes(self) -> dict[str, JSON]:
-        """What was set, by the names of settings."""
+        """The settings, by name."""
         found: dict[str, JSON] = json.loads(self.json)
         return found
 
     @property
     def content(self) -> "Content":
-        """What it says, whoever's it is."""
+        """The change itself, without whose it is."""
         return self.rule, self.json, self.since_ms
 
 
@@ -56,7 +56,7 @@ Groups = tuple[tuple[int, PatientGroup], ...]
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """All that the rules of one patient come from. Changes are in the order in which they were made."""
+    """All layers that the rules of one patient come from. Changes are in the order in which they were made."""
 
     groups: Groups
     clinic: tuple[StoredChange, ...] = ()
@@ -64,12 +64,12 @@ class Layers:
     pauses: tuple[Pause, ...] = ()
 
     def history(self) -> RulesHistory:
-        """Return the rules that they come to; raise `SettingError` for a change that means nothing."""
+        """Return the resulting rules; raise `SettingError` for an impossible change."""
         contents = (tuple(change.content for change in layer) for layer in (self.clinic, self.own))
         return _built(self.groups, *contents, self.pauses)
 
     def sound(self) -> "tuple[Layers, list[tuple[StoredChange, SettingError]]]":
-        """Return the layers without the changes that mean nothing on those before them, and these with the reason."""
+        """Return the layers without the changes that are impossible on top of earlier ones; and those, with reasons."""
         try:
             self.history()
         except SettingError:
@@ -90,7 +90,7 @@ class Layers:
         return found, refused
 
     def since(self, at_ms: int) -> "Layers":
-        """Return what says something from a time on: as much work as there is at one time, not as was ever set."""
+        """Return what applies from a time on: work for the rules of one time, not for all that were ever set."""
         known = [pair for pair in self.groups if pair[0] <= at_ms]
         groups = (*known[-1:], *self.groups[len(known) :])
         return replace(self, groups=groups, clinic=_since(self.clinic, at_ms), own=_since(self.own, at_ms))
@@ -102,7 +102,7 @@ def _since(layer: Sequence[StoredChange], at_ms: int) -> tuple[StoredChange, ...
     return (*(replace(change, since_ms=at_ms) for change in known.values()), *later)
 
 
-# The directory is loaded anew with every change of one patient: only what is new is built again.
+# The directory is reloaded with every change of one patient: only new histories are built again.
 @lru_cache(maxsize=16384)
 def _built(
     groups: Groups, clinic: tuple[Content, ...], own: tuple[Content, ...], pauses: tuple[Pause, ...]
@@ -118,17 +118,17 @@ def _parsed(content: Content) -> RuleChange:
 
 
 async def rules_of(connection: Connection, patient_id: int) -> RulesHistory:
-    """Return the rules that watch one patient. What no longer means anything is left out, and logged."""
+    """Return the rules that watch one patient. Changes that have become impossible are left out, and logged."""
     return _history(await layers_of(connection, patient_id), set())
 
 
 async def pauses_of(connection: Connection, patient_id: int) -> list[Pause]:
-    """Return when a patient rests, oldest first."""
+    """Return the pauses of a patient, oldest first."""
     return list((await _pauses(connection, patient_id)).get(patient_id, ()))
 
 
 async def layers_of(connection: Connection, patient_id: int | None) -> Layers:
-    """Return all that is stored of the rules of one patient; without one, of somebody stable who has nothing of their own."""
+    """Return all stored layers of a patient's rules; without a patient, those of a stable one with no own changes."""
     one = NOBODY if patient_id is None else patient_id
     clinic, own = await _changes(connection, one)
     groups = await _groups(connection, one)
@@ -138,16 +138,16 @@ async def layers_of(connection: Connection, patient_id: int | None) -> Layers:
 
 
 async def own_layers(connection: Connection) -> dict[int, Layers]:
-    """Return all that is stored of the rules of every patient who has settings of their own."""
+    """Return all stored layers of the rules of every patient who has changes of their own."""
     clinic, own = await _changes(connection, None)
     groups, pauses = await _groups(connection, None), await _pauses(connection, None)
     return {one: Layers(groups[one], clinic, changes, pauses.get(one, ())) for one, changes in own.items()}
 
 
 async def all_rules(connection: Connection) -> dict[int, RulesHistory]:
-    """Return the rules of every patient who is watched by others than those of the stable group, or was, or rests.
+    """Return the rules of every patient whose rules were ever other than the stable group's, or paused.
 
-    Equal histories are one object. What no longer means anything is left out, and logged.
+    Equal histories are one object. Changes that have become impossible are left out, and logged.
     """
     clinic, own = await _changes(connection, None)
     pauses = await _pauses(connection, None)
@@ -170,18 +170,18 @@ async def all_rules(connection: Connection) -> dict[int, RulesHistory]:
 
 
 def _history(layers: Layers, reported: set[int]) -> RulesHistory:
-    """Return the rules that the layers come to; one bad change must stop neither the others nor the gateway."""
+    """Return the rules that result from the layers; one bad change must stop neither the others nor the gateway."""
     try:
         return layers.history()
     except SettingError:
         sound, refused = layers.sound()
     newest = {(change.patient_id, change.rule): change.id for change in (*layers.clinic, *layers.own)}
     for change, error in refused:
-        # One that was set anew since is nobody's concern any more.
+        # A change that has been replaced since no longer matters.
         if change.id == newest[change.patient_id, change.rule] and change.id not in reported:
             reported.add(change.id)
-            told = {"setting": change.id, "patient": change.patient_id, "rule": change.rule, "error": str(error)}
-            log.error("a stored setting is left out", extra=told)
+            details = {"setting": change.id, "patient": change.patient_id, "rule": change.rule, "error": str(error)}
+            log.error("a stored setting is left out", extra=details)
     return sound.history()
 
 
@@ -191,7 +191,7 @@ async def _groups(connection: Connection, patient: int | None) -> dict[int, Grou
 
 
 async def _shares(connection: Connection) -> list[tuple[Groups, list[int]]]:
-    """Return all patients, those together whose groups were always the same."""
+    """Return all patients, grouped by the history of their groups."""
     rows = await (await connection.execute(SQL.shares)).fetchall()
     return [(_spans(sinces, groups), patients) for sinces, groups, patients in rows]
 
@@ -204,7 +204,7 @@ def _spans(sinces: Sequence[int | None], groups: Sequence[str]) -> Groups:
 async def _changes(
     connection: Connection, patient: int | None
 ) -> tuple[tuple[StoredChange, ...], dict[int, tuple[StoredChange, ...]]]:
-    """Return the clinic's changes, and patients' own."""
+    """Return the clinic's changes, and each patient's own."""
     async with connection.cursor(row_factory=class_row(StoredChange)) as cursor:
         rows = await (await cursor.execute(SQL.changes, {"patient": patient})).fetchall()
     return tuple(row for row in rows if row.patient_id is None), _by_patient(row for row in rows if row.patient_id)

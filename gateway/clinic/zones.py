@@ -1,4 +1,4 @@
-"""The time zones patients live by: the one module that asks the store for them."""
+"""The time zones patients live by: the only module that reads them from the store."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -15,11 +15,11 @@ SQL = load_queries("gateway.store", "zones.sql")
 log = logging.getLogger(__name__)
 
 UTC = ZoneHistory.of("UTC")
-"""The zone of a patient for whom none is recorded."""
+"""The zone of a patient without a recorded one."""
 
 
 def known_zone(name: str) -> ZoneInfo:
-    """Return a time zone, UTC (and an error in the log) for a name this machine does not know.
+    """Return a time zone; UTC, and an error in the log, for a name this machine does not know.
 
     Provisioning refuses unknown names, but the database may be older or newer than the zone data here; one patient's
     zone must not stop the gateway for everybody.
@@ -32,17 +32,17 @@ def known_zone(name: str) -> ZoneInfo:
 
 
 async def zone_of(connection: psycopg.AsyncConnection[Any], patient: int) -> ZoneHistory:
-    """Return the zones a patient lives by; UTC for one who has none."""
+    """Return the zones a patient lives by; UTC if none is recorded."""
     return (await zones_of(connection, [patient])).get(patient, UTC)
 
 
 async def zones_of(connection: psycopg.AsyncConnection[Any], patients: Sequence[int]) -> dict[int, ZoneHistory]:
-    """Return the zones that some patients live by; whoever has none is left out."""
+    """Return the zones that these patients live by, without those who have none."""
     return _histories(await (await connection.execute(SQL.timezones, {"patients": list(patients)})).fetchall())
 
 
 async def all_zones(connection: psycopg.AsyncConnection[Any]) -> dict[int, ZoneHistory]:
-    """Return the zones that all patients live by; whoever has none is left out."""
+    """Return the zones that all patients live by, without those who have none."""
     return _histories(await (await connection.execute(SQL.all_timezones)).fetchall())
 
 

@@ -1,1 +1,1 @@
-"""What every process needs: the clock, connections, metrics."""
+"""Shared by every process: the clock, signals, connections and metrics."""

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt at something that is away."""
+"""How long to wait before retrying something that is down."""
 
 import random
 from typing import Final
@@ -10,7 +10,7 @@ LONGEST_WAIT_S: Final = 30.0
 def full_jitter(attempt: int, chance: random.Random) -> float:
     """Return the seconds to wait before attempt number `attempt` (0 is the first retry).
 
-    Full jitter (Brooker 2015, "Exponential Backoff And Jitter"): those who lost the same server must not come back to it
-    in step.
+    Full jitter (Brooker 2015, "Exponential Backoff And Jitter"): clients that lost the same server must not return to
+    it in step.
     """
     return chance.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 20)))

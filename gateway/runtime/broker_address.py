@@ -1,4 +1,4 @@
-"""Where the broker is and who we are there, and the client for it where convenience counts more than throughput."""
+"""The broker's address with our account, and an MQTT client for it where convenience counts more than throughput."""
 
 import ssl
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the broker is and who we are there."""
+    """The broker's address, and our account there."""
 
     host: str
     port: int
@@ -36,7 +36,7 @@ def parse_url(url: str, ca_file: str | None = None) -> Address:
 
 
 def mqtt_client(address: Address, identifier: str | None = None, **options: Any) -> aiomqtt.Client:
-    """Return a client of MQTT 5 that is not connected yet; `options` are those of aiomqtt. Call it in a running loop."""
+    """Return an MQTT 5 client, not connected yet; `options` are those of aiomqtt. Call it in a running loop."""
     return aiomqtt.Client(
         address.host,
         address.port,

@@ -1,4 +1,4 @@
-"""What every long-running process does around its work: hear the signals that end it, show its metrics."""
+"""The frame of every long-running process: signals that end it, tasks that end with it, and its metrics."""
 
 import asyncio
 import signal
@@ -14,7 +14,7 @@ AGAIN_S: Final = 1.0
 async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks until they have ended, however they end.
 
-    Once is not enough: `asyncio.wait_for` of Python 3.11 swallows a cancellation that comes together with its answer.
+    Once is not enough: `asyncio.wait_for` of Python 3.11 swallows a cancellation that arrives together with its result.
     """
     left = {task for task in tasks if not task.done()}
     while left:
@@ -24,7 +24,7 @@ async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
 
 async def ended(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait for its end; what it died of by itself is raised."""
+    """Cancel a task and wait for its end; an exception it died of by itself is raised."""
     await cancelled([task])
     with suppress(asyncio.CancelledError):
         await task

@@ -1,1 +1,1 @@
-"""All SQL of the gateway: named queries in .sql files, rows as frozen dataclasses."""
+"""The database: named queries in .sql files, rows as frozen dataclasses, binary COPY, and alert writing."""

@@ -1,4 +1,4 @@
-"""Writes what was decided about alerts: the row, its history, the outbox; always inside the caller's transaction."""
+"""Writes decisions about alerts: the row, its history, the outbox; always inside the caller's transaction."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ MINUTE_MS = 60_000
 
 @dataclass(frozen=True, slots=True)
 class RuleContext:
-    """For whom and by which version of which rule the alerts are written."""
+    """The patient, and the rule with its version, for which alerts are written."""
 
     patient_id: int
     rule: Rule
@@ -40,7 +40,7 @@ class RuleContext:
 
 @dataclass(frozen=True, slots=True)
 class AlertEvent:
-    """Something that happened to an alert: for its history and for whoever listens."""
+    """Something that happened to an alert, for its history and for the listeners."""
 
     alert_id: int
     action: Action
@@ -50,23 +50,23 @@ class AlertEvent:
 
 @dataclass(slots=True)
 class AlertWriter:
-    """Writes alerts of one transaction at once; `finish` writes history and outbox last, in the order of commits."""
+    """Writes the alerts of one transaction; `finish` writes history and outbox last, in the order of commits."""
 
     connection: psycopg.AsyncConnection[Any]
     now_ms: int
     retrospective_after_ms: int = 30 * MINUTE_MS
-    told: list[AlertEvent] = field(default_factory=list)
+    events: list[AlertEvent] = field(default_factory=list)
     raised: list[tuple[int, int]] = field(default_factory=list)  # (alert id, opened_at), oldest first
 
     async def standing(self, context: RuleContext, since_ms: int, until_ms: int | None) -> list[StandingAlert]:
-        """Return (and lock) the alerts that touch a span of event time, ends included; None: without end."""
+        """Return (and lock) the alerts that touch a span of event time, ends included; None: open-ended."""
         return await self._standing(
             SQL.standing,
             {"patient": context.patient_id, "rule": context.rule, "since": since_ms, "until": until_ms},
         )
 
     async def standing_subjects(self, context: RuleContext, subjects: Sequence[str]) -> list[StandingAlert]:
-        """Return (and lock) the alerts about certain subjects."""
+        """Return (and lock) the alerts with these subjects."""
         return await self._standing(
             SQL.standing_subjects,
             {"patient": context.patient_id, "rule": context.rule, "subjects": list(subjects)},
@@ -89,7 +89,7 @@ class AlertWriter:
         *,
         note: str | None = None,
     ) -> list[Decision]:
-        """Bring the standing alerts in line with the episodes; return what was decided.
+        """Bring the standing alerts in line with the episodes; return the decisions.
 
         `note` is the sentence that the history of changed alerts shows.
         """
@@ -105,11 +105,11 @@ class AlertWriter:
         return decisions
 
     async def add_evidence(self, alert_id: int, evidence: Mapping[str, JSON]) -> None:
-        """Keep what a doctor will want to see beside the finding."""
+        """Store evidence that a doctor will want to see beside the finding."""
         await self.connection.execute(SQL.add_evidence, {"id": alert_id, "evidence": Jsonb(evidence)})
 
     async def set_data(self, alert_ids: Sequence[int], action: Action) -> None:
-        """Mark the data behind running episodes as unknown (they stopped) or current again."""
+        """Mark the data behind running episodes as unknown (readings stopped) or current again."""
         data = "unknown" if action is Action.DATA_UNKNOWN else "current"
         cursor = await self.connection.execute(SQL.set_data, {"ids": list(alert_ids), "data": data, "now": self.now_ms})
         for alert_id, _ in await cursor.fetchall():
@@ -117,13 +117,13 @@ class AlertWriter:
 
     async def finish(self) -> None:
         """Write history and outbox and wake the listeners, in one round trip. The last thing before the commit."""
-        if not self.told:
+        if not self.events:
             return
         columns = {
-            "alerts": [told.alert_id for told in self.told],
-            "actions": [told.action.value for told in self.told],
-            "notes": [told.note for told in self.told],
-            "details": [Jsonb(told.detail) if told.detail else None for told in self.told],
+            "alerts": [event.alert_id for event in self.events],
+            "actions": [event.action.value for event in self.events],
+            "notes": [event.note for event in self.events],
+            "details": [Jsonb(event.detail) if event.detail else None for event in self.events],
             "now": self.now_ms,
         }
         async with self.connection.pipeline():
@@ -202,7 +202,7 @@ class AlertWriter:
     def _tell(
         self, alert_id: int, action: Action, *, note: str | None = None, detail: Mapping[str, JSON] | None = None
     ) -> None:
-        self.told.append(AlertEvent(alert_id, action, note, detail))
+        self.events.append(AlertEvent(alert_id, action, note, detail))
 
 
 @dataclass(frozen=True, slots=True)

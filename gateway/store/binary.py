@@ -172,7 +172,7 @@ def parse_readings(stream: bytes) -> ReadingRows:
 class ArrayDumper(Dumper):
     """Sends a one-dimensional numpy array as a PostgreSQL array, without a Python object per element.
 
-    psycopg's own list adaptation costs a microsecond an element, which is a third of a message's whole budget.
+    psycopg's own list adaptation takes a microsecond per element, a third of a message's whole budget.
     """
 
     format = Format.BINARY
@@ -187,11 +187,11 @@ class ArrayDumper(Dumper):
     }
 
     def get_key(self, obj: NDArray[Any], format: PyFormat) -> DumperKey:  # noqa: A002, ARG002 - psycopg's name
-        """Tell arrays of different element types apart."""
+        """Distinguish arrays of different element types."""
         return (self.cls, obj.dtype.type)
 
     def upgrade(self, obj: NDArray[Any], format: PyFormat) -> "ArrayDumper":  # noqa: A002, ARG002 - psycopg's name
-        """Return a dumper that knows the array's type."""
+        """Return a dumper for the array's type."""
         dumper = ArrayDumper(self.cls)
         dumper.oid = self._TYPES[obj.dtype.type][1]
         return dumper

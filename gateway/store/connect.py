@@ -1,4 +1,4 @@
-"""Opens the connections of the gateway and the worker to the database."""
+"""Opens the database connections of the gateway and the worker."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ CONNECT_TIMEOUT_S = 5
 
 
 async def connect(database_url: str, name: str) -> psycopg.AsyncConnection[Any]:
-    """Return a connection in autocommit mode that speaks UTC, takes numpy arrays and is called `name`.
+    """Return a connection in autocommit mode, named `name`, that speaks UTC and takes numpy arrays.
 
     Raises psycopg.OperationalError when the database is away.
     """
@@ -18,7 +18,7 @@ async def connect(database_url: str, name: str) -> psycopg.AsyncConnection[Any]:
         database_url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, application_name=name
     )
     await connection.execute("set timezone to 'UTC'")
-    # The same few statements for ever, over arrays of any length: planning each anew costs more than running it.
+    # The same few statements run over arrays of any length: planning each call anew would cost more than running it.
     await connection.execute("set plan_cache_mode to force_generic_plan")
     register_arrays(connection)
     return connection

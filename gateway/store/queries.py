@@ -24,7 +24,7 @@ class QueryFileError(Exception):
 class Queries(Mapping[str, LiteralString]):
     """The queries of one file by name: `queries.open_alerts` or `queries["open_alerts"]`.
 
-    The texts are part of the program, never of its input, which is why they are typed as psycopg wants a query to be.
+    The texts are part of the program, never of its input, and are typed accordingly (`LiteralString`).
     """
 
     __slots__ = ("_source", "_texts")
@@ -34,7 +34,7 @@ class Queries(Mapping[str, LiteralString]):
         self._texts = cast("Mapping[str, LiteralString]", MappingProxyType(dict(texts)))
 
     def __getattr__(self, name: str) -> LiteralString:
-        if name.startswith("_"):  # a copy under construction has no texts yet
+        if name.startswith("_"):  # a copy being made has no texts yet
             raise AttributeError(name)
         try:
             return self._texts[name]

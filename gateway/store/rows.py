@@ -1,4 +1,4 @@
-"""Rows as the store takes them: readings, RR runs and events with their device and wearer."""
+"""Rows of a batch in the form the store takes: readings, RR runs and events with their device and wearer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ NOBODY = 0
 
 @dataclass(slots=True)
 class Rows:
-    """Readings that may be stored, one row each, columns of one length. `message` is the position in the batch."""
+    """Readings to be stored, one row each, as columns of one length. `message` is the position in the batch."""
 
     message: NDArray[np.int32]
     device: NDArray[np.int32]

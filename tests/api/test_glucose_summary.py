@@ -133,9 +133,9 @@ async def test_more_readings_than_fit_are_refused(
 ) -> None:
     clinic.readings("cgm-ada", "Ada", fortnight(days=1))
     path = f"/api/v1/patients/{clinic.patients['Ada']}/glucose/summary"
-    monkeypatch.setattr(glucose, "MOST_READINGS", 288)
+    monkeypatch.setattr(glucose, "MAX_READINGS", 288)
     assert (await dora.get(path)).status_code == 200
-    monkeypatch.setattr(glucose, "MOST_READINGS", 287)
+    monkeypatch.setattr(glucose, "MAX_READINGS", 287)
     assert "287 readings" in is_problem(await dora.get(path), 422)["detail"]
 
 

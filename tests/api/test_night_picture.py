@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.pictures.curve import MOST_READINGS
+from api.pictures.curve import MAX_READINGS
 from api.pictures.night import (
     DoseMark,
     HeartRate,
@@ -202,7 +202,7 @@ def test_of_too_many_readings_the_extremes_stay_and_gaps_stay_gaps() -> None:
     mmol[4711], mmol[12345] = 2.3, 11.4
     root = svg(night(hours.tolist(), mmol.tolist()))
     points = marks(root, "glucose-points")
-    assert len(points) <= MOST_READINGS
+    assert len(points) <= MAX_READINGS
     heights = [y for _, y in points]
     assert [min(heights), max(heights)] == pytest.approx([y_of(11.4), y_of(2.3)], abs=0.01)
     # The sparse hours at the end come as two points to a stretch of eight: no gap was made by leaving readings out.

@@ -165,8 +165,8 @@ async def test_only_the_care_team_sees_it(
 async def test_too_many_pictures_at_once_are_refused_until_some_are_done(
     dora: httpx.AsyncClient, clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nights, "MOST_WAITING", 0)
+    monkeypatch.setattr(nights, "MAX_WAITING", 0)
     assert is_problem(await dora.get(url(clinic)), 503)["detail"] == "Too many pictures are being drawn."
-    monkeypatch.setattr(nights, "MOST_WAITING", 1)
+    monkeypatch.setattr(nights, "MAX_WAITING", 1)
     assert (await dora.get(url(clinic))).status_code == 200
     assert (await dora.get(url(clinic))).status_code == 200

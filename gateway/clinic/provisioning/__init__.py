@@ -1,4 +1,4 @@
-"""Who is watched, by which devices and whom: the one way to change it, for the shell, the simulator and the tests."""
+"""Provisioning: the one way to change patients, devices, people and rules, for shell, simulator and tests."""
 
 from gateway.clinic.provisioning.devices import Devices
 from gateway.clinic.provisioning.doses import Doses
@@ -48,9 +48,9 @@ __all__ = [
 
 
 class Provisioning(People, Rules, Devices, Doses):
-    """Changes to who is watched, by what and whom, on one connection at one moment.
+    """Changes to patients, devices, people and rules, on one connection at one moment.
 
     Every method is all or nothing and raises ProvisioningError with a sentence for the person who asked, or
-    BrokerAccountError when the broker does not do as asked. Give a connection in autocommit mode: then a change is
+    BrokerAccountError if the broker does not do as asked. Pass a connection in autocommit mode: then a change is
     committed when its method returns. Without a broker, devices get no accounts. `now` is when the changes happen.
     """

@@ -1,4 +1,4 @@
-"""Which edge box reads which device over Bluetooth, and by which address it finds it."""
+"""Which edge box reads which device over Bluetooth, and at which address."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +11,13 @@ from gateway.clinic.provisioning.errors import AlreadyExistsError, InvalidValueE
 
 
 class Bindings(Core):
-    """The part of Provisioning that is about edge boxes. A device has one edge box; the others leave it alone."""
+    """The part of Provisioning for edge boxes. A device has one edge box; the others ignore it."""
 
     async def bind(self, device_id: str, via: str, address: str) -> str:
-        """Have the edge box `via` read the device, by this address, and no other one any more; return the address.
+        """Have the edge box `via` read the device at this address, and no other edge box; return the address.
 
-        What an earlier one has read and not handed over yet is refused from now on: it speaks for the device no more.
+        Data that an earlier edge box has read and not delivered yet is refused from now on: it no longer speaks for the
+        device.
         """
         address = checked_address(address)
         async with self._connection.transaction():
@@ -33,7 +34,7 @@ class Bindings(Core):
                 raise InvalidValueError(f"no edge box reads device {device_id}")
 
     async def _check_readers(self, ids: Sequence[str], vias: Sequence[str], new_edges: Sequence[str] = ()) -> None:
-        """Refuse to have anything but an edge box read, or an edge box be read; `new_edges` are being added."""
+        """Refuse a reader that is not an edge box, and an edge box that is to be read; `new_edges` are being added."""
         edges = {*new_edges, *await self._column(SQL.edges, {"ids": [*ids, *vias]})}
         strangers = set(vias) - edges
         if strangers:
@@ -43,9 +44,9 @@ class Bindings(Core):
             raise InvalidValueError(f"device {min(wrong)} is an edge box: it cannot be read by one")
 
     async def _bind(self, bindings: Sequence[tuple[str, str, str | None]]) -> None:
-        """Store devices with who reads them, by which address, inside a transaction."""
+        """Store the edge box and address of devices, inside a transaction."""
         ids, vias, addresses = map(list, zip(*bindings, strict=True))
-        # One change at a time to what an edge box reads: the count below would not see another's.
+        # One change at a time to the devices of an edge box: the count below would not see a concurrent one.
         values: dict[str, Any] = {"ids": ids, "vias": vias, "addresses": addresses, "most": MAX_DEVICES}
         await self._connection.execute(SQL.lock_edges, values)
         try:
@@ -66,7 +67,7 @@ class Bindings(Core):
 
 
 def checked_address(text: str) -> str:
-    """Return the address as it is stored; raise InvalidValueError when it is none."""
+    """Return the address as it is stored; raise InvalidValueError if it is not an address."""
     address = bluetooth_address(text)
     if address is None:
         raise InvalidValueError(f"{text!r} is not a Bluetooth address such as AA:BB:CC:DD:EE:FF (on macOS: a UUID)")

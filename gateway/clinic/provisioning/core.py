@@ -1,4 +1,4 @@
-"""What every kind of provisioning shares: the connection, the moment, and how rows are read."""
+"""Shared by every kind of provisioning: the connection, the moment, and how rows are read."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -19,7 +19,7 @@ _Row = TypeVar("_Row")
 
 
 class Core:
-    """Holds what provisioning works with; see Provisioning."""
+    """The connection, broker and moment that provisioning works with; see Provisioning."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Any], broker: BrokerAccounts | None, now: datetime) -> None:
         self._connection = connection
@@ -60,7 +60,7 @@ def check_timezone(name: str) -> str:
 
 
 def check_group(name: str) -> PatientGroup:
-    """Return the group of patients; raise InvalidValueError for what is none."""
+    """Return the patient group; raise InvalidValueError if there is no such group."""
     try:
         return PatientGroup(name)
     except ValueError:
@@ -68,7 +68,7 @@ def check_group(name: str) -> PatientGroup:
 
 
 def check_text(name: str, text: str | None, longest: int = 500) -> str | None:
-    """Return the text, None for one without words; raise InvalidValueError for what the store cannot hold."""
+    """Return the text, None if it is blank; raise InvalidValueError for one that the store cannot hold."""
     if text is None or not text.strip():
         return None
     if len(text) > longest or "\0" in text or text.encode("utf-8", "ignore").decode() != text:
@@ -77,7 +77,7 @@ def check_text(name: str, text: str | None, longest: int = 500) -> str | None:
 
 
 def check_instant(name: str, at: datetime | None) -> datetime | None:
-    """Return the time if it states its offset; raise InvalidValueError otherwise."""
+    """Return the time if it has an offset; raise InvalidValueError otherwise."""
     if at is not None and at.tzinfo is None:
         raise InvalidValueError(f"{name} needs a time with an offset, such as 2026-11-02T08:00+08:00")
     return at

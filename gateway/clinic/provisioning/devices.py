@@ -23,12 +23,12 @@ MODALITIES: Final = ("ecg", "ppg")
 
 
 class Devices(Bindings):
-    """The part of Provisioning that is about devices.
+    """The part of Provisioning for devices.
 
-    The account comes first, then the row: what is left when the program dies in between is an account whose device
-    nobody knows. Its messages are quarantined as `unknown_device`, `account_mismatch` names it, and adding the device
-    again takes it over. A row without an account cannot come about; should an account be lost with the broker's disk,
-    `rotate_secret` makes a new one.
+    The account comes first, then the row: a crash in between leaves an account whose device nobody knows. Its messages
+    are quarantined as `unknown_device`, `account_mismatch` names it, and adding the device again takes it over. A row
+    without an account cannot arise that way; should an account be lost with the broker's disk, `rotate_secret` makes a
+    new one.
     """
 
     async def add_device(
@@ -42,7 +42,7 @@ class Devices(Bindings):
         modality: str | None = None,
         expected_interval: timedelta | None = None,
     ) -> str:
-        """Add a device and its account; return the secret, which is kept nowhere else. See `add_devices`."""
+        """Add a device and its account; return the secret, which is stored nowhere else. See `add_devices`."""
         try:
             known = DeviceModel(model)
         except ValueError:
@@ -55,7 +55,7 @@ class Devices(Bindings):
     ) -> dict[str, str]:
         """Add devices, all or none; return their secrets by id ("" each without a broker).
 
-        A device with a patient is worn by them from its `since` on, else from now. `via` is the edge box that reads it;
+        A device with a patient is worn by them from its `since` on, or from now. `via` is the edge box that reads it;
         it may be in the same list. `on_progress` hears how many more accounts are made.
         """
         if not devices:
@@ -80,7 +80,7 @@ class Devices(Bindings):
     ) -> None:
         """Have the patient wear the device from `since` (None: now) until `until` (None: further notice).
 
-        An earlier assignment without an end is ended at `since`. Any other overlap raises WornByAnotherError.
+        An earlier open-ended assignment ends at `since`. Any other overlap raises WornByAnotherError.
         """
         since = check_instant("the beginning", since) or self._now
         check_instant("the end", until)
@@ -108,7 +108,7 @@ class Devices(Bindings):
             )
 
     async def unassign(self, device_id: str, at: datetime | None = None) -> None:
-        """End the device's assignment without an end at `at` (None: now)."""
+        """End the device's open-ended assignment at `at` (None: now)."""
         at = check_instant("the end", at) or self._now
         async with self._connection.transaction():
             key, _ = await self._lock_device(device_id)
@@ -116,7 +116,7 @@ class Devices(Bindings):
                 raise InvalidValueError(f"device {device_id} is not worn by anybody without an end at {at.isoformat()}")
 
     async def disable_device(self, device_id: str) -> None:
-        """Refuse the device at the broker and cut it off now; who wears it stays as it is."""
+        """Refuse the device at the broker and cut it off now; its assignment stays as it is."""
         async with self._connection.transaction():
             key, disabled_at = await self._lock_device(device_id)
             values = {"device_key": key, "disabled_at": disabled_at or self._now}
@@ -160,7 +160,7 @@ class Devices(Bindings):
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """One at a time: whoever fails removes accounts, and must not remove those another has just made."""
+        """One at a time: a failure removes accounts, and must not remove those another call has just made."""
         await self._connection.execute(SQL.take_turn)
         try:
             yield
@@ -240,7 +240,7 @@ def _check_measuring(device: NewDevice) -> None:
 
 
 async def _take_back(broker: BrokerAccounts, ids: Sequence[str], cause: BaseException) -> None:
-    """Remove accounts whose devices could not be stored; tell with the cause where that fails too."""
+    """Remove accounts whose devices could not be stored; if that fails too, say so together with the cause."""
     try:
         await broker.delete(ids)
     except BrokerAccountError as error:

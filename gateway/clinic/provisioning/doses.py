@@ -10,11 +10,11 @@ from gateway.clinic.provisioning.records import DoseRow
 
 LONGEST_WINDOW_MIN: Final = 12 * 60
 EVERY_DAY: Final = (1, 2, 3, 4, 5, 6, 7)
-MOST_TIMES: Final = 24
+MAX_TIMES: Final = 24
 
 
 class Doses(Core):
-    """The part of Provisioning that is about medication."""
+    """The part of Provisioning for medication."""
 
     async def add_dose(
         self,
@@ -69,8 +69,8 @@ def _check_name_and_place(medication: str, compartment: int | None) -> None:
 
 
 def _check_times(local_times: Sequence[time], weekdays: Sequence[int], windows: Sequence[int]) -> None:
-    if not 1 <= len(local_times) <= MOST_TIMES:
-        raise InvalidValueError(f"a schedule has 1 to {MOST_TIMES} times a day")
+    if not 1 <= len(local_times) <= MAX_TIMES:
+        raise InvalidValueError(f"a schedule has 1 to {MAX_TIMES} times a day")
     if len(set(local_times)) < len(local_times):
         raise InvalidValueError("a schedule names each time of day once")
     if any(at.tzinfo is not None for at in local_times):

@@ -1,21 +1,19 @@
 """Why a provisioning was refused. Every text is a sentence for the person who asked.
 
-ProvisioningError
-├── InvalidValueError      a value cannot be used as it is: may carry which
-├── NotFoundError          what it refers to does not exist
-├── AlreadyExistsError     the name is taken, or the time
-└── WornByAnotherError     the device has a wearer at that time: carries who and when
+ProvisioningError ├── InvalidValueError      a value cannot be used as it is: may carry which ├── NotFoundError
+the request refers to something that does not exist ├── AlreadyExistsError     the name is taken, or the time └──
+WornByAnotherError     the device has a wearer at that time: carries who and when
 """
 
 from datetime import datetime
 
 
 class ProvisioningError(Exception):
-    """The root: what was asked cannot be done, and nothing was changed."""
+    """The root: the request cannot be carried out, and nothing was changed."""
 
 
 class InvalidValueError(ProvisioningError):
-    """A value cannot be used as it is; `field`: which one, where the request has several."""
+    """A value cannot be used as it is; `field`: which one, if the request has several."""
 
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
@@ -23,7 +21,7 @@ class InvalidValueError(ProvisioningError):
 
 
 class NotFoundError(ProvisioningError):
-    """What the request refers to does not exist."""
+    """The request refers to something that does not exist."""
 
 
 class AlreadyExistsError(ProvisioningError):

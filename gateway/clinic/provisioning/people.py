@@ -16,7 +16,7 @@ _EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,253}")
 
 
 class People(Core):
-    """The part of Provisioning that is about people."""
+    """The part of Provisioning for people."""
 
     async def add_patient(
         self,
@@ -28,7 +28,7 @@ class People(Core):
         expected: Mapping[Code, timedelta] | None = None,
         consent: bool = True,
     ) -> int:
-        """Add a patient who has always lived by `timezone`; with consent for past and future unless told otherwise."""
+        """Add a patient who has always lived by `timezone`, by default with consent for past and future."""
         patient = NewPatient(name, timezone, hypoglycaemia_risk, group, expected or {}, consent)
         return (await self.add_patients([patient]))[0]
 
@@ -64,7 +64,7 @@ class People(Core):
         return ids
 
     async def set_timezone(self, patient_id: int, timezone: str, since: datetime | None) -> None:
-        """From `since` on (None: since ever) the patient lives by this zone, until a later entry."""
+        """Have the patient live by this zone from `since` on (None: since ever), until a later entry."""
         check_timezone(timezone)
         check_instant("the beginning", since)
         async with self._connection.transaction():
@@ -73,7 +73,7 @@ class People(Core):
             await self._connection.execute(SQL.set_timezone, values)
 
     async def expect(self, patient_id: int, expected: Mapping[Code, timedelta]) -> None:
-        """Say what the patient should send and how often: these codes, and no others any more."""
+        """Set which codes the patient should send and how often; other codes are no longer expected."""
         _check_expected(expected)
         async with self._connection.transaction():
             await self._lock_patient(patient_id)
@@ -86,7 +86,7 @@ class People(Core):
             await self._connection.execute(SQL.expect, values)
 
     async def withdraw_consent(self, patient_id: int, at: datetime) -> None:
-        """Refuse the patient's data measured at `at` or later; refused when there is no consent to withdraw."""
+        """Refuse the patient's data measured at `at` or later; an error if there is no consent to withdraw."""
         check_instant("the end of the consent", at)
         async with self._connection.transaction():
             await self._lock_patient(patient_id)
@@ -97,7 +97,7 @@ class People(Core):
                 raise InvalidValueError(f"patient {patient_id} has no consent at or after {at.isoformat()}")
 
     async def give_consent(self, patient_id: int, at: datetime) -> None:
-        """Accept the patient's data measured from `at` on; changes nothing where a consent covers it already."""
+        """Accept the patient's data measured from `at` on; changes nothing if a consent covers it already."""
         check_instant("the beginning of the consent", at)
         async with self._connection.transaction():
             await self._lock_patient(patient_id)
@@ -110,7 +110,7 @@ class People(Core):
         return await self._rows(PatientRow, SQL.list_patients, {"now": self._now})
 
     async def add_user(self, email: str, role: str, password: str, patient_ids: Sequence[int] = ()) -> int:
-        """Add a user who may see these patients; the address counts without regard to case."""
+        """Add a user who may see these patients; the email address is compared without regard to case."""
         email = email.strip().lower()
         if not _EMAIL.fullmatch(email) or len(email) > 254:
             raise InvalidValueError(f"{email!r} is not an e-mail address")
@@ -139,12 +139,12 @@ class People(Core):
             await self._add_to_care_team(int(user_id), patient_ids)
 
     async def disable_user(self, email: str) -> None:
-        """End a user's access: no log-in any more, and refresh tokens are void at once."""
+        """End a user's access: they can no longer log in, and their refresh tokens are void at once."""
         if await self._value(SQL.disable_user, {"email": email.strip().lower(), "now": self._now}) is None:
             raise NotFoundError(f"there is no user {email}")
 
     async def list_users(self) -> list[UserRow]:
-        """Return every user, by address."""
+        """Return every user, by email address."""
         return await self._rows(UserRow, SQL.list_users, {})
 
     async def _add_to_care_team(self, user_id: int, patient_ids: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""What provisioning takes and what it lists, as values."""
+"""The values that provisioning takes and lists."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,8 +25,8 @@ class NewPatient:
 class NewDevice:
     """A device to be added; with a patient it is worn by them from `since` (None: from now) on.
 
-    An edge box, `via`, reads it over Bluetooth if there is an `address` to find it by. `modality`: "ecg" or "ppg";
-    `expected_interval`: how often it is heard when all is well; None for either: as the model usually is.
+    An edge box, `via`, reads it over Bluetooth if it has an `address`. `modality`: "ecg" or "ppg"; `expected_interval`:
+    how often it is heard when all is well; None for either: as usual for the model.
     """
 
     id: str
@@ -98,7 +98,7 @@ class UserRow:
 
 @dataclass(frozen=True, slots=True)
 class PauseRow:
-    """A patient's rest from the rules, from `begin` on and before `until`; who wrote it down, who ended it early."""
+    """A patient's rest from the rules, from `begin` on and before `until`; who entered it, who ended it early."""
 
     id: int
     begin: datetime
@@ -112,9 +112,9 @@ class PauseRow:
 
 @dataclass(frozen=True, slots=True)
 class ChangeRow:
-    """What somebody set, from when on: `layer` is clinic or patient, or group (then there is no rule).
+    """A change from a time on: `layer` is clinic or patient, or group (then there is no rule).
 
-    `changes` is all that the layer said of the rule then; nothing in it: the layer was reset. No user: from the shell.
+    `changes` is everything that the layer set for the rule then; empty: the layer was reset. No user: from the shell.
     """
 
     layer: str
@@ -128,7 +128,7 @@ class ChangeRow:
 
 @dataclass(frozen=True, slots=True)
 class RuleRow:
-    """A rule as it is set now; `layer` is the topmost of default, group, clinic and patient that says something of it."""
+    """A rule as it is now; `layer` is the topmost of default, group, clinic and patient that sets any of it."""
 
     rule: Rule
     enabled: bool
@@ -138,9 +138,9 @@ class RuleRow:
 
 @dataclass(frozen=True, slots=True)
 class RulesInForce:
-    """A patient's (or the clinic's: then there are no group and no pauses) rules as they are set now.
+    """The current rules of a patient, or of the clinic (then there are no group and no pauses).
 
-    `paused_until`: all of them rest until then. Pauses and history begin with the latest.
+    `paused_until`: all of them rest until then. Pauses and history are sorted latest first.
     """
 
     group: PatientGroup | None

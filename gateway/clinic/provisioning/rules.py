@@ -19,15 +19,15 @@ from streaming.rules.history import PatientRules
 from streaming.rules.presets import PRESETS, PatientGroup
 
 LONGEST_PAUSE: Final = timedelta(days=366)
-MOST_HISTORY: Final = 500
-MOST_PAUSES: Final = 100
+MAX_HISTORY: Final = 500
+MAX_PAUSES: Final = 100
 LIMITS: Final = "limits"
 
 
 class Rules(Core):
-    """The part of Provisioning that is about rules. `by` is the user who makes a change; None: from the shell.
+    """The part of Provisioning for rules. `by` is the user who makes a change; None: from the shell.
 
-    Nothing begins in the past: the rules have been applied already to what was measured before now.
+    Nothing begins in the past: the rules have already been applied to everything measured before now.
     """
 
     async def set_rule(
@@ -42,8 +42,9 @@ class Rules(Core):
     ) -> None:
         """Change settings of one rule, or `enabled`, for a patient or (None) for the whole clinic, from now on.
 
-        What was set before for the same patient (or the clinic) stays beside it unless `reset`. Limits of `threshold`
-        are the whole list, and switch the rule on, none of them off, unless `enabled` says otherwise.
+        Earlier changes for the same patient (or the clinic) stay in force beside it unless `reset`. Limits of
+        `threshold` are always the whole list; they switch the rule on, an empty list switches it off, unless `enabled`
+        says otherwise.
         """
         rule = _known_rule(rule)
         note = check_text("note", note)
@@ -79,7 +80,7 @@ class Rules(Core):
     async def set_group(
         self, patient_id: int, group: PatientGroup | str, *, by: int | None = None, note: str | None = None
     ) -> None:
-        """Have the patient belong to a group from now on; changes nothing where they do already."""
+        """Have the patient belong to a group from now on; changes nothing if they already do."""
         group = check_group(group)
         note = check_text("note", note)
         async with self._connection.transaction():
@@ -102,10 +103,17 @@ class Rules(Core):
         """Have all rules rest, and doses be paused, from `begin` (None: now) on and before `until`."""
         begin, until = (_whole_ms(at) for at in (begin or self._now, until))
         self._check_pause(begin, until)
-        told = check_text("reason", reason)
-        if told is None:
+        text = check_text("reason", reason)
+        if text is None:
             raise InvalidValueError("a pause has a reason", "reason")
-        values = {"patient": patient_id, "begin": begin, "until": until, "reason": told, "by": by, "now": self._instant}
+        values = {
+            "patient": patient_id,
+            "begin": begin,
+            "until": until,
+            "reason": text,
+            "by": by,
+            "now": self._instant,
+        }
         async with self._connection.transaction():
             await self._begin(patient_id)
             overlap = await (await self._connection.execute(SQL.overlapping_pause, values)).fetchone()
@@ -115,7 +123,7 @@ class Rules(Core):
             return (await self._rows(PauseRow, SQL.add_pause, values))[0]
 
     async def end_pause(self, patient_id: int, *, by: int | None = None) -> PauseRow:
-        """End the pause that the patient is in, or else take back the next one that is planned; return what it was."""
+        """End the pause that the patient is in, or cancel the next planned one; return it as it was."""
         async with self._connection.transaction():
             await self._begin(patient_id)
             found = await self._rows(PauseRow, SQL.next_pause, {"patient": patient_id, "now": self._instant})
@@ -127,26 +135,26 @@ class Rules(Core):
         return found[0]
 
     async def rules_in_force(self, patient_id: int | None) -> RulesInForce:
-        """Return the rules as they are set now for a patient or (None) the clinic, by which layer, with the history."""
+        """Return the current rules of a patient or (None) the clinic, with their layers and history."""
         async with self._connection.transaction():
             if patient_id is not None:
                 await self._require(patient_id)
             layers, _ = replace(await layers_of(self._connection, patient_id), pauses=()).sound()
-            history = await self._rows(ChangeRow, SQL.history, {"patient": patient_id, "limit": MOST_HISTORY})
-            pauses = await self._rows(PauseRow, SQL.list_pauses, {"patient": patient_id, "limit": MOST_PAUSES})
+            history = await self._rows(ChangeRow, SQL.history, {"patient": patient_id, "limit": MAX_HISTORY})
+            pauses = await self._rows(PauseRow, SQL.list_pauses, {"patient": patient_id, "limit": MAX_PAUSES})
         current = [pause.until for pause in pauses if pause.begin <= self._instant < pause.until]
         group = None if patient_id is None else layers.groups[-1][1]
         return RulesInForce(group, current[0] if current else None, _rows(layers), pauses, history)
 
     @property
     def _instant(self) -> datetime:
-        """Now, in whole milliseconds as everything that rules are compared with."""
+        """Now, in whole milliseconds like all times that rules are compared with."""
         return _whole_ms(self._now)
 
     async def _begin(self, patient_id: int | None) -> tuple[Layers, set[str]]:
-        """Hold a patient's rules, or the clinic's, against other changes.
+        """Lock a patient's rules, or the clinic's, against other changes.
 
-        Returns what they come from, and the rules of which something stored no longer means anything.
+        Returns their layers, and the rules with a stored change that has become impossible.
         """
         if patient_id is None:
             await self._connection.execute(SQL.lock_clinic)
@@ -161,7 +169,7 @@ class Rules(Core):
             raise NotFoundError(f"there is no patient {patient_id}")
 
     async def _check_clinic(self, layers: Layers, change: StoredChange, changes: Mapping[str, JSON]) -> None:
-        """Refuse what does not go with every group, or with what some patient has of their own."""
+        """Refuse a change that is impossible with some group, or with some patient's own changes."""
         clinic = (*layers.clinic, change)
         for group in PatientGroup:
             _check(Layers(((DISTANT_PAST_MS, group),), clinic), Rule(change.rule), changes)
@@ -196,19 +204,19 @@ def _known_rule(name: str) -> Rule:
 
 
 def _with_switch(rule: Rule, changes: Mapping[str, JSON]) -> dict[str, JSON]:
-    """Return the changes; limits switch their rule on, having none of them switches it off."""
+    """Return the changes; a list of limits switches its rule on, an empty one switches it off."""
     if rule is Rule.THRESHOLD and LIMITS in changes and ENABLED not in changes:
         return {**changes, ENABLED: bool(changes[LIMITS])}
     return dict(changes)
 
 
 def _newest(layer: Sequence[StoredChange], rule: Rule) -> Mapping[str, JSON]:
-    """Return what a layer says of a rule; nothing: {}."""
+    """Return a layer's current changes to a rule; {} if there are none."""
     return next((change.changes for change in reversed(layer) if change.rule == rule), {})
 
 
 def _check(layers: Layers, rule: Rule, changes: Mapping[str, JSON]) -> None:
-    """Refuse a change, the newest of the layers, that means nothing; the error names the setting where one is at fault."""
+    """Refuse a change, the newest of the layers, that is impossible; the error names the setting if one is at fault."""
     try:
         layers.history()
     except SettingError as error:
@@ -225,7 +233,7 @@ def _at_fault(rule: Rule, changes: Mapping[str, JSON]) -> str:
 
 
 def _rows(layers: Layers) -> list[RuleRow]:
-    """Return every rule as the layers have it now, settings also of what is off."""
+    """Return every rule as the layers have it now, including the settings of rules that are off."""
     rules = layers.history().spans[-1][1]
     return [_row(rule, rules, layers) for rule in Rule]
 
@@ -236,9 +244,9 @@ def _row(rule: Rule, rules: PatientRules, layers: Layers) -> RuleRow:
         ("clinic", _newest(layers.clinic, rule)),
         ("patient", _newest(layers.own, rule)),
     ]
-    told = {name: value for _, changes in said for name, value in changes.items()} | {ENABLED: True}
+    merged = {name: value for _, changes in said for name, value in changes.items()} | {ENABLED: True}
     layer = next((name for name, changes in reversed(said) if changes), "default")
-    settings = with_changes(default_rules(), rule, told).of(rule)
+    settings = with_changes(default_rules(), rule, merged).of(rule)
     return RuleRow(rule, rules.of(rule) is not None, settings_json(settings), layer)
 
 

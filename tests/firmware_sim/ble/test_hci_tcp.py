@@ -125,7 +125,7 @@ async def test_without_a_radio_everything_is_an_error(radio: VirtualRadio) -> No
 async def test_a_host_that_stops_reading_leaves_the_air(
     radio: VirtualRadio, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("firmware_sim.ble.hci_tcp.MOST_UNREAD_BYTES", 10_000)
+    monkeypatch.setattr("firmware_sim.ble.hci_tcp.MAX_UNREAD_BYTES", 10_000)
     band = await Monitor().start(radio)
     async with other_process(port, tmp_path / "keys.json") as process:
         process.send_signal(signal.SIGSTOP)
