@@ -8,19 +8,13 @@ from typing import Any, LiteralString
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from api.alert_view import Alert, AlertState
+from alerts.reconcile import Action, AlertState
+from api.alert_view import Alert
 from api.dependencies import Session
 from api.problems import ProblemError, not_found
 from gateway.store.queries import load_queries
 
 SQL = load_queries("api.sql", "alerts.sql")
-
-
-class Action(StrEnum):
-    """What a person may do; the value is the state that it leads to and its word in the history."""
-
-    ACKNOWLEDGE = "acknowledged"
-    RESOLVE = "resolved"
 
 
 class Decision(StrEnum):
@@ -31,17 +25,18 @@ class Decision(StrEnum):
     REFUSE = "refuse"
 
 
-_FROM: Mapping[Action, frozenset[AlertState]] = {
-    Action.ACKNOWLEDGE: frozenset({"open", "snoozed"}),
-    Action.RESOLVE: frozenset({"open", "acknowledged", "snoozed"}),
+FROM: Mapping[Action, frozenset[AlertState]] = {
+    Action.ACKNOWLEDGED: frozenset({AlertState.OPEN, AlertState.SNOOZED}),
+    Action.RESOLVED: frozenset({AlertState.OPEN, AlertState.ACKNOWLEDGED, AlertState.SNOOZED}),
 }
+"""What a person may do, and from which states; it leads to the state of the same name."""
 
 
 def decide(action: Action, state: AlertState) -> Decision:
     """Return whether an alert in `state` can be acted upon; asking again for what is already so is no error."""
-    if state == action.value:
+    if state.value == action.value:
         return Decision.ALREADY_SO
-    return Decision.CHANGE if state in _FROM[action] else Decision.REFUSE
+    return Decision.CHANGE if state in FROM[action] else Decision.REFUSE
 
 
 async def act(session: Session, key: int, action: Action, note: str | None) -> Alert:
@@ -49,16 +44,17 @@ async def act(session: Session, key: int, action: Action, note: str | None) -> A
     connection = session.connection
     values = {"alert": key, "actor": session.user_id, "now": session.now, "action": action.value, "note": note}
     row = await _alert_row(connection, SQL.alert_for_update, values)
-    match decide(action, row["state"]):
+    state = AlertState(row["state"])
+    match decide(action, state):
         case Decision.REFUSE:
-            detail = f"An alert that is {row['state']} cannot be {action.value}."
-            raise ProblemError(HTTPStatus.CONFLICT, detail, error=f"alert_{row['state']}")
+            detail = f"An alert that is {state} cannot be {action}."
+            raise ProblemError(HTTPStatus.CONFLICT, detail, error=f"alert_{state}")
         case Decision.ALREADY_SO:
             if note is not None:
                 await connection.execute(SQL.add_note_once, values)
             return Alert.model_validate(row)
         case Decision.CHANGE:
-            change = SQL.acknowledge if action is Action.ACKNOWLEDGE else SQL.resolve
+            change = SQL.acknowledge if action is Action.ACKNOWLEDGED else SQL.resolve
             changed = await _alert_row(connection, change, values)
             await connection.execute(SQL.add_history, values)
             await _publish(connection, values)

@@ -2,13 +2,24 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema
 from pydantic.config import JsonDict
+from pydantic_core import core_schema
 
-Severity = Literal["urgent", "high", "medium", "low"]
-AlertState = Literal["open", "acknowledged", "snoozed", "resolved", "withdrawn"]
+from alerts import reconcile
+from streaming import episodes
+
+
+def _one_of(words: type[StrEnum]) -> GetPydanticSchema:
+    """Take one of the words, which the contract lists at each place where it may stand."""
+    return GetPydanticSchema(lambda _source, _handler: core_schema.literal_schema([word.value for word in words]))
+
+
+Severity = Annotated[str, _one_of(episodes.Severity)]
+AlertState = Annotated[str, _one_of(reconcile.AlertState)]
 DataState = Literal["current", "unknown"]
 
 

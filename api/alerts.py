@@ -9,7 +9,8 @@ from fastapi.responses import StreamingResponse
 from psycopg.rows import dict_row
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.alert_actions import SQL, Action, act
+from alerts.reconcile import Action
+from api.alert_actions import SQL, act
 from api.alert_view import Alert, AlertState, Severity
 from api.database import fetch_all
 from api.dependencies import (
@@ -171,10 +172,10 @@ async def get_alert(session: TheSession, alert_id: str) -> AlertDetails:
 @router.post("/{alert_id}/acknowledge", summary="Acknowledge an alert", responses=_ACTION_PROBLEMS)
 async def acknowledge_alert(session: TheSession, alert_id: str, remark: RemarkBody = None) -> Alert:
     """Say that you have taken notice. Doing so again changes nothing; a resolved or withdrawn alert refuses it."""
-    return await act(session, row_key(alert_id), Action.ACKNOWLEDGE, remark.note if remark else None)
+    return await act(session, row_key(alert_id), Action.ACKNOWLEDGED, remark.note if remark else None)
 
 
 @router.post("/{alert_id}/resolve", summary="Resolve an alert", responses=_ACTION_PROBLEMS)
 async def resolve_alert(session: TheSession, alert_id: str, remark: RemarkBody = None) -> Alert:
     """Say that it is over. Doing so again changes nothing; a withdrawn alert refuses it."""
-    return await act(session, row_key(alert_id), Action.RESOLVE, remark.note if remark else None)
+    return await act(session, row_key(alert_id), Action.RESOLVED, remark.note if remark else None)

@@ -3,14 +3,15 @@
 import asyncio
 import json
 from datetime import timedelta
-from typing import Any, get_args
+from typing import Any
 
 import httpx
 import pytest
 from psycopg.types.json import Jsonb
 
-from api.alert_actions import Action, Decision, decide
-from api.alert_view import AlertState, alert_json
+from alerts.reconcile import Action, AlertState
+from api.alert_actions import FROM, Decision, decide
+from api.alert_view import alert_json
 from tests.api.clinic import START, Clinic, Clock, is_problem
 
 ALERTS = "/api/v1/alerts"
@@ -86,7 +87,7 @@ def test_the_row_and_its_snapshot_in_the_outbox_give_the_same_json(clinic: Clini
 async def test_lists_are_filtered_and_without_a_state_hide_the_withdrawn(
     anna: httpx.AsyncClient, clinic: Clinic
 ) -> None:
-    states = get_args(AlertState)
+    states = list(AlertState)
     ids = {
         state: clinic.alert("Ada", START + timedelta(minutes=n), state=state, severity="low" if n else "urgent")
         for n, state in enumerate(states)
@@ -96,11 +97,11 @@ async def test_lists_are_filtered_and_without_a_state_hide_the_withdrawn(
     async def found(**query: Any) -> set[str]:
         return {item["id"] for item in (await get(anna, **query))["items"]}
 
-    assert await found() == {*ids.values(), other} - {ids["withdrawn"]}
+    assert await found() == {*ids.values(), other} - {ids[AlertState.WITHDRAWN]}
     for state in states:
         assert await found(state=state, patient_id=clinic.patients["Ada"]) == {ids[state]}
-    assert await found(state=["resolved", "withdrawn"]) == {ids["resolved"], ids["withdrawn"]}
-    assert await found(severity="urgent") == {ids["open"]}
+    assert await found(state=["resolved", "withdrawn"]) == {ids[AlertState.RESOLVED], ids[AlertState.WITHDRAWN]}
+    assert await found(severity="urgent") == {ids[AlertState.OPEN]}
     assert await found(patient_id=clinic.patients["Cleo"]) == {other}
     assert await found(patient_id="nobody") == set()
     is_problem(await anna.get(ALERTS, params={"state": "lost"}), 422)
@@ -143,11 +144,11 @@ async def test_ids_are_opaque_so_a_strange_one_is_just_not_found(dora: httpx.Asy
 
 
 def test_decisions() -> None:
-    table = {action: [decide(action, state) for state in get_args(AlertState)] for action in Action}
+    table = {action: [decide(action, state) for state in AlertState] for action in FROM}
     change, already, refuse = Decision.CHANGE, Decision.ALREADY_SO, Decision.REFUSE
     # open, acknowledged, snoozed, resolved, withdrawn
-    assert table[Action.ACKNOWLEDGE] == [change, already, change, refuse, refuse]
-    assert table[Action.RESOLVE] == [change, change, change, already, refuse]
+    assert table[Action.ACKNOWLEDGED] == [change, already, change, refuse, refuse]
+    assert table[Action.RESOLVED] == [change, change, change, already, refuse]
 
 
 async def test_acknowledging_writes_alert_history_and_outbox(
