@@ -152,3 +152,25 @@ def test_decisions_are_numbered_listed_and_complete() -> None:
         places = [content.find(f"\n**{part}") for part in parts]
         assert -1 not in places, path.name
         assert places == sorted(places)
+
+
+def test_the_glossary_is_short_and_says_each_word_in_one_sentence() -> None:
+    rows = re.findall(r"^\| ([a-z, -]+) \| (.+) \|$", text("docs/glossary.md"), flags=re.MULTILINE)[1:]
+    assert 30 <= len(rows) <= 40
+    assert [word for word, _ in rows] == sorted(word for word, _ in rows)
+    assert [word for word, sentence in rows if re.search(r"\. [A-Z]", sentence) or not sentence.endswith(".")] == []
+
+
+def test_the_ways_through_the_house_are_short_and_lead_through_rooms_that_exist() -> None:
+    tables = re.findall(
+        r"^\| (?:a|an) ([^|]+) \| \|\n\|---\|---\|\n((?:\|.+\n)+)", text("docs/architecture.md"), re.MULTILINE
+    )
+    most = {"plain message": 12, "alert": 6, "dose": 8}
+    for title, rows in tables:
+        files = re.findall(r"`([\w/]+\.(?:py|sql))`", rows)
+        folder = Path()
+        for name in files:
+            folder = Path(name).parent if "/" in name else folder
+            assert (ROOT / folder / Path(name).name).is_file(), name
+        assert len(files) <= next(count for words, count in most.items() if title.startswith(words))
+    assert len(tables) == len(most)
