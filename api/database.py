@@ -12,6 +12,7 @@ from api.settings import ApiSettings
 from gateway.store.queries import load_queries
 
 SQL = load_queries("api.sql", "sessions.sql")
+NAME = "vigil api"
 Row = TypeVar("Row")
 
 
@@ -23,7 +24,7 @@ class Database:
         self._statement_timeout = settings.statement_timeout
         self._pool = AsyncConnectionPool(
             self._url,
-            kwargs={"autocommit": True},
+            kwargs={"autocommit": True, "application_name": NAME},
             min_size=1,
             max_size=settings.max_connections,
             open=False,
@@ -68,6 +69,7 @@ class Database:
         connection = await AsyncConnection.connect(
             self._url,
             autocommit=True,
+            application_name=NAME,
             connect_timeout=10,
             keepalives_idle=15,
             keepalives_interval=5,

@@ -1,29 +1,43 @@
 """Brings a database to the current schema: numbered SQL files, forward only, each in one transaction, each once.
 
-Afterwards the vocabulary tables are filled from `devices.vocabulary`, so that SQL and Python say the same. Migrators
-wait for each other. It needs no superuser where the extensions exist already.
+Afterwards the vocabulary tables are filled from `devices.vocabulary`, so that SQL and Python say the same. It needs no
+superuser where the extensions exist already.
+
+Programs may run meanwhile. Migrators wait for each other, and for the tables that programs use, but never for long:
+whoever queues for a table makes everybody behind it wait as well, so a migration asks for it shortly and several times.
 
 MigrationError
 ├── ChangedMigration   a file that was applied has changed since
+├── LockedOut          another session holds what is needed and does not let go of it
 └── UnknownMigration   the database is ahead of this program
 """
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import LiteralString
 
 import psycopg
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 from psycopg.rows import scalar_row
 
 from devices.vocabulary import CODES, FLAG_NAMES, UCUM
 from gateway.store.queries import load_queries
 
 SQL = load_queries("deploy", "migrate.sql")
+NAME = "vigil migrate"
+MIGRATOR_WAIT_MS = 10_000
+# Beyond PostgreSQL's deadlock_timeout of 1 s, after which an autovacuum makes way.
+TABLE_WAIT_MS = 2_000
+TABLE_TRIES = 5
+BETWEEN_TRIES_S = 1.0
 _FILE_NAME = re.compile(r"^(?P<version>\d{4})_(?P<name>[a-z0-9_]+)\.sql$")
 
 
@@ -33,6 +47,10 @@ class MigrationError(Exception):
 
 class ChangedMigration(MigrationError):
     """A file that was applied has changed since: write a new one instead."""
+
+
+class LockedOut(MigrationError):
+    """Another session holds what is needed and does not let go of it; nothing is half done."""
 
 
 class UnknownMigration(MigrationError):
@@ -46,6 +64,11 @@ class Migration:
     version: int
     name: str
     text: str
+
+    @property
+    def title(self) -> str:
+        """What it is called in a sentence."""
+        return f"Migration {self.version:04}_{self.name}"
 
     @property
     def sha256(self) -> str:
@@ -72,13 +95,12 @@ def load_migrations(folder: Traversable | None = None) -> list[Migration]:
 def migrate(database_url: str, now: datetime, migrations: Sequence[Migration] | None = None) -> list[Migration]:
     """Apply what is missing, then the vocabulary; returns what was applied. Raises MigrationError, psycopg.Error."""
     known = load_migrations() if migrations is None else list(migrations)
-    with psycopg.connect(database_url, autocommit=True) as connection, _alone(connection):
+    with psycopg.connect(database_url, autocommit=True, application_name=NAME) as connection, _alone(connection):
         connection.execute(SQL.create_record)
         missing = pending(connection, known)
         for migration in missing:
-            _apply(connection, migration, now)
-        _grant(connection)
-        _fill_vocabulary(connection)
+            _patiently(connection, migration.title, partial(_apply, connection, migration, now))
+        _patiently(connection, "The vocabulary", partial(_complete, connection))
     return missing
 
 
@@ -99,12 +121,44 @@ def pending(connection: psycopg.Connection, known: Sequence[Migration]) -> list[
 
 @contextmanager
 def _alone(connection: psycopg.Connection) -> Iterator[None]:
-    connection.execute(SQL.lock)
+    """Be the only migrator inside the block. Raises LockedOut when another one takes too long."""
+    connection.execute(SQL.wait_for_locks, (MIGRATOR_WAIT_MS,))
     try:
+        connection.execute(SQL.lock)
+    except LockNotAvailable as error:
+        raise LockedOut(
+            f"Another migration is running: {_named(connection, SQL.migrators)} has been at it for more than"
+            f" {MIGRATOR_WAIT_MS // 1_000} s. Wait until it has ended, then run `vigil migrate` again."
+        ) from error
+    try:
+        connection.execute(SQL.wait_for_locks, (TABLE_WAIT_MS,))
         yield
     finally:
         if not connection.broken:
             connection.execute(SQL.unlock)
+
+
+def _patiently(connection: psycopg.Connection, title: str, step: Callable[[], None]) -> None:
+    """Do a step that is all or nothing, again while others hold its tables. Raises LockedOut when they keep them."""
+    for _ in range(TABLE_TRIES - 1):
+        try:
+            return step()
+        except (LockNotAvailable, DeadlockDetected):
+            time.sleep(BETWEEN_TRIES_S)
+    try:
+        return step()
+    except (LockNotAvailable, DeadlockDetected) as error:
+        raise LockedOut(
+            f"{title} needs tables that are in use: {_named(connection, SQL.table_holders)} held"
+            f" them through {TABLE_TRIES} tries. Nothing of it was applied. Wait until that has ended, or stop it, then"
+            " run `vigil migrate` again."
+        ) from error
+
+
+def _named(connection: psycopg.Connection, holders: LiteralString) -> str:
+    """Return who holds what is needed, as part of a sentence."""
+    found = connection.execute(holders).fetchall()
+    return ", ".join(f"{name} (process {pid})" for name, pid in found) or "a session that is gone by now"
 
 
 def _apply(connection: psycopg.Connection, migration: Migration, now: datetime) -> None:
@@ -112,8 +166,17 @@ def _apply(connection: psycopg.Connection, migration: Migration, now: datetime) 
         with connection.transaction():
             connection.execute(migration.text.encode())
             connection.execute(SQL.record, (migration.version, migration.name, migration.sha256, now))
+    except (LockNotAvailable, DeadlockDetected):
+        raise
     except psycopg.Error as error:
-        raise MigrationError(f"Migration {migration.version:04}_{migration.name} failed: {error}") from error
+        raise MigrationError(f"{migration.title} failed: {error}") from error
+
+
+def _complete(connection: psycopg.Connection) -> None:
+    """Do what every run does, whether a migration was missing or not."""
+    with connection.transaction():
+        _grant(connection)
+        _fill_vocabulary(connection)
 
 
 def _grant(connection: psycopg.Connection) -> None:
@@ -124,7 +187,7 @@ def _grant(connection: psycopg.Connection) -> None:
 
 
 def _fill_vocabulary(connection: psycopg.Connection) -> None:
-    with connection.transaction(), connection.cursor() as cursor:
+    with connection.cursor() as cursor:
         cursor.executemany(SQL.upsert_unit, [(int(unit), ucum) for unit, ucum in UCUM.items()])
         cursor.executemany(
             SQL.upsert_code, [(int(code), code.wire, int(rule.canonical)) for code, rule in CODES.items()]

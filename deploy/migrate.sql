@@ -1,10 +1,31 @@
+-- name: wait_for_locks
+-- How long this session waits for any lock, in ms, before PostgreSQL says that it is not available.
+select set_config('lock_timeout', %s::integer::text, false);
+
 -- name: lock
 -- Makes migrators wait for each other until the session ends.
-select pg_advisory_lock(7316, 0);
+select pg_advisory_lock(7316, 3);
 
 -- name: unlock
 -- Lets the next migrator in.
-select pg_advisory_unlock(7316, 0);
+select pg_advisory_unlock(7316, 3);
+
+-- name: migrators
+-- The session that holds the migrators' lock: its name and process.
+select coalesce(nullif(a.application_name, ''), 'a session'), a.pid
+from pg_locks l join pg_stat_activity a using (pid)
+where l.locktype = 'advisory' and l.classid = 7316 and l.objid = 3 and l.granted and a.datname = current_database()
+  and l.database = (select oid from pg_database where datname = current_database());
+
+-- name: table_holders
+-- The sessions that hold tables in this database now, the longest transaction first: name and process.
+select coalesce(nullif(a.application_name, ''), 'a session'), a.pid
+from pg_stat_activity a
+where a.datname = current_database() and a.pid <> pg_backend_pid() and exists (
+    select from pg_locks l where l.pid = a.pid and l.granted and l.locktype = 'relation'
+)
+order by a.xact_start nulls last
+limit 3;
 
 -- name: create_record
 -- The record of what has been applied; sha256 tells whether a file was changed afterwards.
