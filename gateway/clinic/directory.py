@@ -92,6 +92,20 @@ class Directory:
             return patient
         return WITHOUT_CONSENT
 
+    def has_consented(self, patient_id: int, at: NDArray[np.int64]) -> bool:
+        """Return whether a patient consents at each of these times."""
+        if self.consents[patient_id]:
+            return True
+        covered = np.zeros(len(at), np.bool_)
+        for consent in self.partial_consents.get(patient_id, ()):
+            covered |= (at >= consent.since_ms) & (at < consent.until_ms)
+        return bool(covered.all())
+
+    def spoken_for(self, sender: int, name: str) -> int:
+        """Return the device that a message of `sender` names: itself or one bound to it; UNASSIGNED for any other."""
+        key = self.keys.get(name, UNASSIGNED)
+        return key if key == sender or (key != UNASSIGNED and self.via[key] == sender) else UNASSIGNED
+
 
 def _holder(intervals: Iterable[Interval], at: int) -> int:
     return next((i.patient_id for i in intervals if i.since_ms <= at < i.until_ms), UNASSIGNED)

@@ -43,18 +43,13 @@ class StatusReport:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Something for the quarantine. `series`: positions in the message, None for all of it.
-
-    `private`: the wearer has not consented, so that the bytes must not be kept.
-    """
+    """Something for the quarantine. `series`: positions in the message, None for all of it."""
 
     message: int
     reason: Reason
     detail: str
     series: tuple[int, ...] | None = None
     device_id: str | None = None
-    patient: int | None = None
-    private: bool = False
 
 
 @dataclass(slots=True)
@@ -99,13 +94,9 @@ class Decoder:
 
     def route(self, topic: str) -> Route:
         """Return the device behind a topic and what it carries; NOBODY and UNKNOWN for any other."""
-        match = _TOPIC.fullmatch(topic)
-        if match is None:
-            return NOBODY, Kind.UNKNOWN
-        key = self.directory.keys.get(match["device"])
-        if key is None:
-            return NOBODY, Kind.UNKNOWN
-        route = self._routes[topic] = (key, Kind[match["kind"].upper()])
+        route = find_route(self.directory, topic)
+        if route[0] != NOBODY:
+            self._routes[topic] = route
         return route
 
     def resolve(self, batch: ObservationBatch, refused: list[Refused], now_ms: int) -> Intake:
@@ -123,12 +114,11 @@ class Decoder:
         rows.patient = directory.wearers(rows.device, rows.at)
         nobody = rows.patient <= 0
         if nobody.any():
-            self._refuse_rows(rows, batch.series, nobody, refused, now_ms)
+            self._refuse_rows(rows, batch.series, nobody, refused)
             rows = rows.take(~nobody)
-        runs, events = self._wear(batch, spoken_for, refused, now_ms)
+        runs, events = self._wear(batch, spoken_for, refused)
         refused += [
-            Refused(r.message, r.reason, r.detail, r.series, *self._about(batch, r.message, spoken_for, now_ms))
-            for r in batch.refusals
+            Refused(r.message, r.reason, r.detail, r.series, self._sender(batch, r.message)) for r in batch.refusals
         ]
         numbered = (headers.seq >= 0) & (headers.device > 0)
         everything = bool(numbered.all())
@@ -156,19 +146,17 @@ class Decoder:
             if name is None:
                 continue
             message, sender = int(headers.message[row]), int(headers.device[row])
-            key = directory.keys.get(name, NOBODY)
+            key = directory.spoken_for(sender, name)
             if key == sender:
                 continue
-            if key == NOBODY or directory.via[key] != sender:
-                spoken_for[message] = NOBODY
+            spoken_for[message] = key
+            if key == NOBODY:
                 detail = f"{directory.names[sender]} may not speak for {name!r}: the device is not bound to it"
                 refused.append(Refused(message, Reason.UNKNOWN_DEVICE, detail, None, directory.names[sender]))
-            else:
-                spoken_for[message] = key
         return spoken_for
 
     def _wear(
-        self, batch: ObservationBatch, spoken_for: dict[int, int], refused: list[Refused], now_ms: int
+        self, batch: ObservationBatch, spoken_for: dict[int, int], refused: list[Refused]
     ) -> tuple[list[WornRun], list[WornEvent]]:
         """Resolve the wearers of RR runs (by their first beat) and of events."""
         runs: list[WornRun] = []
@@ -179,14 +167,14 @@ class Decoder:
             if patient > 0:
                 runs.append(WornRun(run, device, patient))
             elif device != NOBODY:
-                refused.append(self._unworn(run.message, (run.series,), device, patient, now_ms))
+                refused.append(self._unworn(run.message, (run.series,), device, patient))
         for event in batch.events:
             device = spoken_for.get(event.message, event.device)
             patient = self.directory.wearer_at(device, event.at)
             if patient > 0:
                 events.append(WornEvent(event, device, patient))
             elif device != NOBODY:
-                refused.append(self._unworn(event.message, (event.position,), device, patient, now_ms))
+                refused.append(self._unworn(event.message, (event.position,), device, patient))
         return runs, events
 
     def _refuse_rows(
@@ -195,7 +183,6 @@ class Decoder:
         series: NDArray[np.int16],
         nobody: NDArray[np.bool_],
         refused: list[Refused],
-        now_ms: int,
     ) -> None:
         """Refuse rows that nobody may own, once for each message, device and cause."""
         found = sorted(
@@ -207,27 +194,20 @@ class Decoder:
         )
         for (message, device, patient), group in groupby(found, key=lambda entry: entry[:3]):
             positions = tuple(position for *_, position in group)
-            refused.append(self._unworn(message, positions, device, patient, now_ms))
+            refused.append(self._unworn(message, positions, device, patient))
 
-    def _unworn(self, message: int, series: tuple[int, ...], device: int, patient: int, now_ms: int) -> Refused:
+    def _unworn(self, message: int, series: tuple[int, ...], device: int, patient: int) -> Refused:
         name = self.directory.names[device]
-        owner = self.directory.wearer_at(device, now_ms)
         if patient == WITHOUT_CONSENT:
             detail = f"the wearer of {name} has not consented to the processing of these data"
             return Refused(message, Reason.NO_CONSENT, detail, series, name)
-        detail = f"nobody wore {name} at the time of these data"
-        return Refused(message, Reason.UNASSIGNED_DEVICE, detail, series, name, owner if owner > 0 else None)
+        return Refused(message, Reason.UNASSIGNED_DEVICE, f"nobody wore {name} at the time of these data", series, name)
 
-    def _about(
-        self, batch: ObservationBatch, message: int, spoken_for: dict[int, int], now_ms: int
-    ) -> tuple[str | None, int | None, bool]:
-        """Return the device id and the present wearer behind a refused message, and whether it is private."""
+    def _sender(self, batch: ObservationBatch, message: int) -> str:
         row = int(np.searchsorted(batch.headers.message, message))
-        sender = int(batch.headers.device[row])
-        owner = self.directory.wearer_at(spoken_for.get(message, sender), now_ms)
-        return self.directory.names[sender], owner if owner > 0 else None, owner == WITHOUT_CONSENT
+        return self.directory.names[int(batch.headers.device[row])]
 
-    def take_statuses(self, statuses: list[tuple[int, int, Delivered]], intake: Intake, now_ms: int) -> None:
+    def take_statuses(self, statuses: list[tuple[int, int, Delivered]], intake: Intake) -> None:
         """Decode what devices say of themselves into the intake."""
         for position, device, message in statuses:
             if not message.payload:
@@ -236,9 +216,7 @@ class Decoder:
                 status = decode_status(message.payload, message.content_type)
             except PayloadError as error:
                 name = self.directory.names[device]
-                owner = self.directory.wearer_at(device, now_ms)
-                patient, private = owner if owner > 0 else None, owner == WITHOUT_CONSENT
-                intake.refused.append(Refused(position, error.reason, error.detail, None, name, patient, private))
+                intake.refused.append(Refused(position, error.reason, error.detail, None, name))
             else:
                 intake.statuses[device] = StatusReport(status, heard_now=not message.retain)
 
@@ -276,8 +254,17 @@ class IntakeBuilder:
     def finish(self) -> Intake:
         """Check and resolve what was decoded."""
         intake = self._decoder.resolve(self._builder.finish(), self._refused, self._now_ms)
-        self._decoder.take_statuses(self._statuses, intake, self._now_ms)
+        self._decoder.take_statuses(self._statuses, intake)
         return intake
+
+
+def find_route(directory: Directory, topic: str) -> Route:
+    """Return the device behind a topic and what it carries; NOBODY and UNKNOWN for any other."""
+    match = _TOPIC.fullmatch(topic)
+    key = directory.keys.get(match["device"]) if match is not None else None
+    if match is None or key is None:
+        return NOBODY, Kind.UNKNOWN
+    return key, Kind[match["kind"].upper()]
 
 
 def _without_device(position: int, topic: str) -> Refused:

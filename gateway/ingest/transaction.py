@@ -227,7 +227,8 @@ class BatchWriter:
 
     async def _quarantine_refused(self, batch: Transaction) -> None:
         if batch.intake.refused:
-            await quarantine(batch.connection, batch.intake.refused, batch.messages, batch.intake.now_ms)
+            intake = batch.intake
+            await quarantine(batch.connection, intake.refused, batch.messages, intake.directory, intake.now_ms)
 
     async def _write_alert_events(self, batch: Transaction) -> None:
         await batch.writer.finish()
@@ -240,7 +241,7 @@ class BatchWriter:
         """Keep a message that the store refuses and nothing of what is in it; its number counts as committed."""
         numbered = _numbered(intake, set())
         await connection.execute("begin")
-        await quarantine(connection, [refused], messages, intake.now_ms)
+        await quarantine(connection, [refused], messages, intake.directory, intake.now_ms)
         self._note(numbered, await _commit(connection, numbered, intake.now_ms), intake.now_ms)
 
     def _note(self, numbered: NumberedMessages, journal_id: int | None, now_ms: int) -> None:
