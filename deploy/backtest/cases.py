@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from deploy.recordings import RecordedSeries, Recording
-from devices.instants import DISTANT_FUTURE_MS
+from devices.instants import DISTANT_FUTURE_MS, DISTANT_PAST_MS
 from devices.units import to_canonical
 from devices.vocabulary import Code, Unit
 from streaming.doses.matching import DoseOutcome, DoseState
@@ -45,7 +45,7 @@ class Case:
     nights: Sequence[NightValue] = ()
     heard: Int64 = field(default_factory=lambda: NEVER)
     doses: Sequence[DoseOutcome] = ()
-    since: int = -DISTANT_FUTURE_MS
+    since: int = DISTANT_PAST_MS
     until: int = DISTANT_FUTURE_MS
     night_watch: bool = True
 

@@ -9,7 +9,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from devices.instants import DISTANT_FUTURE_MS
+from devices.instants import DISTANT_FUTURE_MS, DISTANT_PAST_MS
 from gateway.clinic.patient_rules import all_rules
 from gateway.clinic.zones import UTC, all_zones
 from gateway.store.queries import load_queries
@@ -69,7 +69,7 @@ class Directory:
     def worn_from(self, device: int, patient_id: int) -> int:
         """Return when (ms) a patient first had a device."""
         held = self.assignments.get(device, ())
-        return min((one.since_ms for one in held if one.patient_id == patient_id), default=-DISTANT_FUTURE_MS)
+        return min((one.since_ms for one in held if one.patient_id == patient_id), default=DISTANT_PAST_MS)
 
     def wearers(self, device: NDArray[np.int32], at: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return who wore each device at each time: int32[n], UNASSIGNED or WITHOUT_CONSENT where nobody may count."""
@@ -141,7 +141,7 @@ def _build(
     via = np.zeros(size, np.int32)
     wearer = np.zeros(size, np.int32)
     since = np.full(size, DISTANT_FUTURE_MS, np.int64)
-    until = np.full(size, -DISTANT_FUTURE_MS, np.int64)
+    until = np.full(size, DISTANT_PAST_MS, np.int64)
     consented = np.zeros(patients, np.bool_)
     for key, _, _, edge in devices:
         via[key] = edge
@@ -159,7 +159,7 @@ def _build(
         if patient_id >= patients:
             continue
         interval = Interval(patient_id, _bound(start), _bound(end))
-        if interval.since_ms == -DISTANT_FUTURE_MS and interval.until_ms == DISTANT_FUTURE_MS:
+        if interval.since_ms == DISTANT_PAST_MS and interval.until_ms == DISTANT_FUTURE_MS:
             consented[patient_id] = True
         else:
             given.setdefault(patient_id, []).append(interval)

@@ -12,8 +12,9 @@ import numpy as np
 from devices.message_instants import Instants, instants_of
 from devices.vocabulary import DeviceModel
 from gateway.clinic.directory import Directory
-from gateway.ingest.decoding import NOBODY, Kind, find_route
+from gateway.ingest.decoding import Kind, find_route
 from gateway.ingest.source import Delivered
+from gateway.store.rows import NOBODY
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
-from devices.instants import DISTANT_FUTURE_MS
+from devices.instants import DISTANT_FUTURE_MS, DISTANT_PAST_MS
 from devices.vocabulary import DeviceModel
 from gateway.store.queries import load_queries
 from streaming.episodes import Rule
@@ -86,7 +86,7 @@ async def consents(connection: Connection, patient: int) -> Spans:
 def spans(bounds: Iterable[tuple[int | None, int | None]]) -> list[tuple[int, int]]:
     """Return times given by their bounds (None: without end), in order, those that touch as one."""
     whole = [
-        (-DISTANT_FUTURE_MS if since is None else since, DISTANT_FUTURE_MS if until is None else until)
+        (DISTANT_PAST_MS if since is None else since, DISTANT_FUTURE_MS if until is None else until)
         for since, until in bounds
     ]
     found: list[tuple[int, int]] = []

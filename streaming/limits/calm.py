@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from devices.instants import DISTANT_FUTURE_MS
+from devices.instants import DISTANT_FUTURE_MS, DISTANT_PAST_MS
 from streaming.limits.excursions import Open
 from streaming.limits.patient_fold import PatientState
 from streaming.rules.history import RulesHistory
@@ -23,7 +23,7 @@ class Calm:
     recovery: int
 
 
-NOT_CALM: Final = Calm(-DISTANT_FUTURE_MS, 0)
+NOT_CALM: Final = Calm(DISTANT_PAST_MS, 0)
 """Every reading has to be folded."""
 
 
