@@ -181,8 +181,8 @@ async def test_what_a_doctor_resolved_stays_resolved_while_the_low_goes_on(
 
 async def test_an_old_low_is_retrospective_and_one_of_now_is_not(clinic: Clinic, database_url: str) -> None:
     now = datetime.now(UTC)  # noqa: TID251 - what is retrospective is judged by the real time
-    hour = now.hour + now.minute / 60
-    zone = f"Etc/GMT{'+' if hour >= 3 else '-'}{abs(round(hour - 3))}"
+    hours_ahead = (round(3 - now.hour - now.minute / 60) + 12) % 24 - 12  # of UTC, where it is about three at night
+    zone = f"Etc/GMT{-hours_ahead:+d}"
     patient = await clinic.wearer("cgm", zone)
     stamp = int(now.timestamp() * 1000)
     async with pipeline(database_url) as running:
