@@ -35,10 +35,25 @@ Route = tuple[int, Kind]
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """What a device says of itself; `heard_now` unless the broker had kept it from some earlier time."""
+    """What a device says of itself; `heard_now` unless the broker had kept it from some earlier time.
+
+    `online_now`: it was heard now and said that it is online.
+    """
 
     status: Status
     heard_now: bool
+    online_now: bool
+
+    def then(self, later: "StatusReport") -> "StatusReport":
+        """Return two reports of one device as one: what the later one does not say stays."""
+        first, second = self.status, later.status
+        status = Status(
+            online=second.online,
+            battery=first.battery if second.battery is None else second.battery,
+            firmware=first.firmware if second.firmware is None else second.firmware,
+            clock=max((clock for clock in (first.clock, second.clock) if clock is not None), default=None),
+        )
+        return StatusReport(status, self.heard_now or later.heard_now, self.online_now or later.online_now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +233,10 @@ class Decoder:
                 name = self.directory.names[device]
                 intake.refused.append(Refused(position, error.reason, error.detail, None, name))
             else:
-                intake.statuses[device] = StatusReport(status, heard_now=not message.retain)
+                now = not message.retain
+                report = StatusReport(status, heard_now=now, online_now=now and status.online)
+                known = intake.statuses.get(device)
+                intake.statuses[device] = known.then(report) if known else report
 
 
 class IntakeBuilder:

@@ -63,6 +63,7 @@ async def store_statuses(
             "battery": [report.status.battery for _, report in rows],
             "firmware": [report.status.firmware for _, report in rows],
             "heard_at": [now_ms if report.heard_now else None for _, report in rows],
+            "contact_at": [now_ms if report.online_now else None for _, report in rows],
             "stamp": [
                 min(report.status.clock, now_ms) if report.status.clock is not None and without_gap[device] else None
                 for device, report in rows

@@ -127,10 +127,10 @@ where c.id = done.id and c.device_key = done.device and c.done_at is null;
 insert into device_status (device_key, online, battery, firmware, status_at, contact_at, contact_stamp)
 select device, s.online, s.battery, s.firmware,
        coalesce(from_ms(heard_at), case when not s.online and known.online is distinct from false then from_ms(%(now)s) end),
-       case when s.online then from_ms(heard_at) end, from_ms(stamp)
+       from_ms(s.contact_at), from_ms(stamp)
 from unnest(%(device)s::int[], %(online)s::bool[], %(battery)s::float8[], %(firmware)s::text[],
-            %(heard_at)s::bigint[], %(stamp)s::bigint[])
-    as s (device, online, battery, firmware, heard_at, stamp)
+            %(heard_at)s::bigint[], %(contact_at)s::bigint[], %(stamp)s::bigint[])
+    as s (device, online, battery, firmware, heard_at, contact_at, stamp)
 left join device_status known on known.device_key = s.device
 order by device
 on conflict (device_key) do update set
