@@ -151,15 +151,14 @@ class ReceiptKeeper:
             for key in sorted(self._to_publish)
             if self._published.get(key) != self.book.receipts[key].seq
         ]
-        self._to_publish.clear()
+        self._to_publish = {key for key, _ in due}
         connection = await self._connected()
         await self._learn_names(connection, [key for key, _ in due])
         for start in range(0, len(due), PUBLISH_TOGETHER):
             part = due[start : start + PUBLISH_TOGETHER]
-            self._to_publish.update(key for key, _ in due[start:])
             await asyncio.gather(*(self._tell(self._names[key], seq) for key, seq in part))
             self._published.update(part)
-            self._to_publish.difference_update(key for key, _ in due[start:])
+            self._to_publish.difference_update(key for key, _ in part)
             await connection.execute(
                 SQL.published, {"device": [key for key, _ in part], "seq": [seq for _, seq in part]}
             )
