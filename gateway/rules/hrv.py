@@ -31,7 +31,7 @@ SQL = load_queries("gateway.store", "hrv.sql")
 Connection = psycopg.AsyncConnection[Any]
 
 # After its end a window waits a little for the message that completes it.
-SETTLE_MS = 30_000
+COMPLETE_AFTER_MS = 30_000
 # One transaction holds its marks, and a late message to the same windows waits for it: keep it short.
 WINDOWS_AT_ONCE = 72
 PATIENTS_AT_ONCE = 50
@@ -45,36 +45,23 @@ class _Span:
     until: int
 
 
-class HrvKeeper:
-    """Computes what the marks ask for; any number of workers may do so at once."""
-
-    async def compute_windows(self, connection: Connection, now_ms: int) -> int:
-        """Compute dirty windows that are over, and their nights; return how many windows were dirty."""
-        until = now_ms - WINDOW_MS - SETTLE_MS
-        cursor = await connection.execute(SQL.patients_dirty, {"until": until, "limit": PATIENTS_AT_ONCE})
-        done = 0
-        for (patient,) in await cursor.fetchall():
-            async with connection.transaction():
-                parameters = {"patient": patient, "until": until, "limit": WINDOWS_AT_ONCE}
-                taken = await (await connection.execute(SQL.take_dirty, parameters)).fetchall()
-                starts = sorted(start for (start,) in taken)
-                if starts:
-                    await self._compute(connection, patient, starts)
-            done += len(starts)
-        return done
+class WindowKeeper:
+    """Computes the windows that are marked, once they are over, and the nights they lie in."""
 
     async def due(self, connection: Connection, now_ms: int) -> dict[int, None]:
-        """Return some patients with a night that is over and not assessed yet."""
-        cursor = await connection.execute(SQL.patients_unsettled, {"now": now_ms, "limit": PATIENTS_AT_ONCE})
-        return dict.fromkeys(patient for (patient,) in await cursor.fetchall())
+        """Return some patients with marked windows that are over."""
+        values = {"until": _over_before(now_ms), "limit": PATIENTS_AT_ONCE}
+        return dict.fromkeys(row[0] for row in await (await connection.execute(SQL.patients_dirty, values)).fetchall())
 
     async def settle(self, patient: int, touched: None, writer: AlertWriter) -> bool:
-        """Assess all nights of a patient; False: somebody else is at it."""
-        del touched  # a late night may change what was found in any of them
-        if await (await writer.connection.execute(SQL.lock_patient, {"patient": patient})).fetchone() is None:
-            return False
-        await self._assess(patient, writer)
-        return True
+        """Compute some windows of a patient, the oldest first; False: others hold all that are marked."""
+        del touched  # the marks say which
+        connection = writer.connection
+        values = {"patient": patient, "until": _over_before(writer.now_ms), "limit": WINDOWS_AT_ONCE}
+        taken = await (await connection.execute(SQL.take_dirty, values)).fetchall()
+        if taken:
+            await self._compute(connection, patient, sorted(start for (start,) in taken))
+        return bool(taken)
 
     async def _compute(self, connection: Connection, patient: int, starts: Sequence[int]) -> None:
         windows: list[HrvWindow] = []
@@ -141,6 +128,25 @@ class HrvKeeper:
             },
         )
 
+
+class NightKeeper:
+    """Assesses the nights of patients once they are over, and keeps their drift alerts equal to what is found."""
+
+    async def due(self, connection: Connection, now_ms: int) -> dict[int, None]:
+        """Return some patients with a night that is over and not assessed yet."""
+        values = {"now": now_ms, "limit": PATIENTS_AT_ONCE}
+        return dict.fromkeys(
+            row[0] for row in await (await connection.execute(SQL.patients_unsettled, values)).fetchall()
+        )
+
+    async def settle(self, patient: int, touched: None, writer: AlertWriter) -> bool:
+        """Assess all nights of a patient, for a late one may change any of them; False: somebody else is at it."""
+        del touched
+        if await (await writer.connection.execute(SQL.lock_patient, {"patient": patient})).fetchone() is None:
+            return False
+        await self._assess(patient, writer)
+        return True
+
     @staticmethod
     async def _assess(patient: int, writer: AlertWriter) -> None:
         connection, now_ms = writer.connection, writer.now_ms
@@ -151,6 +157,11 @@ class HrvKeeper:
         await connection.execute(SQL.write_assessments, {"patient": patient, **_columns(assessments)})
         context = RuleContext(patient, RULE, await zone_of(connection, patient), VERSION, rules)
         await writer.apply(context, await writer.standing(context, 0, None), episodes)
+
+
+def _over_before(now_ms: int) -> int:
+    """Return the newest start (ms) of windows that are over, with what completes them."""
+    return now_ms - WINDOW_MS - COMPLETE_AFTER_MS
 
 
 def _window(*, modality: str, **row: Any) -> HrvWindow:

@@ -11,7 +11,7 @@ import aiomqtt
 import psycopg
 
 from gateway.rules.doses.keeper import DoseKeeper
-from gateway.rules.hrv import HrvKeeper
+from gateway.rules.hrv import NightKeeper, WindowKeeper
 from gateway.rules.offline import OfflineKeeper
 from gateway.rules.rest import RestKeeper
 from gateway.rules.silence import SilenceKeeper
@@ -79,11 +79,10 @@ class Worker:
         """Work with these settings."""
         self._settings = settings
         self._metrics = metrics
-        hrv = HrvKeeper()
         self.duties: Sequence[Duty] = (
             self._of_patients("doses", 1.0, DoseKeeper(settings.contact_grace_ms), again=True),
-            Duty("hrv windows", 2.0, hrv.compute_windows),
-            self._of_patients("hrv nights", 2.0, hrv, again=True),
+            self._of_patients("hrv windows", 2.0, WindowKeeper(), again=True),
+            self._of_patients("hrv nights", 2.0, NightKeeper(), again=True),
             Duty("stopped data", 15.0, self._mark_stopped_data),
             self._of_patients("silence", 15.0, SilenceKeeper()),
             self._of_patients("offline devices", 30.0, OfflineKeeper()),

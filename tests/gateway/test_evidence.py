@@ -68,9 +68,9 @@ async def test_readings_before_the_sensor_was_handed_over_are_the_other_patients
     bob = await clinic.provisioning.add_patient("Bob", "UTC")
     await clinic.provisioning.assign("cgm", bob, since=moment(HANDED_OVER))
     async with pipeline(database_url) as running:
-        await running.settle([values("cgm", "glucose", "mmol/L", (100, 9.0), (95, 9.5), (80, 6.0), (40, 5.0))])
-        await running.settle([values("cgm", "heart_rate", "/min", (100, 150.0), (80, 60.0), (40, 64.0))])
-        await running.settle([values("cgm", "glucose", "mmol/L", (0, 3.5))])
+        await running.commit([values("cgm", "glucose", "mmol/L", (100, 9.0), (95, 9.5), (80, 6.0), (40, 5.0))])
+        await running.commit([values("cgm", "heart_rate", "/min", (100, 150.0), (80, 60.0), (40, 64.0))])
+        await running.commit([values("cgm", "glucose", "mmol/L", (0, 3.5))])
     evidence = await evidence_of(clinic, bob)
     assert [reading["value"] for reading in evidence["glucose"]] == [6.0, 5.0, 3.5]
     assert evidence["heart_rate"] == {"mean": 62.0, "unit": "/min", "readings": 2}
@@ -83,10 +83,10 @@ async def test_each_kind_is_of_its_own_time_before_the_episode(clinic: Clinic, d
     await doses(clinic, ada, "Metformin", 25, 23, 1, -1)
     await doses(clinic, eve, "Insulin", 2)
     async with pipeline(database_url) as running:
-        await running.settle([values("other", "heart_rate", "/min", (60, 200.0))])
-        await running.settle([values("cgm", "heart_rate", "/min", (365, 200.0), (355, 60.0), (5, 70.0), (-5, 200.0))])
-        await running.settle([values("cgm", "glucose", "mmol/L", (125, 8.0), (119, 7.0), (60, 6.0))])
-        await running.settle([values("cgm", "glucose", "mmol/L", (0, 3.5), (-5, 3.4))])
+        await running.commit([values("other", "heart_rate", "/min", (60, 200.0))])
+        await running.commit([values("cgm", "heart_rate", "/min", (365, 200.0), (355, 60.0), (5, 70.0), (-5, 200.0))])
+        await running.commit([values("cgm", "glucose", "mmol/L", (125, 8.0), (119, 7.0), (60, 6.0))])
+        await running.commit([values("cgm", "glucose", "mmol/L", (0, 3.5), (-5, 3.4))])
     evidence = await evidence_of(clinic, ada)
     assert [(reading["at"], reading["value"]) for reading in evidence["glucose"]] == [
         (NIGHT - 119 * MINUTE_MS, 7.0),
@@ -107,7 +107,7 @@ async def test_alerts_of_one_batch_have_each_the_readings_of_their_own_patient(
     patients = await clinic.wearers(["one", "two", "three"])
     lows = [3.5, 3.6, 3.7]
     async with pipeline(database_url) as running:
-        await running.settle(
+        await running.commit(
             messages_of(
                 [
                     readings_message(device, [Reading(NIGHT, low)])
@@ -125,7 +125,7 @@ async def test_a_worse_reading_in_a_later_batch_is_the_lowest_that_the_alert_tel
     await clinic.wearer("cgm")
     async with pipeline(database_url) as running:
         for minute, value in ((0, 3.6), (-5, 3.8), (-10, 3.4)):
-            await running.settle([values("cgm", "glucose", "mmol/L", (minute, value))])
+            await running.commit([values("cgm", "glucose", "mmol/L", (minute, value))])
     rows = await clinic.rows(
         "select severity, summary, evidence #> '{finding,lowest_value}', evidence #> '{finding,lows}' from alert"
     )

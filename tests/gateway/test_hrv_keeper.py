@@ -13,7 +13,7 @@ from gateway.clinic.provisioning import Provisioning
 from gateway.ingest.pipeline import Pipeline, PipelineSettings
 from gateway.ingest.receipts import ReceiptBook
 from gateway.ingest.source import Batch, Message, SourceClosedError
-from gateway.rules.hrv import HrvKeeper
+from gateway.rules.hrv import NightKeeper, WindowKeeper
 from gateway.runtime.metrics import GatewayMetrics
 from gateway.store.alerts import AlertWriter
 from gateway.store.connect import connect
@@ -74,15 +74,13 @@ async def settle(pipeline: Pipeline, device: str, series: Sequence[dict[str, Any
 
 
 async def work(connection: psycopg.AsyncConnection[Any], now_ms: int) -> None:
-    keeper = HrvKeeper()
-    while await keeper.compute_windows(connection, now_ms):
-        pass
-    while due := await keeper.due(connection, now_ms):
-        for patient in due:
-            writer = AlertWriter(connection, now_ms, RETROSPECTIVE_MS)
-            async with connection.transaction():
-                assert await keeper.settle(patient, None, writer)
-                await writer.finish()
+    for keeper in (WindowKeeper(), NightKeeper()):
+        while due := await keeper.due(connection, now_ms):
+            for patient in due:
+                writer = AlertWriter(connection, now_ms, RETROSPECTIVE_MS)
+                async with connection.transaction():
+                    assert await keeper.settle(patient, None, writer)
+                    await writer.finish()
 
 
 @pytest.mark.parametrize("order", ["in order", "newest first", "a night late"])

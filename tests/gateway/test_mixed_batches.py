@@ -301,7 +301,7 @@ def draw(rng: np.random.Generator) -> list[Outgoing]:
     for _ in range(150):
         sender, device = senders[int(rng.integers(len(senders)))]
         if rng.random() < 0.15:
-            said = {"online": bool(rng.integers(2))}
+            said: dict[str, Any] = {"online": bool(rng.integers(2))}
             said |= {"battery": int(rng.integers(100))} if rng.random() < 0.5 else {}
             said |= {"clock": START + int(rng.integers(HOUR))} if rng.random() < 0.5 else {}
             found.append(status(sender, **said))

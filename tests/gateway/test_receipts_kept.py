@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.ingest.mqtt.connection import ConnectionLostError
 from gateway.ingest.pipeline import Pipeline, PipelineSettings
-from gateway.ingest.receipt_writer import ReceiptKeeper
+from gateway.ingest.receipt_keeper import ReceiptKeeper
 from gateway.ingest.receipts import ABSENT, GAP_LOST_AFTER_MS, ReceiptBook
 from gateway.runtime import clock
 from gateway.runtime.metrics import GatewayMetrics
@@ -157,7 +157,7 @@ class Post:
     now: int = NOW
 
     async def send(self, *messages: Outgoing) -> None:
-        await self.pipeline.settle(messages_of(messages))
+        await self.pipeline.commit(messages_of(messages))
 
     async def flush(self) -> None:
         await self.keeper.flush(self.pipeline.journalled)
