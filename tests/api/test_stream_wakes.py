@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from psycopg import sql
@@ -18,6 +19,7 @@ from tests.api.test_stream import Served, built, serve
 
 HELD = 4711
 """The advisory lock that keeps a read of the outbox waiting in the middle of its query."""
+WAITING_READS = f"locktype = 'advisory' and objid = {HELD} and not granted"
 
 
 @pytest.fixture
@@ -52,9 +54,7 @@ async def test_an_entry_that_is_committed_while_a_stream_reads_is_told_by_its_ne
     clinic.alert("Ada")
     clinic.connection.execute("select pg_advisory_lock(%s)", (HELD,))
     async with served.stream(headers={"Last-Event-ID": "0"}) as reader:
-        await until(
-            clinic, f"exists (select from pg_locks where locktype = 'advisory' and objid = {HELD} and not granted)"
-        )
+        await until(clinic, f"exists (select from pg_locks where {WAITING_READS})")
         clinic.alert("Ada", START + timedelta(hours=1))
         async with asyncio.timeout(10):
             while served.parts.streams._head < 2:  # noqa: ASYNC110 - nobody tells
@@ -98,3 +98,38 @@ async def test_what_was_committed_while_nobody_listened_is_told_as_soon_as_someb
                     await asyncio.sleep(0.01)
             clinic.alert("Ada", START + timedelta(hours=1))
         assert (await reader.next(10)).id == 2
+
+
+async def test_a_stream_that_begins_while_nobody_listens_tells_nothing_from_before_it(
+    served: Served, clinic: Clinic, stack: Any
+) -> None:
+    async with served.stream() as first, AsyncExitStack() as later:
+        await served.open_streams(1)
+        clinic.alert("Ada")
+        assert (await first.next()).id == 1
+        with no_new_connections(stack, clinic):
+            clinic.alert("Ada", START + timedelta(hours=1))
+            second = await later.enter_async_context(served.stream())
+            assert second.response.headers["last-event-id"] == "2"
+            await served.open_streams(2)
+        clinic.alert("Ada", START + timedelta(hours=2))
+        assert (await second.next(10)).id == 3
+
+
+async def test_streams_that_read_leave_connections_for_requests(served: Served, clinic: Clinic) -> None:
+    have_reads_wait(clinic)
+    clinic.alert("Ada")
+    clinic.connection.execute("select pg_advisory_lock(%s)", (HELD,))
+    async with AsyncExitStack() as streams:
+        for _ in range(5):
+            await streams.enter_async_context(served.stream(headers={"Last-Event-ID": "0"}))
+        await until(clinic, f"2 = (select count(*) from pg_locks where {WAITING_READS})")  # noqa: S608
+        headers = {"Authorization": f"Bearer {clinic.token('dora', 'doctor')}"}
+        async with httpx.AsyncClient(base_url=served.url, headers=headers, timeout=30) as client:
+            assert (await client.get("/api/v1/patients")).status_code == 200
+        clinic.connection.execute("select pg_advisory_unlock(%s)", (HELD,))
+
+
+async def test_a_stream_ends_with_its_token_although_no_keep_alive_is_due(served: Served) -> None:
+    async with served.stream(minutes=1 / 60) as reader:
+        assert await reader.ended(10)
