@@ -1,0 +1,40 @@
+"""What the broker sends while the edge box's disk is full: it is not acknowledged, so it comes again."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.ble.spool import Spool
+from gateway.runtime import clock
+from tests.gateway.ble.test_uplink import EDGE, Box, account, running, say
+from tests.gateway.processes import until
+from tests.gateway.wire import client
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    with Spool(tmp_path / "spool.db") as spool:
+        yield spool
+
+
+async def test_a_command_for_which_there_is_no_room_comes_again_with_the_next_connection(
+    mqtt_url: str, spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
+    box, address = Box(), await account(mqtt_url, EDGE)
+    long = {"id": "12", "type": "remind", "device": "box-1", "note": "x" * 50_000}
+    async with client(mqtt_url) as gateway:
+        uplink = box.uplink(address, spool)
+        async with running(uplink):
+            await until(lambda: uplink.connected, what="it is known to the broker")
+            ((pages,),) = spool._db.execute("pragma page_count").fetchall()
+            spool._db.execute(f"pragma max_page_count = {pages}")
+            await say(gateway, EDGE, "command", long)
+            await until(lambda: "no room for what the broker sent" in caplog.messages, what="it does not fit")
+        assert box.commands == []
+        spool._db.execute("pragma max_page_count = 1073741823")
+        async with running(box.uplink(address, spool)):
+            await until(lambda: box.commands, what="it comes again")
+    assert [json.loads(command.body) for command in box.commands] == [long]
+    assert spool.commands("box-1", clock.now_ms()) == box.commands
