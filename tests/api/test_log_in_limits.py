@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from api import sign_in
-from api.dependencies import Parts
+from api.dependencies import ApiServices
 from api.sign_in import SignIn
 from tests.api.clinic import PASSWORD, START, Clinic, Clock, is_problem
 
@@ -22,7 +22,7 @@ def form(user: str = "dora", password: str = PASSWORD) -> dict[str, str]:
 
 @pytest.fixture
 def signing_in(app: FastAPI) -> SignIn:
-    parts: Parts = app.state.parts
+    parts: ApiServices = app.state.services
     return parts.sign_in
 
 

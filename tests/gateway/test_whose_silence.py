@@ -41,7 +41,7 @@ async def send(ward: Ward, device: str, *ats: int) -> None:
 
 async def tick(ward: Ward, now: int) -> None:
     ward.now = now
-    await ward.worker.tell_silence(ward.connection, now)
+    await ward.worker.do("silence", ward.connection, now)
 
 
 async def told(ward: Ward, patient: int) -> list[tuple[int, int | None]]:

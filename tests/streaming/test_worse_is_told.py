@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from devices.vocabulary import Unit
 from streaming.episodes import Episode, Severity
-from streaming.limits.excursions import Course, Excursion, Judged, fold_excursions
+from streaming.limits.excursions import Course, Excursion, JudgedReadings, fold_excursions
 from streaming.zones import MINUTE_MS
 
 LIMIT = 120.0
@@ -20,11 +20,11 @@ COURSES = {
 }
 
 
-def judged(minutes: list[int], values: list[float]) -> Judged:
+def judged(minutes: list[int], values: list[float]) -> JudgedReadings:
     """Readings above a limit; none of them changes the severity."""
     value = np.array(values)
     beyond = value > LIMIT
-    return Judged(
+    return JudgedReadings(
         at=np.array(minutes, dtype=np.int64) * MINUTE_MS,
         value=value,
         unit=np.full(value.size, Unit.PERCENT, dtype=np.int16),
