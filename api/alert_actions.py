@@ -51,21 +51,13 @@ async def act(session: Session, key: int, action: Action, note: str | None) -> A
             raise ProblemError(HTTPStatus.CONFLICT, detail, error=f"alert_{state}")
         case Decision.ALREADY_SO:
             if note is not None:
-                await connection.execute(SQL.add_note_once, values)
+                await connection.execute(SQL.tell, {**values, "action": Action.NOTE.value})
             return Alert.model_validate(row)
         case Decision.CHANGE:
             change = SQL.acknowledge if action is Action.ACKNOWLEDGED else SQL.resolve
             changed = await _alert_row(connection, change, values)
-            await connection.execute(SQL.add_history, values)
-            await _publish(connection, values)
+            await connection.execute(SQL.tell, values)
             return Alert.model_validate(changed)
-
-
-async def _publish(connection: AsyncConnection, values: Mapping[str, Any]) -> None:
-    """Write the outbox; last in the transaction, for its lock stops every other writer of alerts."""
-    await connection.execute(SQL.lock_outbox)
-    await connection.execute(SQL.publish, values)
-    await connection.execute(SQL.notify)
 
 
 async def _alert_row(connection: AsyncConnection, query: LiteralString, values: Mapping[str, Any]) -> dict[str, Any]:

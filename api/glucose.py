@@ -5,17 +5,17 @@ import math
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from typing import Annotated, Final, cast
+from typing import Annotated, Final
 
 import numpy as np
 from fastapi import APIRouter, Query
 from psycopg import AsyncConnection
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.database import fetch_one, fetch_value
+from api.database import fetch_one
 from api.dependencies import Caller, Now, TheServices, check_standing
 from api.openapi import problems
-from api.patients import seen_patient
+from api.patients import patient_devices, seen_patient
 from api.problems import ProblemError
 from api.trends import EPOCH
 from gateway.clinic.zones import zone_of
@@ -115,11 +115,6 @@ class GlucoseReport(BaseModel):
 class _Packed:
     readings: int
     packed: bytes
-
-
-async def patient_devices(connection: AsyncConnection, patient: int) -> list[int]:
-    """Return the keys of every device that the patient ever had."""
-    return cast("list[int]", await fetch_value(connection, SQL.patient_devices, {"patient": patient}))
 
 
 async def stored_glucose(connection: AsyncConnection, patient: int, start_ms: int, end_ms: int) -> ReadingSeries:

@@ -14,9 +14,9 @@ from psycopg import AsyncConnection
 
 from api.database import fetch_all, fetch_value
 from api.dependencies import Caller, Now, TheServices, check_standing
-from api.glucose import patient_devices, stored_glucose
+from api.glucose import stored_glucose
 from api.openapi import problems
-from api.patients import seen_patient
+from api.patients import patient_devices, seen_patient
 from api.pictures.night import (
     AlertSpan,
     DoseMark,

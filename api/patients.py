@@ -2,7 +2,7 @@
 
 from datetime import date, datetime, timedelta
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from fastapi import APIRouter, Query
 from psycopg import AsyncConnection
@@ -115,6 +115,11 @@ async def seen_patient(connection: AsyncConnection, patient_id: str) -> int:
     if not await fetch_value(connection, SQL.patient_exists, {"patient": key}):
         raise not_found()
     return key
+
+
+async def patient_devices(connection: AsyncConnection, patient: int) -> list[int]:
+    """Return the keys of every device that the patient ever had."""
+    return cast("list[int]", await fetch_value(connection, SQL.patient_devices, {"patient": patient}))
 
 
 @router.get("", summary="The patients you may see, by name", responses=problems())

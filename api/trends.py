@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.database import fetch_all, fetch_value
 from api.dependencies import TheSession, Time
 from api.openapi import problems
-from api.patients import seen_patient
+from api.patients import patient_devices, seen_patient
 from api.problems import invalid
 from devices.vocabulary import CODE_BY_WIRE, Code
 from gateway.store.queries import load_queries
@@ -120,7 +120,7 @@ async def get_trend(
         SQL.rr_trend if number is Code.RR_INTERVAL else SQL.trend,
         {
             "patient": patient,
-            "devices": await fetch_value(connection, SQL.patient_devices, {"patient": patient}),
+            "devices": await patient_devices(connection, patient),
             "code": int(number),
             "start": start,
             "end": end,

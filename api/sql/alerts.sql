@@ -36,26 +36,7 @@ where id = %(alert)s returning *
 update alert set state = 'resolved', resolved_at = greatest(%(now)s, opened_at), snoozed_until = null, updated_at = %(now)s
 where id = %(alert)s returning *
 
--- name: add_history
--- An entry in the name of the user.
-insert into alert_history (alert_id, at, action, actor, note)
-values (%(alert)s, %(now)s, %(action)s, %(actor)s, %(note)s)
-
--- name: add_note_once
--- A note to an alert that is already where the user wants it; sending the same again adds nothing.
-insert into alert_history (alert_id, at, action, actor, note)
-select %(alert)s, %(now)s, 'note', %(actor)s, %(note)s
-where not exists (select from alert_history where alert_id = %(alert)s and actor = %(actor)s and note = %(note)s)
-
--- name: lock_outbox
--- Makes ids of the outbox visible in the order of commits.
-select alert_outbox_lock()
-
--- name: publish
--- The alert as it is now, to everybody who listens.
-insert into outbox (alert_id, patient_id, action, alert, created_at)
-select a.id, a.patient_id, %(action)s, to_jsonb(a), %(now)s from alert a where a.id = %(alert)s
-
--- name: notify
--- Wakes the streams when the transaction commits.
-select pg_notify('vigil_alerts', '')
+-- name: tell
+-- What the user did goes into the alert's history and to everybody who listens; last in the transaction, for it stops every
+-- other writer of alerts. A note goes into the history alone, and the same one once.
+select tell_of_alert(%(alert)s::bigint, %(action)s, %(note)s, %(now)s)

@@ -1,7 +1,3 @@
--- name: patient_devices
--- Every device that the patient ever had.
-select coalesce(array_agg(distinct device_key), '{}') from assignment where patient_id = %(patient)s
-
 -- name: readings
 -- Glucose in an interval over all devices, as sent, in any order: 20 bytes a reading: µs since 2000-01-01, value (NaN: none), unit, flags.
 select count(*) as readings,

@@ -3,9 +3,7 @@
 select p.id::text, p.name, zone.timezone, p.patient_group as group, p.hypoglycaemia_risk,
        exists (select from consent c where c.patient_id = p.id and c.valid @> %(now)s) as consent, p.created_at
 from patient p
-left join lateral (
-    select timezone from patient_timezone z
-    where z.patient_id = p.id and z.valid_from <= %(now)s order by z.valid_from desc limit 1) zone on true
+left join lateral zone_at(p.id, %(now)s) zone on true
 where (%(after_name)s::text is null or (p.name, p.id) > (%(after_name)s, %(after_id)s::bigint))
 order by p.name, p.id limit %(limit)s
 
@@ -25,9 +23,7 @@ select p.id::text, p.name, zone.timezone, p.patient_group as group, p.hypoglycae
         from assignment a join device d on d.key = a.device_key
         where a.patient_id = p.id and a.valid @> %(now)s) as devices
 from patient p
-left join lateral (
-    select timezone from patient_timezone z
-    where z.patient_id = p.id and z.valid_from <= %(now)s order by z.valid_from desc limit 1) zone on true
+left join lateral zone_at(p.id, %(now)s) zone on true
 where p.id = %(patient)s
 
 -- name: patient_exists
@@ -41,9 +37,7 @@ select n.night, n.starts_at, n.ends_at, n.modality, n.windows, n.rmssd, n.sdnn, 
        n.rolling_mean, n.z, n.drift
 from hrv_night n
 where n.patient_id = %(patient)s
-  and n.night > (%(now)s at time zone coalesce(
-          (select z.timezone from patient_timezone z where z.patient_id = n.patient_id and z.valid_from <= %(now)s
-           order by z.valid_from desc limit 1), 'UTC'))::date - %(days)s
+  and n.night > (%(now)s at time zone coalesce((select timezone from zone_at(%(patient)s, %(now)s)), 'UTC'))::date - %(days)s
 order by n.night
 
 -- name: doses
@@ -54,3 +48,7 @@ from dose d join dose_schedule s on s.id = d.schedule_id
 where d.patient_id = %(patient)s and d.due_at >= %(start)s and d.due_at < %(end)s
   and (%(after_due)s::timestamptz is null or (d.due_at, d.id) > (%(after_due)s, %(after_id)s::bigint))
 order by d.due_at, d.id limit %(limit)s
+
+-- name: patient_devices
+-- Every device that the patient ever had.
+select coalesce(array_agg(device_key), '{}') from devices_of(%(patient)s)

@@ -2,10 +2,6 @@
 -- The unit in which a code's readings are shown.
 select u.ucum from vocabulary_code c join vocabulary_unit u on u.unit = c.canonical_unit where c.code = %(code)s::smallint
 
--- name: patient_devices
--- Every device that the patient ever had.
-select coalesce(array_agg(distinct device_key), '{}') from assignment where patient_id = %(patient)s
-
 -- name: trend
 -- Readings of one code in buckets, in the canonical unit; a reading without a number (LO, HI) counts all the same.
 select date_bin(%(width)s, o.at, %(origin)s) as time, avg(o.value * k.factor + k.shift) as mean,

@@ -10,6 +10,7 @@ from psycopg.rows import class_row
 
 from devices.instants import DISTANT_FUTURE_MS, DISTANT_PAST_MS
 from devices.vocabulary import DeviceModel
+from gateway.store.locks import try_lock_patient
 from gateway.store.queries import load_queries
 from streaming.episodes import Rule
 from streaming.rules.history import RulesHistory
@@ -68,7 +69,7 @@ async def looking_at_all(connection: Connection) -> AsyncIterator[None]:
 async def try_lock(connection: Connection, patient: int) -> bool:
     """Whether nobody else is at this patient; until the transaction ends nobody will be, and plans are made as above."""
     await connection.execute(SQL.plan_for_values)
-    return await (await connection.execute(SQL.try_lock_patient, {"patient": patient})).fetchone() is not None
+    return await try_lock_patient(connection, patient)
 
 
 async def worn(connection: Connection, patient: int, models: Sequence[DeviceModel] | None = None) -> list[WornRow]:

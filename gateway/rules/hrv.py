@@ -19,6 +19,7 @@ from devices.vocabulary import Code, DeviceModel, Modality, Unit, modality_of
 from gateway.clinic.patient_rules import rules_of
 from gateway.clinic.zones import zone_of
 from gateway.store.alerts import AlertWriter, RuleContext
+from gateway.store.locks import try_lock_patient
 from gateway.store.queries import load_queries
 from streaming.hrv.drift import RULE, VERSION, NightAssessment, fold_nights
 from streaming.hrv.nights import NightValue, night_bounds, night_value
@@ -142,7 +143,7 @@ class NightKeeper:
     async def settle(self, patient: int, touched: None, writer: AlertWriter) -> bool:
         """Assess all nights of a patient, for a late one may change any of them; False: somebody else is at it."""
         del touched
-        if await (await writer.connection.execute(SQL.lock_patient, {"patient": patient})).fetchone() is None:
+        if not await try_lock_patient(writer.connection, patient):
             return False
         await self._assess(patient, writer)
         return True

@@ -126,11 +126,7 @@ class AlertWriter:
             "details": [Jsonb(event.detail) if event.detail else None for event in self.events],
             "now": self.now_ms,
         }
-        async with self.connection.pipeline():
-            await self.connection.execute(SQL.history, columns)
-            await self.connection.execute(SQL.lock_outbox)
-            await self.connection.execute(SQL.outbox, columns)
-            await self.connection.execute(SQL.notify)
+        await self.connection.execute(SQL.tell, columns)
 
     async def _standing(self, query: str, parameters: Mapping[str, Any]) -> list[StandingAlert]:
         async with self.connection.cursor(row_factory=class_row(_StandingRow)) as cursor:

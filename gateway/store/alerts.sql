@@ -80,26 +80,6 @@ returning a.id, a.patient_id;
 -- What a doctor will want to see beside the finding.
 update alert set evidence = evidence || %(evidence)s where id = %(id)s;
 
--- name: history
--- Lines of alerts' histories, written by Vigil itself.
-insert into alert_history (alert_id, at, action, note, detail)
-select alert_id, from_ms(%(now)s), action, note, detail
-from unnest(%(alerts)s::bigint[], %(actions)s::text[], %(notes)s::text[], %(details)s::jsonb[])
-    with ordinality as told (alert_id, action, note, detail, n)
-order by n;
-
--- name: lock_outbox
--- Order of ids becomes order of commits: the last thing a transaction does before its outbox rows.
-select alert_outbox_lock();
-
--- name: outbox
--- What is to be told of an alert, as it is now.
-insert into outbox (alert_id, patient_id, action, alert, created_at)
-select a.id, a.patient_id, what.action, to_jsonb(a), from_ms(%(now)s)
-from unnest(%(alerts)s::bigint[], %(actions)s::text[]) with ordinality as what (alert_id, action, n)
-join alert a on a.id = what.alert_id
-order by what.n;
-
--- name: notify
--- Wake whoever listens for alerts; one per transaction, ids only.
-select pg_notify('vigil_alerts', '');
+-- name: tell
+-- Writes alerts' histories and events and wakes whoever listens; the last thing a transaction does.
+select tell_of_alerts(%(alerts)s::bigint[], %(actions)s::text[], %(notes)s::text[], %(details)s::jsonb[], from_ms(%(now)s));

@@ -8,7 +8,7 @@ from patient p where p.id = any(%(patients)s);
 -- name: readings
 -- One code's readings of one patient in [since, until), over all devices the patient ever had, in order of time.
 select to_ms(at), coalesce(value, 'NaN'), unit, flags from observation
-where device_key = any(array(select distinct device_key from assignment where patient_id = %(patient)s))
+where device_key = any(array(select d.device_key from devices_of(%(patient)s) d))
   and code = %(code)s and patient_id = %(patient)s and at >= from_ms(%(since)s) and at < from_ms(%(until)s)
 order by at;
 

@@ -18,7 +18,7 @@ returning to_ms(d.window_start);
 -- name: runs
 -- RR runs of a patient that touch a span: device, first beat in ms, intervals, whether they are in s, flags.
 select device_key, (extract(epoch from at) * 1000)::float8, intervals, unit, flags from rr_series
-where device_key = any(select distinct device_key from assignment where patient_id = %(patient)s)
+where device_key = any(select d.device_key from devices_of(%(patient)s) d)
   and patient_id = %(patient)s and at <= from_ms(%(until)s) and ends_at >= from_ms(%(since)s)
   and at >= from_ms(%(since)s) - interval '1 day'
 order by device_key, at;
@@ -26,7 +26,7 @@ order by device_key, at;
 -- name: devices
 -- What the devices of a patient, of any time, measure heart beats with: what was said of each (null: nothing), and its model.
 select key, model, modality from device
-where key = any(select distinct device_key from assignment where patient_id = %(patient)s);
+where key = any(select d.device_key from devices_of(%(patient)s) d);
 
 -- name: write_windows
 -- Writes windows as computed last.
@@ -64,10 +64,6 @@ on conflict (patient_id, night) do update set
 -- Patients with nights that are over and not assessed yet.
 select patient_id from hrv_night where not settled and ends_at <= from_ms(%(now)s)
 group by patient_id order by min(ends_at) limit %(limit)s;
-
--- name: lock_patient
--- Only one worker assesses a patient's nights at a time; nothing if another one does.
-select id from patient where id = %(patient)s for no key update skip locked;
 
 -- name: nights
 -- All nights of a patient that are over.

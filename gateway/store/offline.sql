@@ -1,13 +1,11 @@
 -- name: behind_edge_boxes
 -- Devices that edge boxes read and that are to be heard all the time, and by which code it may be, of one patient or
 -- (null) of all; with the longest time after which one of them is offline.
-select d.key, d.model,
-       (coalesce(extract(epoch from d.expected_interval)::float8 * 1000, m.interval_ms))::bigint as interval_ms
-from assignment a
-join device d on d.key = a.device_key
-left join unnest(%(models)s::text[], %(model_ms)s::bigint[]) as m (model, interval_ms) on m.model = d.model
-where d.via is not null and a.valid @> from_ms(%(now)s) and (d.disabled_at is null or d.disabled_at > from_ms(%(now)s))
-  and (%(patient)s::int is null or a.patient_id = %(patient)s);
+select w.device_key, w.model,
+       (coalesce(extract(epoch from w.expected_interval)::float8 * 1000, m.interval_ms))::bigint as interval_ms
+from watched_at(from_ms(%(now)s)) w
+left join unnest(%(models)s::text[], %(model_ms)s::bigint[]) as m (model, interval_ms) on m.model = w.model
+where w.via is not null and (%(patient)s::int is null or w.patient_id = %(patient)s);
 
 -- name: heard_behind
 -- When something came last of each of many devices, as far as it was measured after a time that the planner knows; in ms.
@@ -42,29 +40,25 @@ with own as (
     from alert where rule = 'device_offline' and running and state <> 'withdrawn'
       and (%(patient)s::int is null or patient_id = %(patient)s)
 ), worn as materialized (
-    select a.patient_id, d.key, d.id, d.model, s.online, s.status_at,
+    select d.patient_id, d.device_key as key, d.id, d.model, s.online, s.status_at,
            greatest(case when d.via is null then s.contact_at else from_ms(b.heard_at) end,
                     from_ms(t.contact_at)) as heard_at,
            coalesce(extract(epoch from d.expected_interval)::float8 * 1000, m.interval_ms) as interval_ms,
            case when o.patient_id is null then %(usual_intervals)s::float8 else o.intervals end as intervals,
            case when o.patient_id is null then %(usual_will_ms)s::bigint else o.will_ms end as will_ms,
-           greatest(lower(a.valid), d.created_at, from_ms(o.back)) as since,
+           greatest(d.worn_since, d.created_at, from_ms(o.back)) as since,
            case when d.via is not null then %(edge_grace_ms)s when s.online then %(online_grace_ms)s
                 else %(dose_grace_ms)s end as dose_grace_ms,
            d.model = 'cgm' and p.hypoglycaemia_risk as grave,
            t.id as alert_id, t.severity, t.opened_at
-    from assignment a
-    join device d on d.key = a.device_key
-    join patient p on p.id = a.patient_id
+    from watched_at(from_ms(%(now)s)) d
+    join patient p on p.id = d.patient_id
     left join unnest(%(models)s::text[], %(model_ms)s::bigint[]) as m (model, interval_ms) on m.model = d.model
-    left join own o on o.patient_id = a.patient_id
-    left join behind b on b.device_key = d.key
-    left join told t on t.patient_id = a.patient_id and t.subject = d.id
-    left join device_status s on s.device_key = d.key
-    where a.valid @> from_ms(%(now)s) and d.model <> 'edge'
-      and (d.disabled_at is null or d.disabled_at > from_ms(%(now)s))
-      and (%(patient)s::int is null or a.patient_id = %(patient)s)
-      and exists (select from consent c where c.patient_id = a.patient_id and c.valid @> from_ms(%(now)s))
+    left join own o on o.patient_id = d.patient_id
+    left join behind b on b.device_key = d.device_key
+    left join told t on t.patient_id = d.patient_id and t.subject = d.id
+    left join device_status s on s.device_key = d.device_key
+    where d.model <> 'edge' and (%(patient)s::int is null or d.patient_id = %(patient)s)
 ), waiting as materialized (
     select w.key, min(d.window_end) as window_end
     from worn w
@@ -102,9 +96,5 @@ order by patient_id, id;
 select a.patient_id, a.subject as device
 from alert a
 where a.rule = 'device_offline' and a.running and a.state <> 'withdrawn'
-  and not exists (
-      select from device d join assignment s on s.device_key = d.key
-      where d.id = a.subject and s.patient_id = a.patient_id and s.valid @> from_ms(%(now)s)
-        and (d.disabled_at is null or d.disabled_at > from_ms(%(now)s))
-        and exists (select from consent c where c.patient_id = a.patient_id and c.valid @> from_ms(%(now)s)))
+  and not exists (select from watched_at(from_ms(%(now)s)) w where w.id = a.subject and w.patient_id = a.patient_id)
 order by a.patient_id, a.subject;

@@ -57,20 +57,16 @@ order by id limit 5;
 -- name: list_patients
 -- Everyone who is watched, with today's zone and whether a consent covers today.
 select p.id, p.name, p.hypoglycaemia_risk, p.patient_group as "group",
-       coalesce((select z.timezone from patient_timezone z
-                 where z.patient_id = p.id and z.valid_from <= %(now)s
-                 order by z.valid_from desc limit 1), 'UTC') as timezone,
+       coalesce(zone.timezone, 'UTC') as timezone,
        exists (select from consent c where c.patient_id = p.id and c.valid @> %(now)s::timestamptz) as consent,
        coalesce((select array_agg(d.id order by d.id) from assignment a join device d on d.key = a.device_key
                  where a.patient_id = p.id and a.valid @> %(now)s::timestamptz), '{}') as devices
-from patient p
+from patient p left join lateral zone_at(p.id, %(now)s) zone on true
 order by p.id;
 
 -- name: timezone_now
 -- The zone a patient lives by at a time.
-select timezone from patient_timezone
-where patient_id = %(patient_id)s and valid_from <= %(at)s
-order by valid_from desc limit 1;
+select timezone from zone_at(%(patient_id)s, %(at)s);
 
 -- name: set_timezone
 -- From then on the patient lives by this zone (until the next entry, if there is a later one).

@@ -16,10 +16,7 @@ with own as (
     from expected_code e join patient p on p.id = e.patient_id left join own o on o.patient_id = p.id
     where e.code = %(glucose)s
       and not exists (select from running r where r.patient_id = p.id and r.subject = 'glucose')
-      and exists (select from consent c where c.patient_id = p.id and c.valid @> from_ms(%(now)s))
-      and exists (select from assignment a join device d on d.key = a.device_key
-                  where a.patient_id = p.id and a.valid @> from_ms(%(now)s) and d.model = any(%(models)s)
-                    and (d.disabled_at is null or d.disabled_at > from_ms(%(now)s)))
+      and exists (select from watched_at(from_ms(%(now)s)) w where w.patient_id = p.id and w.model = any(%(models)s))
 ), quiet as materialized (
     select x.* from expecting x
     where x.day_ms is not null
@@ -29,24 +26,15 @@ with own as (
               select from observation o
               where o.device_key = s.device_key and o.code = %(glucose)s and o.patient_id = x.id
                 and o.at > from_ms(%(recent)s)
-                and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
+                and counts(o.value, o.flags, %(never)s, %(sentinels)s)
               limit 1
           ) heard
           where s.patient_id = x.id)
 ), heard as materialized (
     select x.*, newest.at
     from quiet x
-    cross join lateral (
-        select max(last.at) as at
-        from (select distinct device_key from assignment s where s.patient_id = x.id) d
-        cross join lateral (
-            select o.at from observation o
-            where o.device_key = d.device_key and o.code = %(glucose)s and o.patient_id = x.id
-              and o.at > from_ms(%(oldest)s)
-              and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
-            order by o.at desc limit 1
-        ) last
-    ) newest
+    left join lateral newest_reading(x.id, %(glucose)s, from_ms(%(oldest)s), 'infinity', %(never)s, %(sentinels)s) newest
+        on true
 ), judged as (
     select h.id, coalesce(greatest(h.at, h.back) < from_ms(%(now)s - h.night_ms), false) as night,
            coalesce(greatest(h.at, h.back) <= from_ms(%(now)s - h.day_ms), h.at is null) as days, h.day_ms
@@ -79,18 +67,8 @@ with own as (
 ), heard as materialized (
     select t.*, newest.at, newest.received_at
     from told t
-    left join lateral (
-        select last.at, last.received_at
-        from (select distinct device_key from assignment s where s.patient_id = t.patient_id) d
-        cross join lateral (
-            select o.at, o.received_at from observation o
-            where o.device_key = d.device_key and o.code = %(glucose)s and o.patient_id = t.patient_id
-              and o.at > from_ms(%(late)s)
-              and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
-            order by o.at desc limit 1
-        ) last
-        order by last.at desc limit 1
-    ) newest on true
+    left join lateral newest_reading(t.patient_id, %(glucose)s, from_ms(%(late)s), 'infinity', %(never)s, %(sentinels)s) newest
+        on true
 )
 select t.id, t.patient_id, t.subject, t.last_at, null::bigint as resolved_at
 from heard t
@@ -121,20 +99,8 @@ from (
     select * from alert where rule = 'data_silence' and not running and state <> 'withdrawn'
         and id %% 720 = %(share)s and resolved_at > from_ms(%(late)s)
 ) a
-cross join lateral (
-    select last.received_at
-    from (select distinct device_key from assignment s where s.patient_id = a.patient_id) d
-    cross join lateral (
-        select o.at, o.received_at from observation o
-        where o.device_key = d.device_key and o.code = %(glucose)s and o.patient_id = a.patient_id
-          and o.at > from_ms(%(late)s)
-          and o.at > from_ms(coalesce((a.evidence #>> '{finding,last_at}')::bigint, 0)) and o.at < a.resolved_at
-          and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
-        order by o.at desc limit 1
-    ) last
-    order by last.at desc limit 1
-) late
-where late.received_at <= from_ms(%(settled)s)
+cross join lateral newest_reading(a.patient_id, %(glucose)s, from_ms(%(late)s), a.resolved_at, %(never)s, %(sentinels)s) late
+where late.at > from_ms(coalesce((a.evidence #>> '{finding,last_at}')::bigint, 0)) and late.received_at <= from_ms(%(settled)s)
 order by a.patient_id, a.id;
 
 -- name: expectation
@@ -162,26 +128,18 @@ order by lower(a.valid) nulls first;
 
 -- name: newest_reading
 -- A patient's newest glucose that counts, of what was measured after a time, and when it came, in ms.
-select to_ms(last.at), to_ms(last.received_at)
-from (select distinct device_key from assignment s where s.patient_id = %(patient)s) d
-cross join lateral (
-    select o.at, o.received_at from observation o
-    where o.device_key = d.device_key and o.code = %(glucose)s and o.patient_id = %(patient)s
-      and o.at > from_ms(%(since)s)
-      and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
-    order by o.at desc limit 1
-) last
-order by last.at desc limit 1;
+select to_ms(at), to_ms(received_at)
+from newest_reading(%(patient)s, %(glucose)s, from_ms(%(since)s), 'infinity', %(never)s, %(sentinels)s);
 
 -- name: first_reading
 -- A patient's first glucose that counts from a time on, in ms.
 select to_ms(min(first.at))
-from (select distinct device_key from assignment s where s.patient_id = %(patient)s) d
+from devices_of(%(patient)s) d
 cross join lateral (
     select o.at from observation o
     where o.device_key = d.device_key and o.code = %(glucose)s and o.patient_id = %(patient)s
       and o.at >= from_ms(%(since)s)
-      and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
+      and counts(o.value, o.flags, %(never)s, %(sentinels)s)
     order by o.at limit 1
 ) first;
 
@@ -190,10 +148,10 @@ cross join lateral (
 -- has no reading before it where there is no beginning, the last one none after it.
 with counted as (
     select o.at
-    from (select distinct device_key from assignment s where s.patient_id = %(patient)s) d
+    from devices_of(%(patient)s) d
     join observation o on o.device_key = d.device_key and o.code = %(glucose)s and o.patient_id = %(patient)s
     where o.at > from_ms(coalesce(%(since)s::bigint, 0)) and (%(until)s::bigint is null or o.at <= from_ms(%(until)s))
-      and o.flags & %(never)s = 0 and (o.value is not null or o.flags & %(sentinels)s <> 0)
+      and counts(o.value, o.flags, %(never)s, %(sentinels)s)
     union all
     select from_ms(%(since)s)
 ), pairs as (
@@ -202,10 +160,6 @@ with counted as (
 select to_ms(at), to_ms(next) from pairs
 where at is null or next - at > %(longer_ms)s * interval '1 ms' or next is null and %(until)s::bigint is null
 order by at nulls first;
-
--- name: try_lock_patient
--- Only one process looks after a patient at a time; whoever comes second leaves it for later.
-select id from patient where id = %(patient)s for no key update skip locked;
 
 -- name: plan_for_values
 -- Until the transaction ends, plans are made for the values at hand: a time bound then leaves most chunks out of them.

@@ -12,7 +12,7 @@ with watched as (
     from watched w
     cross join lateral (
         select max(last.at) as at
-        from (select distinct device_key from assignment s where s.patient_id = w.patient_id) d
+        from devices_of(w.patient_id) d
         cross join lateral (
             select o.at from observation o
             where w.running and o.device_key = d.device_key and o.code = 1 and o.patient_id = w.patient_id

@@ -53,11 +53,27 @@ def test_the_role_of_the_api_can_write_little(clinic: Clinic) -> None:
 
 def test_nobody_writes_about_alerts_that_they_cannot_see_or_in_anothers_name(clinic: Clinic) -> None:
     alert = clinic.value("select id from alert where patient_id = %s", clinic.patients["Cleo"])
-    entry = "insert into alert_history (alert_id, at, action, actor) values ({}, '2026-01-01', 'note', {})"
-    for user, actor in (("dora", "dora"), ("emil", "dora")):
+    for action in ("note", "acknowledged"):
+        told = f"select tell_of_alert({alert}, '{action}', 'Hm.', '2026-01-01')"
+        for user in ("dora", "nils", "ines", "paul"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                as_api(clinic, user, told)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            as_api(clinic, user, entry.format(alert, clinic.users[actor]))
-    as_api(clinic, "emil", entry.format(alert, clinic.users["emil"]))
+            as_api(clinic, "emil", f"select set_config('vigil.user_id', '', true); {told}")
+        check = f"exists (select from alert_history where note = 'Hm.' and actor = {clinic.users['emil']})"
+        as_api(clinic, "emil", f"{told}; do $$ begin assert {check}; end $$")
+    history = "insert into alert_history (alert_id, at, action, actor) values ({}, '2026-01-01', 'note', {})"
+    event = (
+        "insert into outbox (alert_id, patient_id, action, alert, created_at) values ({}, {}, '', '{{}}', '2026-01-01')"
+    )
+    telling = "select tell_of_alerts(array[{}], array['raised'], array[null], array[null::jsonb], '2026-01-01')"
+    for statement in (
+        history.format(alert, clinic.users["emil"]),
+        event.format(alert, clinic.patients["Cleo"]),
+        telling.format(alert),
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            as_api(clinic, "emil", statement)
 
 
 async def ids(client: httpx.AsyncClient, path: str, key: str = "patient_id") -> set[Any]:

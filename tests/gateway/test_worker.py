@@ -11,6 +11,7 @@ import pytest
 from gateway.ingest.source import Message
 from gateway.runtime import clock
 from gateway.store.connect import connect
+from gateway.store.locks import lock_patient
 from gateway.store.queries import load_queries
 from gateway.worker.main import Worker
 from streaming.doses.low_adherence import low_adherence_episodes
@@ -93,7 +94,7 @@ async def test_a_worker_leaves_a_patient_to_whoever_has_them(ward: Ward) -> None
     for patient in (first, second):
         await ward.schedule(patient, "08:00", since="2026-03-10")
     async with ward.clinic.connection.transaction():
-        await ward.clinic.connection.execute(DOSES.lock_patient, {"patient": first})
+        await lock_patient(ward.clinic.connection, first)
         assert await ward.worker.do("doses", ward.connection, ward.now) == 1
     assert await ward.worker.do("doses", ward.connection, ward.now) == 1
     assert await ward.worker.do("doses", ward.connection, ward.now) == 0

@@ -17,6 +17,7 @@ from gateway.clinic.patient_rules import rules_of
 from gateway.clinic.zones import zone_of
 from gateway.rules.doses.low_adherence import BEGINNING, DosesOf, follow_adherence
 from gateway.store.alerts import AlertWriter, RuleContext
+from gateway.store.locks import lock_patient, try_lock_patient
 from gateway.store.queries import load_queries
 from gateway.store.rows import WornEvent
 from streaming.doses.calendar import due_doses, with_pauses
@@ -90,7 +91,7 @@ class DoseKeeper:
             if worn.event.type in DOSE_EVENTS:
                 oldest[worn.patient] = min(worn.event.at, oldest.get(worn.patient, DISTANT_FUTURE_MS))
         for patient in sorted(oldest):
-            await writer.connection.execute(SQL.lock_patient, {"patient": patient})
+            await lock_patient(writer.connection, patient)
             schedules = await self._schedules(writer.connection, patient)
             if not any(row.stale for row in schedules):
                 whose = DosesOf(patient, directory.zone(patient), directory.rules_of(patient), schedules)
@@ -108,7 +109,7 @@ class DoseKeeper:
         """Settle a patient's doses anew from the one due at `touched` (ms) on; False: somebody else is at it."""
         now_ms = writer.now_ms
         connection = writer.connection
-        if await (await connection.execute(SQL.try_lock_patient, {"patient": patient})).fetchone() is None:
+        if not await try_lock_patient(connection, patient):
             return False
         schedules = await self._schedules(connection, patient)
         zone, rules = await zone_of(connection, patient), await rules_of(connection, patient)
