@@ -76,6 +76,15 @@ begin atomic
     select distinct a.device_key from assignment a where a.patient_id = wearer;
 end;
 
+-- The parts of some times, oldest first, in ms; null: without end.
+create function spans_of(times tstzmultirange) returns table (since bigint, until bigint)
+language sql immutable parallel safe
+begin atomic
+    select case when isfinite(lower(span)) then to_ms(lower(span)) end,
+           case when isfinite(upper(span)) then to_ms(upper(span)) end
+    from unnest(times) as span order by span;
+end;
+
 -- The zone a patient lives by at an instant; no row where none is recorded.
 create function zone_at(of_patient integer, instant timestamptz) returns table (timezone text)
 language sql stable parallel safe

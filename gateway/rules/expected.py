@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg.rows import class_row
 
 from devices.instants import DISTANT_FUTURE_MS, DISTANT_PAST_MS
-from devices.vocabulary import DeviceModel
 from gateway.store.locks import try_lock_patient
 from gateway.store.queries import load_queries
 from streaming.episodes import Rule
@@ -19,17 +17,6 @@ from streaming.silence.gaps import Spans, back_since
 SQL = load_queries("gateway.store", "silence.sql")
 
 Connection = psycopg.AsyncConnection[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class WornRow:
-    """When a patient had a device that was enabled (ms, None: without end), and when that and the device were recorded."""
-
-    device: str
-    since: int | None
-    until: int | None
-    recorded_at: int
-    made_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,33 +59,9 @@ async def try_lock(connection: Connection, patient: int) -> bool:
     return await try_lock_patient(connection, patient)
 
 
-async def worn(connection: Connection, patient: int, models: Sequence[DeviceModel] | None = None) -> list[WornRow]:
-    """Return when a patient had devices, of these models or of any."""
-    names = None if models is None else [model.value for model in models]
-    async with connection.cursor(row_factory=class_row(WornRow)) as cursor:
-        return await (await cursor.execute(SQL.worn, {"patient": patient, "models": names})).fetchall()
-
-
-async def consents(connection: Connection, patient: int) -> Spans:
-    """Return when a patient consents, in ms."""
-    return spans(await (await connection.execute(SQL.consents, {"patient": patient})).fetchall())
-
-
-def spans(bounds: Iterable[tuple[int | None, int | None]]) -> list[tuple[int, int]]:
-    """Return times given by their bounds (None: without end), in order, those that touch as one."""
-    whole = [
+def spans(bounds: Iterable[tuple[int | None, int | None]]) -> Spans:
+    """Return times by their bounds in ms, as the store gives them; None: without end."""
+    return [
         (DISTANT_PAST_MS if since is None else since, DISTANT_FUTURE_MS if until is None else until)
         for since, until in bounds
     ]
-    found: list[tuple[int, int]] = []
-    for since, until in sorted(pair for pair in whole if pair[0] < pair[1]):
-        if found and since <= found[-1][1]:
-            found[-1] = (found[-1][0], max(found[-1][1], until))
-        else:
-            found.append((since, until))
-    return found
-
-
-def both(some: Spans, others: Spans) -> list[tuple[int, int]]:
-    """Return the times that lie in a span of either."""
-    return spans((max(a, c), min(b, d)) for a, b in some for c, d in others)

@@ -17,7 +17,7 @@ from devices.vocabulary import Code, DeviceModel
 from gateway.clinic.directory import UNSET
 from gateway.clinic.patient_rules import all_rules, rules_of
 from gateway.clinic.zones import zone_of
-from gateway.rules.expected import WornRow, both, consents, looking_at_all, own_rules, spans, try_lock, worn
+from gateway.rules.expected import looking_at_all, own_rules, spans, try_lock
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from streaming.episodes import JSON, Episode, Rule
@@ -82,13 +82,8 @@ class _Patient:
     id: int
     rules: RulesHistory
     zone: ZoneHistory
-    consents: Spans
-    worn: Sequence[WornRow]
-
-    def watched(self, device: str) -> Spans:
-        """When the patient had the device, once it was known, and consented."""
-        rows = [row for row in self.worn if row.device == device]
-        return both(spans((max(row.made_at, row.since or 0), row.until) for row in rows), self.consents)
+    watched: Mapping[str, Spans]
+    """When the patient had each device, once it was known, and consented."""
 
 
 class OfflineKeeper:
@@ -113,7 +108,7 @@ class OfflineKeeper:
         rows = await _rows(connection, patient, {patient: rules}, writer.now_ms)
         known = {row.device: row.contact() for row in rows}
         zone = await zone_of(connection, patient)
-        one = _Patient(patient, rules, zone, await consents(connection, patient), await worn(connection, patient))
+        one = _Patient(patient, rules, zone, await _watched(connection, patient))
         for device in touched:
             await _settle(one, device, known.get(device), writer)
         return True
@@ -121,14 +116,15 @@ class OfflineKeeper:
 
 async def _settle(one: _Patient, device: str, contact: DeviceContact | None, writer: AlertWriter) -> None:
     context = RuleContext(one.id, RULE, one.zone, VERSION)
+    watched = one.watched.get(device, ())
     standing = await writer.standing_subjects(context, [device])
     running = next((alert for alert in standing if alert.running), None)
     if contact is None and running is None:
         return
     found: list[Episode] = []
     if contact is not None:
-        found = offline_episodes(contact, one.rules, one.watched(device), writer.now_ms)
-    told = [_ended(running, contact, found, one.watched(device), writer.now_ms)] if running else []
+        found = offline_episodes(contact, one.rules, watched, writer.now_ms)
+    told = [_ended(running, contact, found, watched, writer.now_ms)] if running else []
     over = not told or told[0].resolved_at is not None
     told += [one for one in found if over and one.resolved_at is None]
     if not told:
@@ -174,6 +170,13 @@ async def _rows(
     values |= {"behind": list(heard), "behind_heard": list(heard.values())}
     async with connection.cursor(row_factory=class_row(DeviceRow)) as cursor:
         return await (await cursor.execute(SQL.devices, values)).fetchall()
+
+
+async def _watched(connection: Connection, patient: int) -> dict[str, Spans]:
+    found: defaultdict[str, list[tuple[int | None, int | None]]] = defaultdict(list)
+    for device, *bounds in await (await connection.execute(SQL.watched, {"patient": patient})).fetchall():
+        found[device].append((bounds[0], bounds[1]))
+    return {device: spans(bounds) for device, bounds in found.items()}
 
 
 async def _heard_behind(connection: Connection, values: Mapping[str, Any]) -> dict[int, int]:

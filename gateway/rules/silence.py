@@ -16,7 +16,7 @@ from devices.vocabulary import Code, DeviceModel
 from gateway.clinic.directory import UNSET
 from gateway.clinic.patient_rules import all_rules, rules_of
 from gateway.clinic.zones import UTC, zone_of, zones_of
-from gateway.rules.expected import both, consents, looking_at_all, own_rules, spans, try_lock, worn
+from gateway.rules.expected import looking_at_all, own_rules, spans, try_lock
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from streaming.episodes import Episode, Rule
@@ -33,7 +33,7 @@ Connection = psycopg.AsyncConnection[Any]
 
 RULE: Final = Rule.DATA_SILENCE
 # Models that may send glucose; a wristband passes on that of the sensor it is paired with.
-SENDERS: Final = (DeviceModel.CGM, DeviceModel.GLUCOSE_METER, DeviceModel.WRISTBAND)
+SENDERS: Final = [DeviceModel.CGM.value, DeviceModel.GLUCOSE_METER.value, DeviceModel.WRISTBAND.value]
 # Who is expected to send less often has no signal to lose at night.
 FAST_MS: Final = 15 * MINUTE_MS
 # While readings come and are old ones, more are on their way: nothing is told before none came for this time.
@@ -70,6 +70,7 @@ class _Expectation:
     at_risk: bool
     interval_ms: int | None
     created_at: int
+    recorded_at: int | None
 
     def covers(self, subject: str) -> bool:
         """Whether silence of this kind means anything for the patient."""
@@ -86,7 +87,6 @@ class _SilenceFacts:
     expectation: _Expectation
     watched: Spans
     first_due: int
-    recorded_at: int
     rules: RulesHistory
     zone: ZoneHistory
 
@@ -180,25 +180,24 @@ def _context(facts: _SilenceFacts) -> RuleContext:
 def _more_may_come(facts: _SilenceFacts, newest: tuple[int, int] | None, now_ms: int) -> bool:
     """Whether what is stored is a part of what is on its way."""
     if newest is None:
-        return facts.recorded_at > now_ms - FIRST_DATA_MS
+        recorded_at = facts.expectation.recorded_at
+        return recorded_at is not None and recorded_at > now_ms - FIRST_DATA_MS
     return newest[1] > now_ms - SETTLED_MS
 
 
 async def _facts(connection: Connection, patient: int, now_ms: int) -> _SilenceFacts:
-    values = {**READINGS, "patient": patient}
+    values = {**READINGS, "patient": patient, "models": SENDERS}
     async with connection.cursor(row_factory=class_row(_Expectation)) as cursor:
         expectation = await (await cursor.execute(SQL.expectation, values)).fetchone()
     if expectation is None:
         raise LookupError(f"there is no patient {patient}")
-    rows = await worn(connection, patient, SENDERS)
-    watched = both(spans((row.since, row.until) for row in rows), await consents(connection, patient))
+    watched = spans(await (await connection.execute(SQL.watched, values)).fetchall())
     begun = [start for start, end in watched if start <= now_ms < end]
     return _SilenceFacts(
         patient,
         expectation,
         watched,
         max(0, begun[0]) or expectation.created_at if begun else now_ms,
-        max((row.recorded_at for row in rows), default=0),
         await rules_of(connection, patient),
         await zone_of(connection, patient),
     )
@@ -275,7 +274,7 @@ def _limits(histories: Mapping[int, RulesHistory], now_ms: int) -> dict[str, Any
 def _times(now_ms: int) -> dict[str, Any]:
     return {
         "now": now_ms,
-        "models": [model.value for model in SENDERS],
+        "models": SENDERS,
         "fast_ms": FAST_MS,
         "settled": now_ms - SETTLED_MS,
         "lately": now_ms - LATELY_MS,

@@ -91,6 +91,15 @@ where coalesce(offline, false) is distinct from (alert_id is not null)
    or %(patient)s::int is not null
 order by patient_id, id;
 
+-- name: watched
+-- When a patient had each of their devices, once it was known and while it was enabled, and consented, in ms; null: without end.
+select had.id, span.since, span.until
+from (select d.id, range_agg(a.valid * tstzrange(d.created_at, null) * tstzrange(null, d.disabled_at)) as times
+      from assignment a join device d on d.key = a.device_key
+      where a.patient_id = %(patient)s group by d.id) had
+cross join (select range_agg(valid) as times from consent where patient_id = %(patient)s) agreed
+cross join spans_of(had.times * agreed.times) span;
+
 -- name: left_behind
 -- Running alerts of devices that the patient does not wear any more, that are disabled, or whose data nobody may process.
 select a.patient_id, a.subject as device

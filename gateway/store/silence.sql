@@ -104,27 +104,24 @@ where late.at > from_ms(coalesce((a.evidence #>> '{finding,last_at}')::bigint, 0
 order by a.patient_id, a.id;
 
 -- name: expectation
--- What is expected of a patient: risk of lows, the interval of glucose (null: none is expected), since when known; in ms.
+-- What is expected of a patient: risk of lows, the interval of glucose (null: none is expected), since when known, and
+-- when it was last said that they wear a device of some models (null: never); in ms.
 select p.hypoglycaemia_risk as at_risk, (extract(epoch from e.expected_interval) * 1000)::bigint as interval_ms,
-       to_ms(p.created_at) as created_at
+       to_ms(p.created_at) as created_at,
+       (select to_ms(max(a.created_at)) from assignment a join device d on d.key = a.device_key
+        where a.patient_id = p.id and d.model = any(%(models)s)
+          and not isempty(a.valid * tstzrange(null, d.disabled_at))) as recorded_at
 from patient p left join expected_code e on e.patient_id = p.id and e.code = %(glucose)s
 where p.id = %(patient)s;
 
--- name: consents
--- When a patient consents, in ms; null: without end.
-select case when isfinite(lower(valid)) then to_ms(lower(valid)) end, case when isfinite(upper(valid)) then to_ms(upper(valid)) end
-from consent where patient_id = %(patient)s order by valid;
-
--- name: worn
--- When a patient had devices of some models (null: of any) that were enabled, since when that is known, and which, in ms;
--- null: without end.
-select d.id as device, case when isfinite(lower(a.valid)) then to_ms(lower(a.valid)) end as since,
-       case when isfinite(least(upper(a.valid), d.disabled_at)) then to_ms(least(upper(a.valid), d.disabled_at)) end as until,
-       to_ms(a.created_at) as recorded_at, to_ms(d.created_at) as made_at
-from assignment a join device d on d.key = a.device_key
-where a.patient_id = %(patient)s and (%(models)s::text[] is null or d.model = any(%(models)s))
-  and (d.disabled_at is null or lower(a.valid) is null or lower(a.valid) < d.disabled_at)
-order by lower(a.valid) nulls first;
+-- name: watched
+-- When a patient had a device of some models that was enabled, and consented, in ms; null: without end.
+select span.since, span.until
+from (select range_agg(a.valid * tstzrange(null, d.disabled_at)) as times
+      from assignment a join device d on d.key = a.device_key
+      where a.patient_id = %(patient)s and d.model = any(%(models)s)) had
+cross join (select range_agg(valid) as times from consent where patient_id = %(patient)s) agreed
+cross join spans_of(had.times * agreed.times) span;
 
 -- name: newest_reading
 -- A patient's newest glucose that counts, of what was measured after a time, and when it came, in ms.
