@@ -1,1 +1,1 @@
-"""What the bytes mean: vocabulary, units and codecs. Pure: no socket, clock, log or database."""
+"""What bytes from devices mean: vocabulary, units and codecs. Pure: no socket, clock, log or database."""

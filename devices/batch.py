@@ -1,4 +1,4 @@
-"""The hot path: the messages of one batch become one struct of arrays, checked as a whole."""
+"""The hot path: turns the messages of one batch into one struct of arrays, checked as a whole."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -41,7 +41,7 @@ _PLAIN_JSON: Final = frozenset({None, CONTENT_TYPE_JSON})
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """What the messages say of themselves, one row a message in the order they were added; -1 where one does not.
+    """The message headers, one row a message in the order they were added; -1 for a missing number.
 
     A refused message has its row too: its `seq` counts for the receipt, as far as it could be read.
     """
@@ -52,7 +52,7 @@ class Headers:
     sent_at: Int64
     oldest: Int64
     device_named: list[str | None]
-    """The device an edge box speaks for; None from everybody else."""
+    """The device an edge box speaks for; None for all other senders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class ObservationBatch:
-    """All that came with a batch: one row per sample to store, RR runs, events, headers, and what was refused."""
+    """The content of a batch: one row per sample to store, RR runs, events, headers, and refusals."""
 
     message: Int32
     """The caller's number of the message."""
@@ -101,7 +101,7 @@ class BatchBuilder:
     """Collects the messages of one batch and makes an ObservationBatch of them; used once.
 
     `message` and `device` are the caller's numbers, `message` a different one (not below 0) for each. Adding only
-    decodes; what stands in the series is checked in `finish`, over the whole batch. Nothing a peer sends makes
+    decodes; the contents of the series are checked in `finish`, over the whole batch. Nothing that a peer sends makes
     either raise.
     """
 
@@ -116,12 +116,12 @@ class BatchBuilder:
     def add_telemetry(
         self, message: int, device: int, payload: bytes, content_type: str | None, arrival_ms: int
     ) -> MessageHeader:
-        """Add a message of a telemetry topic and return what it says of itself, as far as it can be read."""
+        """Add a message of a telemetry topic and return its header, as far as it can be read."""
         if content_type in _PLAIN_JSON and payload[:1] == b"{" and len(payload) <= MAX_PAYLOAD_BYTES:
             try:
                 telemetry = _DECODER.decode(payload)
             except DECODE_ERRORS:
-                pass  # taken apart below, so that its good series stay
+                pass  # taken apart below, so that its good series are kept
             else:
                 series = telemetry.observations
                 if telemetry.sent_at > arrival_ms + CLOCK_AHEAD_MS:
@@ -139,7 +139,7 @@ class BatchBuilder:
     def add_event(
         self, message: int, device: int, payload: bytes, content_type: str | None, arrival_ms: int
     ) -> MessageHeader:
-        """Add a message of an event topic and return what it says of itself, as far as it can be read."""
+        """Add a message of an event topic and return its header, as far as it can be read."""
         parts = take_events(payload, content_type)
         self._rows.append((message, device, arrival_ms, parts.head, []))
         if self._note_refused(message, parts, arrival_ms):
@@ -186,7 +186,7 @@ class BatchBuilder:
     def _note_refused(
         self, message: int, parts: MessageParts[Series] | MessageParts[EventItem], arrival_ms: int
     ) -> bool:
-        """Note what is refused of a message that was taken apart; False: all of it."""
+        """Record the refusals of a message that was taken apart; False if they cover all of it."""
         if parts.error is not None:
             self._refusals.refuse_message(message, parts.error.reason, parts.error.detail)
             return False
@@ -204,8 +204,8 @@ class BatchBuilder:
 def _stored(columns: Columns, good: Bool) -> tuple[Index, int]:
     """Return which samples are rows to store, and how many of the good series are missing.
 
-    A null is missing unless a flag makes it a statement: LO and HI do for every sample of a series, any flag does for
-    a single value. RR intervals are stored as runs, never as rows.
+    A null is missing unless a flag explains it: LO and HI do for every sample of a series, any flag does for a single
+    value. RR intervals are stored as runs, never as rows.
     """
     absent = np.isnan(columns.value)
     owner = columns.owner

@@ -1,4 +1,4 @@
-"""Writes messages as devices do: for replay, for benchmarks and for tests."""
+"""Encodes messages as devices do: for replay, benchmarks and tests."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def encode_telemetry(
     device: str | None = None,
     form: Form = Form.JSON,
 ) -> bytes:
-    """Return a telemetry message; what is None is left out. Numbers have to be finite."""
+    """Return a telemetry message; None values are left out. Numbers have to be finite."""
     return _encode(
         Telemetry(
             seq=_or_absent(seq),
@@ -41,7 +41,7 @@ def encode_events(
     device: str | None = None,
     form: Form = Form.JSON,
 ) -> bytes:
-    """Return an event message; what is None is left out."""
+    """Return an event message; None values are left out."""
     return _encode(
         EventMessage(
             seq=_or_absent(seq),

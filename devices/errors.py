@@ -1,9 +1,8 @@
-"""What can be wrong with bytes from a device.
+"""The errors in data from a device.
 
-    DeviceDataError
-    ├── UnitNotAcceptedError  a code is never measured in that unit: carries both
-    ├── PayloadError          bytes that are no message of ours: carries the reason and a sentence
-    └── PacketError           bytes that are no value of their Bluetooth characteristic: carries a sentence
+DeviceDataError ├── UnitNotAcceptedError  a code is never measured in that unit: carries both ├── PayloadError
+bytes that are not a valid message: carries the reason and a sentence └── PacketError           bytes that are not a
+value of their Bluetooth characteristic: carries a sentence
 
 `BatchBuilder` raises none of these to its caller: what a peer got wrong is a `Refusal`, a value.
 """
@@ -45,10 +44,10 @@ class PacketError(DeviceDataError):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Something that was not taken: a message, or some of its series (events), and why.
+    """A message, or some of its series (events), that was refused, and why.
 
-    `message` is the caller's number of the message; `series` the positions within it that were refused, None for
-    all of it; `detail` is one clear sentence about the first of them.
+    `message` is the caller's number of the message; `series` the positions within it that were refused, None for all of
+    it; `detail` is one clear sentence about the first of them.
     """
 
     message: int

@@ -1,4 +1,4 @@
-"""Telemetry and event messages: what they look like, and how a faulty one is taken apart so that its good parts stay."""
+"""Telemetry and event messages: their types, and how a faulty one is taken apart so that its good parts are kept."""
 
 import re
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ Identifier = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 Period = Annotated[int, Meta(ge=1, le=2**40)]
 
 ABSENT: Final = -1
-"""Stands in a message head where the message does not say."""
+"""In a message header: the message does not say."""
 
 
 class Series(Struct, gc=False, omit_defaults=True):
@@ -47,7 +47,7 @@ class EventItem(Struct, gc=False, omit_defaults=True):
 
 
 class MessageHeader(Struct, gc=False, omit_defaults=True, kw_only=True):
-    """What every message says of itself; -1 where it does not. `device` is the one an edge box speaks for."""
+    """The header of every message; -1 for a missing number. `device` is the one an edge box speaks for."""
 
     seq: Count64 = ABSENT
     sent_at: Count64 = ABSENT
@@ -72,19 +72,19 @@ PieceT = TypeVar("PieceT")
 
 
 class _TelemetryPieces(MessageHeader, Generic[PieceT], kw_only=True):
-    """A telemetry message whose series were not looked at yet."""
+    """A telemetry message with its series still undecoded."""
 
     observations: list[PieceT]
 
 
 class _EventPieces(MessageHeader, Generic[PieceT], kw_only=True):
-    """An event message whose events were not looked at yet."""
+    """An event message with its events still undecoded."""
 
     events: list[PieceT]
 
 
 class _SeqOnly(Struct):
-    """What can still be learnt from a message that is refused: its number, so that the receipt can pass it."""
+    """The part of a refused message that still matters: its number, so that the receipt can pass it."""
 
     seq: Count64 = ABSENT
 
@@ -93,8 +93,8 @@ class _SeqOnly(Struct):
 class MessageParts(Generic[ItemT]):
     """A message taken apart.
 
-    `items` are the good parts and `positions` where they stood; `refused` are (position, sentence) of the malformed
-    ones. With an `error` the whole message is refused and `head` holds what could be saved of it.
+    `items` are the good parts and `positions` their places; `refused` are (position, sentence) of the malformed ones.
+    With an `error` the whole message is refused and `head` holds what could be saved of it.
     """
 
     head: MessageHeader
@@ -120,7 +120,7 @@ _TELEMETRY: Final = _Kind(Series, _TelemetryPieces, "observations", MAX_SERIES)
 _EVENTS: Final = _Kind(EventItem, _EventPieces, "events", MAX_EVENTS)
 _LOOKED_AT: Final = 256
 _SEQ_IN_JSON: Final = re.compile(rb'"seq"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,19})[ \t\r\n]*[,}]')
-# An unsigned integer: below 24 the byte itself, else 1, 2, 4 or 8 bytes behind a head.
+# An unsigned integer: below 24 the byte itself, otherwise 1, 2, 4 or 8 bytes after a head.
 _SEQ_IN_CBOR: Final = re.compile(rb"cseq(?:([\x00-\x17])|\x18(.)|\x19(.{2})|\x1a(.{4})|\x1b(.{8}))", re.DOTALL)
 _JSON_SEQ: Final = msgspec.json.Decoder(_SeqOnly)
 
@@ -163,7 +163,7 @@ def _take(payload: bytes, content_type: str | None, kind: _Kind[ItemT]) -> Messa
 
 
 def _save_head(source: Any, payload: bytes, form: Form) -> MessageHeader:
-    """Return the head of a message whose envelope is wrong: its `seq` if that can be read, else nothing."""
+    """Return the header of a message whose envelope is wrong: its `seq` if that can be read, otherwise nothing."""
     try:
         found = _JSON_SEQ.decode(source) if form is Form.JSON else msgspec.convert(source, _SeqOnly)
     except DECODE_ERRORS:
@@ -172,9 +172,10 @@ def _save_head(source: Any, payload: bytes, form: Form) -> MessageHeader:
 
 
 def _guess_head(payload: bytes) -> MessageHeader:
-    """Return the `seq` that seems to stand near the start of bytes that cannot be read, or are too many to be.
+    """Return the `seq` that seems to stand near the start of bytes that are unreadable, or too many to read.
 
-    Without it the receipt would never pass a message that its device cannot mend, and the device never free its flash.
+    Without it the receipt would never pass a message that its device cannot repair, and the device never free its
+    flash.
     """
     if found := _SEQ_IN_JSON.search(payload, 0, _LOOKED_AT):
         number = int(found[1])
@@ -189,7 +190,7 @@ def _check_item(item: Series | EventItem) -> None:
     """Refuse what the types let through.
 
     Raises:
-        PayloadError: CBOR can say NaN and infinity, where JSON cannot; `command_done` needs its two fields.
+        PayloadError: NaN or infinity, which CBOR can express and JSON cannot; `command_done` without its two fields.
     """
     if isinstance(item, EventItem):
         if item.type is EventType.COMMAND_DONE and (item.id is None or item.ok is None):

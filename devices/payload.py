@@ -1,4 +1,4 @@
-"""From the bytes of one payload to the objects they spell, JSON or CBOR, with bounded work whatever the bytes are."""
+"""Decodes the bytes of one payload into objects, from JSON or CBOR, with bounded work whatever the bytes are."""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from devices.errors import PayloadError
 from devices.vocabulary import CONTENT_TYPE_CBOR, CONTENT_TYPE_JSON, MAX_NESTING, MAX_PAYLOAD_BYTES, Reason
 
 DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""All that msgspec raises for bytes or objects that do not fit."""
+"""Everything that msgspec raises for bytes or objects that do not fit."""
 
 _JSON_FIRST: Final = frozenset(b"{ \t\r\n")
 _CBOR_MAPS: Final = range(0xA0, 0xC0)
@@ -20,17 +20,17 @@ _DETAIL_LENGTH: Final = 200
 
 
 class Form(Enum):
-    """How a payload is written."""
+    """The format of a payload."""
 
     JSON = "JSON"
     CBOR = "CBOR"
 
 
 def form_of(payload: bytes, content_type: str | None) -> Form:
-    """Tell JSON from CBOR: the content type decides, without one the first byte.
+    """Return JSON or CBOR: the content type decides, without one the first byte.
 
     Raises:
-        PayloadError: too large to be looked at, or neither of the two.
+        PayloadError: the payload is too large to be read, or neither of the two.
     """
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise PayloadError(f"{len(payload)} bytes, at most {MAX_PAYLOAD_BYTES} are taken", Reason.TOO_LARGE)
@@ -51,7 +51,7 @@ def form_of(payload: bytes, content_type: str | None) -> Form:
 
 
 def explain(error: Exception) -> str:
-    """Return an error of a decoder as a sentence that is safe to store: printable and short, whatever the peer sent."""
+    """Return a decoder's error as a sentence that is safe to store: printable and short, whatever the peer sent."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     text = str(error)[: 2 * _DETAIL_LENGTH]
@@ -66,12 +66,12 @@ def quote(word: str) -> str:
 
 
 def load_cbor(payload: bytes) -> Any:
-    """Decode one CBOR item (RFC 8949) of the subset that JSON can say as well.
+    """Decode one CBOR item (RFC 8949) of the subset that JSON can express too.
 
-    Refused before they cost anything: nesting (a stack that runs over), indefinite lengths (no bound to count
-    against), tags (big numbers, shared references and string references multiply what they cost; the payload needs
-    none), repeated keys (two readers would see two messages), keys that are no strings, bytes after the item.
-    A declared length never allocates more than the bytes that are there.
+    Refused before they cost anything: nesting (stack overflow), indefinite lengths (no bound to check against), tags
+    (big numbers, shared references and string references multiply their cost; the payload needs none), repeated keys
+    (two readers would see two messages), keys that are not strings, bytes after the item. A declared length never
+    allocates more than the bytes that are there.
 
     Raises:
         PayloadError: malformed, with the decoder's own sentence.
@@ -100,7 +100,7 @@ def _refuse_tag(*_: object) -> Never:
 
 
 class _NoTags(Mapping[int, Any]):
-    """Stands in for the decoders of every tag there is and refuses each."""
+    """Stands in for the decoder of every CBOR tag and refuses it."""
 
     def __getitem__(self, tag: int) -> Any:
         return _refuse_tag

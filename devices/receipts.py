@@ -1,4 +1,4 @@
-"""What the gateway says to devices: cumulative receipts and commands, in JSON."""
+"""What the gateway sends to devices: cumulative receipts and commands, in JSON."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -20,7 +20,7 @@ _DECODER: Final = msgspec.json.Decoder(_Receipt)
 
 
 def encode_receipt(seq: int) -> bytes:
-    """Return the receipt for everything up to and with `seq`."""
+    """Return the receipt for everything up to and including `seq`."""
     return b'{"seq":%d}' % seq
 
 
@@ -28,7 +28,7 @@ def decode_receipt(payload: bytes) -> int:
     """Return the `seq` of a receipt.
 
     Raises:
-        PayloadError: it is none.
+        PayloadError: the payload is not a receipt.
     """
     try:
         return _DECODER.decode(payload).seq
@@ -37,5 +37,5 @@ def decode_receipt(payload: bytes) -> int:
 
 
 def encode_command(command_id: str, kind: CommandType, arguments: Mapping[str, object] | None = None) -> bytes:
-    """Return a command; `arguments` stand beside `id` and `type` and cannot replace them."""
+    """Return a command; `arguments` are added to `id` and `type` and cannot replace them."""
     return msgspec.json.encode({**(arguments or {}), "id": command_id, "type": kind})

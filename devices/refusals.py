@@ -1,11 +1,11 @@
-"""Collects what is refused while a batch is looked at."""
+"""Collects the refusals of a batch while it is checked."""
 
 from devices.errors import Refusal
 from devices.vocabulary import Reason
 
 
 class Refusals:
-    """Refusals by message: of a series once, whatever else is wrong with it; a whole message swallows its parts."""
+    """Refusals by message: a series is refused once, whatever else is wrong; a refused message absorbs its parts."""
 
     __slots__ = ("_parts", "_whole")
 
@@ -22,7 +22,7 @@ class Refusals:
         self._parts.setdefault(message, {}).setdefault(position, (reason, detail))
 
     def collect(self) -> list[Refusal]:
-        """Return one refusal per message and reason, in the order of the messages; the first part speaks for all."""
+        """Return one refusal per message and reason, in the order of the messages, with the first part's sentence."""
         found: list[Refusal] = []
         for message in sorted(self._whole.keys() | self._parts.keys()):
             if message in self._whole:

@@ -1,4 +1,4 @@
-"""The roster: which devices an edge box reads over Bluetooth, as the gateway publishes it, retained, in JSON."""
+"""The roster: the devices that an edge box reads over Bluetooth, as the gateway publishes it, retained, in JSON."""
 
 import re
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from devices.payload import DECODE_ERRORS, explain, quote
 from devices.vocabulary import MAX_PAYLOAD_BYTES, DeviceModel, Reason
 
 MAX_DEVICES: Final = 256
-"""A roster of more would buy an edge's memory and radio time without bound; the longest of this many fits a payload."""
+"""A larger roster would cost an edge box's memory and radio time without bound; this many always fit a payload."""
 
 _ADDRESS: Final = re.compile(
     r"[0-9A-F]{2}(:[0-9A-F]{2}){5}"  # a device address, as everywhere but on macOS
@@ -23,7 +23,7 @@ _ADDRESS: Final = re.compile(
 
 
 def bluetooth_address(text: str) -> str | None:
-    """Return an address in the one form it is stored and compared in (upper case), None for what is no address.
+    """Return an address in the one form in which it is stored and compared (upper case), None if it is not an address.
 
     `AA:BB:CC:DD:EE:FF`, or the UUID by which macOS knows a device.
     """
@@ -31,7 +31,7 @@ def bluetooth_address(text: str) -> str | None:
 
 
 class RosterDevice(Struct, frozen=True):
-    """A device that an edge box reads: where it is found and what it is."""
+    """A device that an edge box reads, and its address."""
 
     id: Identifier
     model: DeviceModel
@@ -46,7 +46,7 @@ class Roster(Struct, frozen=True):
 
     devices: tuple[RosterDevice, ...] = ()
     unsupported: tuple[str, ...] = ()
-    """Ids of devices whose model this version has no word for: to be said in a log, not read."""
+    """Ids of devices whose model this version does not know: to be logged, not read."""
 
 
 class _Wire(Struct):
@@ -65,11 +65,11 @@ _MODELS: Final = frozenset(DeviceModel) - {DeviceModel.EDGE}
 
 
 def decode_roster(payload: bytes) -> Roster:
-    """Decode a roster; a device of a model that came after this version does not cost the others.
+    """Decode a roster; a device of a model newer than this version does not cost the others.
 
     Raises:
-        PayloadError: malformed or too large, with a sentence; also where two devices share an id or an address. An
-            empty payload is malformed: an edge with nothing to read is told `{"devices": []}`.
+        PayloadError: malformed or too large, with a sentence; also if two devices share an id or an address. An
+            empty payload is malformed: an edge box with nothing to read gets `{"devices": []}`.
     """
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise PayloadError(f"{len(payload)} bytes, at most {MAX_PAYLOAD_BYTES} are taken", Reason.TOO_LARGE)

@@ -38,9 +38,9 @@ class RRRun:
 def beat_times(at_ms: float, intervals_ms: Float64) -> Float64:
     """Return the beat that ends each interval, float64[n] ms since the epoch; the first one is at `at_ms`.
 
-    A missing interval (NaN) hides how long it was. It is taken to have lasted the mean of the nearest known
-    intervals before and after it: the beats behind it keep their place in the night, and the run behind it never
-    meets the run before it, as it would if nothing were counted. Without any known interval: NaN.
+    A missing interval (NaN) hides its length. It is taken to be the mean of the nearest known intervals before and
+    after it: later beats keep their place in the night, and the run after it never touches the run before it, as it
+    would if nothing were counted. Without any known interval: NaN.
     """
     missing = np.isnan(intervals_ms)
     known = np.flatnonzero(~missing)
@@ -56,7 +56,7 @@ def beat_times(at_ms: float, intervals_ms: Float64) -> Float64:
 
 
 def runs_of(columns: Columns, good: Bool) -> Iterator[tuple[int, list[RRRun]]]:
-    """Yield every good series of RR intervals that holds any, with its runs; of a whole one the series is the run."""
+    """Yield every good series of RR intervals that holds any, with its runs; an unbroken series is one run."""
     chosen = np.flatnonzero(good & (columns.code == Code.RR_INTERVAL) & (columns.count > 0))
     if not len(chosen):
         return

@@ -48,7 +48,7 @@ _RR_INTERVAL: Final = Code.RR_INTERVAL.wire
 
 @dataclass(slots=True)
 class Columns:
-    """One row per series, n of them, and the samples of all of them one after another, m of them.
+    """One row per series, n of them, and the samples of all series one after another, m of them.
 
     `faults` are (series, sentence) of those whose shape or flags are malformed: they have no samples here.
     """
@@ -80,7 +80,7 @@ class Columns:
 
 
 def build_columns(rows: Sequence[Row], positions: dict[int, list[int]]) -> Columns:
-    """Turn decoded messages into columns; `positions` by row for messages of which not all series are left."""
+    """Turn decoded messages into columns; `positions` by row for messages that have lost some of their series."""
     series = list(chain.from_iterable([row[4] for row in rows]))
     faults: list[tuple[int, str]] = []
     samples, count, single, period = _samples(series, faults)
@@ -113,7 +113,7 @@ def build_columns(rows: Sequence[Row], positions: dict[int, list[int]]) -> Colum
 
 
 def _samples(series: Sequence[Series], faults: list[tuple[int, str]]) -> tuple[list[float | None], Int64, Bool, Int64]:
-    """Return the samples of all series in a row, and per series their count, whether it is a single, its period."""
+    """Return the samples of all series in one list, and for each series: sample count, whether single, period."""
     size = len(series)
     singles = [s.value for s in series]
     if singles.count(UNSET) == 0 and [s.values for s in series].count(UNSET) == size:
@@ -160,7 +160,7 @@ def _flag_bits(i: int, names: Sequence[str], faults: list[tuple[int, str]]) -> i
 
 NEVER_SET: Final = "stamped before 2010: the clock was never set"
 
-# By [code, unit]; NaN where the unit is not accepted, so that every comparison with it is false.
+# By [code, unit]; NaN where the unit is not accepted, so that every comparison is false.
 _MINIMUM: Final[Float64] = np.full((max(Code) + 1, max(Unit) + 1), np.nan)
 _MAXIMUM: Final[Float64] = _MINIMUM.copy()
 for _code, _rule in CODES.items():
@@ -171,7 +171,7 @@ _ACCEPTED: Final[Bool] = ~np.isnan(_MINIMUM)
 
 
 class Checks:
-    """Checks the series of a batch; `good`, bool[n], says which are left. The first cause found is the one told."""
+    """Checks the series of a batch; `good`, bool[n], marks those not refused. The first cause found is reported."""
 
     __slots__ = ("_columns", "_refusals", "good")
 
@@ -222,7 +222,7 @@ class Checks:
             self.refuse(i, Reason.UNIT_MISMATCH, f"{series.code} is not measured in {quote(series.unit)}")
 
     def _check_clocks(self) -> None:
-        # A stamp near the end of 64 bits wraps around with its samples added, but is itself ahead all the same.
+        # A stamp near the end of 64 bits wraps around when its samples are added, but the stamp itself is ahead anyway.
         columns = self._columns
         newest = np.maximum(columns.at, columns.at + columns.period * np.maximum(columns.count - 1, 0))
         for i in np.flatnonzero(newest > columns.arrival + CLOCK_AHEAD_MS).tolist():
@@ -248,7 +248,7 @@ class Checks:
 
 
 def _judge(code: Code, unit: Unit, value: float) -> tuple[Reason, str]:
-    """Tell why a value outside the limits of its unit is refused.
+    """Return why a value outside the limits of its unit is refused.
 
     Too small here and plausible in another unit of the code: the label is wrong (5.5 "mg/dL"). Anything else may be
     a broken sensor, and too large may be a very sick person: out of range.

@@ -1,4 +1,4 @@
-"""What a device says of itself: the retained payload of its status topic, also its last will."""
+"""A device's status: the retained payload of its status topic, also its last will."""
 
 from typing import Annotated, Final
 
@@ -11,7 +11,7 @@ from devices.payload import DECODE_ERRORS, Form, explain, form_of, load_cbor
 
 
 class Status(Struct, frozen=True, omit_defaults=True):
-    """Status of a device; the last will holds `online` alone."""
+    """Status of a device; the last will has `online` alone."""
 
     online: bool
     battery: Annotated[float, Meta(ge=0, le=100)] | None = None
@@ -29,7 +29,7 @@ def decode_status(payload: bytes, content_type: str | None = None) -> Status:
 
     Raises:
         PayloadError: malformed or too large, with the reason and a sentence. An empty payload is malformed, too: MQTT
-            clears a retained message with it, so that a subscriber that may see one looks before it calls.
+            clears a retained message with it, so a subscriber that may see one checks before it calls.
     """
     form = form_of(payload, content_type)
     try:

@@ -13,14 +13,14 @@ from devices.vocabulary import CODES, Code, Unit
 PAIRED_GLUCOSE_LIMITS: Final[Mapping[float, float]] = MappingProxyType(
     {3.0: 54.0, 3.1: 55.0, 3.9: 70.0, 4.0: 72.0, 7.0: 126.0, 10.0: 180.0, 13.9: 250.0}
 )
-"""mmol/L to mg/dL as the consensus papers pair them (Danne 2017, Battelino 2019): rounded, not computed."""
+"""mmol/L to mg/dL as paired in the consensus papers (Danne 2017, Battelino 2019): rounded, not computed."""
 
 
 def glucose_limit(mmol_l: float, unit: Unit) -> float:
     """Return a glucose limit in the unit of the reading it is compared with.
 
     72 mg/dL is 4.0 mmol/L to the sensor that sent it, but 3.996 after a conversion by molar mass: so limits are
-    converted and readings never. Paired limits come from the table, any other one is mmol/L × 18, unrounded.
+    converted, never readings. Paired limits come from the table; any other one is mmol/L × 18, unrounded.
 
     Raises:
         UnitNotAcceptedError: the unit is not one of glucose.

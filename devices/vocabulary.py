@@ -1,4 +1,4 @@
-"""The words of the wire as tables: codes, units, flags, events, limits, topics and caps."""
+"""The vocabulary of the wire as tables: codes, units, flags, events, limits, topics and caps."""
 
 import re
 from collections.abc import Mapping
@@ -47,17 +47,17 @@ class Code(IntEnum):
 
     @property
     def wire(self) -> str:
-        """The code as it stands in payloads and in the API."""
+        """The code as it appears in payloads and in the API."""
         return self.name.lower()
 
     @property
     def loinc(self) -> tuple[str, ...]:
-        """LOINC codes, the usual one first; empty where LOINC has none."""
+        """LOINC codes, the usual one first; empty if LOINC has none."""
         return CODES[self].loinc
 
 
 class Flag(IntFlag):
-    """What the sensor says about a sample beside its number."""
+    """What the sensor says about a sample besides its number."""
 
     BELOW_RANGE = 1
     """The sensor said LO: counts as low, whatever the number field holds."""
@@ -88,7 +88,7 @@ class EventType(StrEnum):
 
 
 class CommandType(StrEnum):
-    """What a device can be told to do."""
+    """What a device can be commanded to do."""
 
     REMIND = "remind"
     SET_CLOCK = "set_clock"
@@ -96,7 +96,7 @@ class CommandType(StrEnum):
 
 
 class DeviceModel(StrEnum):
-    """Kinds of devices that can be provisioned."""
+    """The kinds of devices that can be provisioned."""
 
     WRISTBAND = "wristband"
     PILLBOX = "pillbox"
@@ -110,7 +110,7 @@ class DeviceModel(StrEnum):
 
 
 class Modality(StrEnum):
-    """What heart beats are measured with; light gives pulse-rate variability, electrodes heart-rate variability."""
+    """How heartbeats are measured; optically it is pulse-rate variability, with electrodes heart-rate variability."""
 
     ECG = "ecg"
     PPG = "ppg"
@@ -133,7 +133,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UnitRule:
-    """How one unit is used with one code: its plausible limits (inclusive) and canonical = value * factor + shift."""
+    """How a unit is used with a code: its plausible limits (inclusive) and canonical = value * factor + shift."""
 
     minimum: float
     maximum: float
@@ -173,8 +173,8 @@ UCUM: Final[Mapping[Unit, str]] = MappingProxyType(
     }
 )
 
-# 1 kPa = 7.500616827 mm[Hg]; 1 [lb_av] = 0.45359237 kg exactly. Glucose is 18 mg/dL to the mmol/L because that is
-# what sensors use themselves (the molar mass would give 18.016). Limits in other units are rounded outwards.
+# 1 kPa = 7.500616827 mm[Hg]; 1 [lb_av] = 0.45359237 kg exactly. Glucose is 18 mg/dL to the mmol/L because sensors
+# use that themselves (the molar mass would give 18.016). Limits in other units are rounded outwards.
 CODES: Final[Mapping[Code, CodeRule]] = MappingProxyType(
     {
         Code.GLUCOSE: _rule(
@@ -207,7 +207,7 @@ UNIT_BY_UCUM: Final[Mapping[str, Unit]] = MappingProxyType({ucum: unit for unit,
 MODALITY_BY_MODEL: Final[Mapping[DeviceModel, Modality]] = MappingProxyType(
     {DeviceModel.WRISTBAND: Modality.PPG, DeviceModel.OXIMETER: Modality.PPG}
 )
-"""What a model measures heart beats with where its device says nothing else; light for a model that is not here."""
+"""How a model measures heartbeats unless its device says otherwise; optically if it is not listed."""
 
 FLAG_NAMES: Final[Mapping[Flag, str]] = MappingProxyType({flag: str(flag.name).lower() for flag in Flag})
 FLAG_BY_WIRE: Final[Mapping[str, Flag]] = MappingProxyType({name: flag for flag, name in FLAG_NAMES.items()})
@@ -241,14 +241,14 @@ MAX_NESTING: Final = 16
 MAX_INT64: Final = 2**63 - 1
 
 CLOCK_AHEAD_MS: Final = 5 * 60_000
-"""A stamp may lie this far after its arrival; clocks are never perfect."""
+"""A stamp may be this far after its arrival; clocks are never perfect."""
 EARLIEST_MS: Final = 1_262_304_000_000
-"""2010-01-01T00:00Z: a stamp before it comes from a clock that was never set."""
+"""2010-01-01T00:00Z: an earlier stamp comes from a clock that was never set."""
 
 
-def modality_of(model: DeviceModel, told: Modality | None = None) -> Modality:
-    """Return what a device measures heart beats with: what was told of it, else what its model usually does."""
-    return told or MODALITY_BY_MODEL.get(model, Modality.PPG)
+def modality_of(model: DeviceModel, recorded: Modality | None = None) -> Modality:
+    """Return how a device measures heartbeats: as recorded for it, otherwise as usual for its model."""
+    return recorded or MODALITY_BY_MODEL.get(model, Modality.PPG)
 
 
 def topic(device_id: str, name: Topic) -> str:

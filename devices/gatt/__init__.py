@@ -1,1 +1,1 @@
-"""What Bluetooth characteristics say: bytes to frozen values, and back where we write. Pure; bad bytes are `PacketError`s."""
+"""Codecs for Bluetooth characteristics: bytes to frozen values, and back where we write. Pure; raise `PacketError`."""

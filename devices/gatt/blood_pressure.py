@@ -32,17 +32,17 @@ class BloodPressureMeasurement:
     mean_arterial: Medical
     unit: Unit
     timestamp: datetime | None = None
-    """By the device's clock; None when it has none, or does not know."""
+    """By the device's clock; None if it has none, or does not know the time."""
     pulse_rate: Medical | None = None
     """/min"""
     user_id: int | None = None
-    """None: not said, or not known."""
+    """None: not sent, or not known."""
     status: PressureStatus = PressureStatus.NONE
 
 
 @dataclass(frozen=True, slots=True)
 class IntermediateCuffPressure:
-    """The pressure in the cuff while it measures, in `unit`; the rest as in the measurement."""
+    """The pressure in the cuff while it measures, in `unit`; the other fields as in the measurement."""
 
     pressure: Medical
     unit: Unit
@@ -68,7 +68,7 @@ _MEASUREMENT: Final = Layout(
     Field("mean_arterial", SFLOAT),
     *_SHARED,
 )
-# The octets of diastolic and mean pressure are there and mean nothing.
+# The octets of diastolic and mean pressure are present but unused.
 _INTERMEDIATE: Final = Layout(
     "Intermediate Cuff Pressure", IntermediateCuffPressure, Field("pressure", Kind("H4x", sfloat)), *_SHARED
 )
@@ -78,7 +78,7 @@ def decode_blood_pressure_measurement(packet: bytes) -> BloodPressureMeasurement
     """Decode a Blood Pressure Measurement.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     return _MEASUREMENT.decode(packet)
 
@@ -87,6 +87,6 @@ def decode_intermediate_cuff_pressure(packet: bytes) -> IntermediateCuffPressure
     """Decode an Intermediate Cuff Pressure.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     return _INTERMEDIATE.decode(packet)

@@ -105,7 +105,7 @@ class CgmMeasurement:
 
 @dataclass(frozen=True, slots=True)
 class CgmFeature:
-    """What a sensor can do, and what it measures in."""
+    """What a sensor can do, and which sample it measures in."""
 
     features: int
     """Bits of `CgmFeatureBit`."""
@@ -130,7 +130,7 @@ class CgmStatus:
 
 @dataclass(frozen=True, slots=True)
 class SessionStartTime:
-    """When the session began, by the sensor's wall clock, and where that stands to UTC as far as it knows."""
+    """When the session began, by the sensor's wall clock, and that clock's offset from UTC as far as it knows."""
 
     time: datetime | None
     time_zone: timedelta | None
@@ -138,7 +138,7 @@ class SessionStartTime:
 
     @property
     def utc_offset(self) -> timedelta | None:
-        """Local time less UTC; None when the zone or daylight saving is not known."""
+        """Local time minus UTC; None if the zone or daylight saving is not known."""
         if self.time_zone is None or self.dst_offset is None:
             return None
         return self.time_zone + self.dst_offset
@@ -164,7 +164,7 @@ _STATUS_OCTET: Final = bits(CgmStatusOctet)
 _CALIBRATION_OCTET: Final = bits(CgmCalibrationOctet)
 _WARNING_OCTET: Final = bits(CgmWarningOctet)
 
-# A record without its size octet and its CRC.
+# A record minus its size octet and CRC.
 _MEASUREMENT: Final = Layout(
     "CGM Measurement",
     CgmMeasurement,
@@ -201,27 +201,27 @@ def decode_cgm_measurements(packet: bytes, *, crc: bool) -> tuple[CgmMeasurement
     """Decode the records of one notification: one or more, each beginning with its size.
 
     Raises:
-        PacketError: one of them is none; then none of them is taken.
+        PacketError: one of them is invalid; then none of them is returned.
     """
     if len(packet) > MAX_VALUE:
         raise PacketError(f"CGM Measurement: {len(packet)} octets, a value has {MAX_VALUE} at most")
     records: list[CgmMeasurement] = []
-    rest = packet
-    while rest or not records:
-        size = rest[0] if rest else 0
-        # A size below the least a record has, 0 above all, would never come to the end.
-        if not _MIN_RECORD <= size <= len(rest):
-            raise PacketError(f"CGM Measurement: a record of {size} octets, {len(rest)} are there")
-        record, rest = rest[:size], rest[size:]
+    remaining = packet
+    while remaining or not records:
+        size = remaining[0] if remaining else 0
+        # With a size below a record's minimum, 0 above all, the loop would never end.
+        if not _MIN_RECORD <= size <= len(remaining):
+            raise PacketError(f"CGM Measurement: a record of {size} octets, {len(remaining)} are there")
+        record, remaining = remaining[:size], remaining[size:]
         records.append(_MEASUREMENT.decode(_checked(record, _MEASUREMENT.name, crc=crc)[1:]))
     return tuple(records)
 
 
 def decode_cgm_feature(packet: bytes) -> CgmFeature:
-    """Decode a CGM Feature; its own E2E-CRC counts if it says that there are some, and stands empty (0xFFFF) otherwise.
+    """Decode a CGM Feature; its own E2E-CRC is checked if it promises one, and is 0xFFFF (unused) otherwise.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     feature = _FEATURE.decode(packet[:-CRC_SIZE])
     if feature.e2e_crc:
@@ -233,7 +233,7 @@ def decode_cgm_status(packet: bytes, *, crc: bool) -> CgmStatus:
     """Decode a CGM Status.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     return _STATUS.decode(_checked(packet, _STATUS.name, crc=crc))
 
@@ -242,13 +242,13 @@ def decode_session_start_time(packet: bytes, *, crc: bool) -> SessionStartTime:
     """Decode a CGM Session Start Time.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     return _START.decode(_checked(packet, _START.name, crc=crc))
 
 
 def encode_session_start_time(start: SessionStartTime, *, crc: bool) -> bytes:
-    """Return what sets the clock of a sensor: it works out the start from the present time of `start`."""
+    """Return the value that sets a sensor's clock: it computes the session start from `start`, the current time."""
     zone = _UNKNOWN_ZONE if start.time_zone is None else start.time_zone // timedelta(minutes=_QUARTER)
     dst = _UNKNOWN_DST if start.dst_offset is None else start.dst_offset // timedelta(minutes=_QUARTER)
     value = encode_date_time(start.time) + zone.to_bytes(1, signed=True) + dst.to_bytes(1)
@@ -259,7 +259,7 @@ def decode_session_run_time(packet: bytes, *, crc: bool) -> timedelta:
     """Return how long a session is expected to run.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     return _RUN.decode(_checked(packet, _RUN.name, crc=crc))
 

@@ -31,26 +31,26 @@ class CurrentTime:
     """Current Time: an Exact Time 256 and the reason of its last change."""
 
     time: datetime | None
-    """To the second; None when year, month or day are not known."""
+    """To the second; None if year, month or day are unknown."""
     day_of_week: int
-    """1 is Monday; 0 not known."""
+    """1 is Monday; 0: unknown."""
     fractions: int
     """1/256 s beyond `time`."""
     reason: AdjustReason
 
 
 def decode_date_time(packet: bytes) -> datetime | None:
-    """Return a Date Time, None when its year, month or day are 0: not known.
+    """Return a Date Time, None if its year, month or day are 0: unknown.
 
     Raises:
-        PacketError: not 7 octets, or no date of the calendar (years count from 1582).
+        PacketError: not 7 octets, or not a date of the calendar (years count from 1582).
     """
     try:
         year, month, day, hour, minute, second = _DATE_TIME.unpack(packet)
     except struct.error as error:
         raise PacketError(f"Date Time: {len(packet)} octets, not {_DATE_TIME.size}") from error
     try:
-        # A part that is not known stands for any: the others still have to make sense.
+        # An unknown part may be anything: the others still have to make sense.
         time = datetime(year or 2000, month or 1, day or 1, hour, minute, second)  # noqa: DTZ001 - a wall clock
     except ValueError as error:
         raise PacketError(f"Date Time: {error}") from error
@@ -90,7 +90,7 @@ def decode_current_time(packet: bytes) -> CurrentTime:
     """Decode a Current Time (Current Time Service 1.1, 3.1).
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     return _CURRENT_TIME.decode(packet)
 

@@ -1,7 +1,7 @@
-"""E2E-CRC: the checksum that Continuous Glucose Monitoring and our pill-box service carry to the end of a value.
+"""E2E-CRC: the checksum at the end of values of Continuous Glucose Monitoring and of our pill-box service.
 
-CGMS 1.0.2, 3.11: polynomial x^16 + x^12 + x^5 + 1, least significant bit first, start value 0xFFFF, nothing inverted
-at the end; catalogued as CRC-16/MCRF4XX, check value 0x6F91. It stands in the last two octets, low octet first.
+CGMS 1.0.2, 3.11: polynomial x^16 + x^12 + x^5 + 1, least significant bit first, start value 0xFFFF, nothing inverted at
+the end; catalogued as CRC-16/MCRF4XX, check value 0x6F91. It is in the last two octets, low octet first.
 """
 
 from typing import Final
@@ -30,15 +30,15 @@ def crc16(octets: bytes) -> int:
 
 
 def with_crc(octets: bytes) -> bytes:
-    """Return the octets with their E2E-CRC behind them."""
+    """Return the octets followed by their E2E-CRC."""
     return octets + crc16(octets).to_bytes(CRC_SIZE, "little")
 
 
 def without_crc(packet: bytes, name: str) -> bytes:
-    """Return what stands before the E2E-CRC; `name` is for the sentence.
+    """Return the octets before the E2E-CRC; `name` is for the error message.
 
     Raises:
-        PacketError: it does not fit, or is missing.
+        PacketError: the E2E-CRC is wrong, or missing.
     """
     octets, crc = packet[:-CRC_SIZE], packet[-CRC_SIZE:]
     if len(crc) < CRC_SIZE or int.from_bytes(crc, "little") != crc16(octets):

@@ -1,13 +1,13 @@
-"""The engine under the codecs: a characteristic is a table of fields, of which its flags say which are there.
+"""The engine under the codecs: a characteristic is a table of fields, and its flags say which of them are present.
 
-What holds for every characteristic:
+These rules hold for every characteristic:
 
-- A field whose flag is set has to be there whole, and nothing may follow the last one. One could ignore what follows, so
-  as to read what a later version appends. We refuse it: a packet that is longer than its flags say is as likely one
-  whose flags were damaged, and would be read as another, plausible one. A later version shows itself in the quarantine,
-  with its bytes, and gets its rows in the table.
-- A reserved flag that is set is ignored, as profiles ask of a collector. If it announces a field, octets are left over,
-  and the packet is refused by the rule above.
+- A field whose flag is set must be complete, and nothing may follow the last one. Ignoring what follows would allow
+  extensions by later versions. We refuse it: a packet longer than its flags say may just as well be one whose flags were
+  damaged, and would be read as another, plausible one. A later version shows up in the quarantine, with its bytes, and
+  then gets its rows in the table.
+- A reserved flag that is set is ignored, as profiles require of a collector. If it announces a field, octets are left
+  over, and the packet is refused by the rule above.
 - Reserved bits of a status word are ignored. Reserved numbers of an enumeration stay plain numbers.
 """
 
@@ -24,15 +24,15 @@ from devices.gatt.floats import float32, sfloat
 ValueT = TypeVar("ValueT")
 
 MAX_VALUE: Final = 512
-"""Octets of an attribute value (Core Specification, Vol 3, Part F, 3.2.9): no list of a peer grows beyond it."""
+"""Octets of an attribute value (Core Specification, Vol 3, Part F, 3.2.9): no list from a peer grows beyond it."""
 MAX_NAMED_BITS: Final = 12
-"""`enum` keeps every combination of flags it has seen for ever, so that a peer that counts through a wide status word
-would buy memory with it: 12 bits are 4,096 combinations. Wider words stay numbers, to be tested with `&`."""
+"""`enum` keeps every combination of flags it has ever seen, so a peer that counts through a wide status word could fill
+memory with it: 12 bits are 4,096 combinations. Wider words stay numbers, to be tested with `&`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How one value is written: the code of `struct` that reads it, and what makes the value of what that returns."""
+    """How one value is encoded: the code of `struct` that reads it, and the conversion of what `struct` returns."""
 
     code: str
     make: Callable[[Any], Any] | None = None
@@ -40,9 +40,9 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field that becomes the attribute `name`; it is there if the flags `given` are set and those of `unless` clear.
+    """A field that becomes the attribute `name`; present if the flags `given` are set and those of `unless` clear.
 
-    With `repeated` it takes all octets that are left, and becomes a tuple.
+    With `repeated` it takes all remaining octets, and becomes a tuple.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Says:
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What a packet with certain flags looks like."""
+    """The layout of a packet with certain flags."""
 
     fixed: struct.Struct
     makers: tuple[tuple[str, Callable[[Any], Any] | None], ...]
@@ -75,8 +75,8 @@ class _Shape:
 class Layout(Generic[ValueT]):
     """The table of a characteristic: from a packet to a `value`, whose attributes are named in the table.
 
-    `flagged`: the first octet holds the flags. Each value of the flags selects one fixed layout, worked out when it is
-    first seen; there are 256 at most.
+    `flagged`: the first octet holds the flags. Each value of the flags selects one fixed layout, computed when it is
+    first seen; there are at most 256.
     """
 
     def __init__(self, name: str, value: Callable[..., ValueT], *table: Field | Says, flagged: bool = True) -> None:
@@ -90,7 +90,7 @@ class Layout(Generic[ValueT]):
         """Return the value of a whole packet.
 
         Raises:
-            PacketError: too short, too long, or a field holds what it must not.
+            PacketError: the packet is too short, too long, or has an invalid field.
         """
         if not packet:
             raise PacketError(f"{self.name}: empty")
@@ -104,7 +104,7 @@ class Layout(Generic[ValueT]):
             for (name, make), raw in zip(shape.makers, shape.fixed.unpack_from(packet), strict=True)
         }
         if shape.repeated is not None:
-            attributes[shape.repeated.name] = self._rest(shape.repeated.kind, packet[size:])
+            attributes[shape.repeated.name] = self._repeated(shape.repeated.kind, packet[size:])
         return self._value(**shape.constants, **attributes)
 
     def _learn(self, flags: int) -> _Shape:
@@ -119,7 +119,7 @@ class Layout(Generic[ValueT]):
         self._shapes[flags] = shape
         return shape
 
-    def _rest(self, kind: Kind, octets: bytes) -> tuple[Any, ...]:
+    def _repeated(self, kind: Kind, octets: bytes) -> tuple[Any, ...]:
         try:
             raws = [raw for (raw,) in struct.iter_unpack(f"<{kind.code}", octets)]
         except struct.error as error:
@@ -131,7 +131,7 @@ def bits(names: type[IntFlag], code: str = "B") -> Kind:
     """Return the kind of a word of named bits; reserved ones are ignored.
 
     Raises:
-        ValueError: more than `MAX_NAMED_BITS` of them.
+        ValueError: there are more than `MAX_NAMED_BITS` of them.
     """
     mask = sum(names)
     if mask.bit_count() > MAX_NAMED_BITS:
@@ -140,7 +140,7 @@ def bits(names: type[IntFlag], code: str = "B") -> Kind:
 
 
 def unless_equal(unknown: int, code: str) -> Kind:
-    """Return the kind of a number of which one value means that it is not known."""
+    """Return the kind of a number of which one value means "unknown"."""
     return Kind(code, lambda raw: None if raw == unknown else raw)
 
 
@@ -152,7 +152,7 @@ FLOAT: Final = Kind("I", float32)
 
 
 def scaled_sfloat(power: int = 0) -> Kind:
-    """Return the kind of an SFLOAT whose unit we exchange for one that is 10**`power` times smaller."""
+    """Return the kind of an SFLOAT that we convert to a unit 10**`power` times smaller."""
     return Kind("H", partial(sfloat, power=power))
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 
 class Special(Enum):
-    """What stands where a number would stand: never one itself."""
+    """A special value in the place of a number."""
 
     NAN = auto()
     """Not a number: the sensor has no valid result."""
@@ -19,9 +19,9 @@ class Special(Enum):
 
 
 Medical = Decimal | Special
-"""What a medical float says: an exact number with the digits the sensor sent, or why there is none."""
+"""A medical float: an exact number with the digits the sensor sent, or why there is none."""
 
-# The five are the extreme mantissas with exponent 0, and only with that: the same mantissas with another exponent are
+# The five are the extreme mantissas with exponent 0, and only then: the same mantissas with another exponent are
 # numbers (0xF7FF is 204.7; ff ff ff 7f on the wire is −1E+127).
 _SPECIAL_SFLOATS: Final = MappingProxyType(
     {
@@ -44,12 +44,12 @@ _SPECIAL_FLOATS: Final = MappingProxyType(
 
 
 def sfloat(raw: int, power: int = 0) -> Medical:
-    """Return what 16 bits say, times 10**`power`: exponent of 4 bits, mantissa of 12, both in two's complement."""
+    """Decode 16 bits, times 10**`power`: exponent of 4 bits, mantissa of 12, both in two's complement."""
     return _SPECIAL_SFLOATS.get(raw) or _exact(_signed(raw & 0xFFF, 12), _signed(raw >> 12, 4) + power)
 
 
 def float32(raw: int) -> Medical:
-    """Return what 32 bits say: exponent of 8 bits, mantissa of 24, both in two's complement."""
+    """Decode 32 bits: exponent of 8 bits, mantissa of 24, both in two's complement."""
     return _SPECIAL_FLOATS.get(raw) or _exact(_signed(raw & 0xFFFFFF, 24), _signed(raw >> 24, 8))
 
 
@@ -58,5 +58,5 @@ def _signed(raw: int, width: int) -> int:
 
 
 def _exact(mantissa: int, exponent: int) -> Decimal:
-    # Made from text because that is the one way that no caller's decimal context can round.
+    # Made from text because only that is never rounded by the caller's decimal context.
     return Decimal(f"{mantissa}E{exponent}")

@@ -48,7 +48,7 @@ class GlucoseFeature(IntFlag):
 
 
 class SampleType(IntEnum):
-    """What was measured in."""
+    """The kind of sample measured."""
 
     CAPILLARY_WHOLE_BLOOD = 1
     CAPILLARY_PLASMA = 2
@@ -63,7 +63,7 @@ class SampleType(IntEnum):
 
 
 class SampleLocation(IntEnum):
-    """Where it was taken."""
+    """Where the sample was taken."""
 
     FINGER = 1
     ALTERNATE_SITE = 2
@@ -81,7 +81,7 @@ class Sample(NamedTuple):
 
     @property
     def is_control_solution(self) -> bool:
-        """Whether the meter was checked, and no patient measured."""
+        """Whether the meter itself was checked, and no patient measured."""
         return self.type == SampleType.CONTROL_SOLUTION or self.location == SampleLocation.CONTROL_SOLUTION
 
 
@@ -98,20 +98,20 @@ class GlucoseMeasurement:
 
     sequence: int
     base_time: datetime | None
-    """By the meter's own clock, which its user cannot set; None when not known."""
+    """By the meter's own clock, which its user cannot set; None if unknown."""
     time_offset: int | None = 0
-    """Minutes from the base time to the time the user sees; None when there are more than the field holds."""
+    """Minutes from the base time to the time the user sees; None if there are more than the field holds."""
     concentration: Medical | None = None
     """In `unit`, exact."""
     unit: Unit | None = None
     sample: Sample | None = None
-    """Stands beside every concentration."""
+    """Present with every concentration."""
     status: GlucoseStatus = GlucoseStatus.NONE
     context_follows: bool = False
 
     @property
     def user_time(self) -> datetime | None:
-        """The time the user sees on the meter; None when not known."""
+        """The time the user sees on the meter; None if unknown."""
         if self.base_time is None or self.time_offset is None:
             return None
         try:
@@ -122,7 +122,7 @@ class GlucoseMeasurement:
 
 @dataclass(frozen=True, slots=True)
 class GlucoseContext:
-    """What the user told the meter about the measurement of the same sequence number; numbers as the service lists them."""
+    """What the user entered about the measurement with the same sequence number; numbers as listed in the service."""
 
     sequence: int
     extended_flags: int | None = None
@@ -146,7 +146,7 @@ def _time_offset(raw: int) -> int | None:
 SAMPLE: Final = Kind("B", lambda octet: Sample(octet & 0xF, octet >> 4))
 """Type and location in one octet."""
 
-# On the wire stand kg/L, or mol/L with flag 0x04.
+# The wire has kg/L, or mol/L with flag 0x04.
 _MEASUREMENT: Final = Layout(
     "Glucose Measurement",
     GlucoseMeasurement,
@@ -162,7 +162,7 @@ _MEASUREMENT: Final = Layout(
     Says("context_follows", value=True, given=0x10),
 )
 
-# On the wire stand kg of carbohydrate, and kg or (flag 0x20) L of medication.
+# The wire has kg of carbohydrate, and kg or (flag 0x20) L of medication.
 _CONTEXT: Final = Layout(
     "Glucose Measurement Context",
     GlucoseContext,
@@ -187,7 +187,7 @@ def decode_glucose_measurement(packet: bytes) -> GlucoseMeasurement:
     """Decode a Glucose Measurement.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     return _MEASUREMENT.decode(packet)
 
@@ -196,7 +196,7 @@ def decode_glucose_context(packet: bytes) -> GlucoseContext:
     """Decode a Glucose Measurement Context.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     return _CONTEXT.decode(packet)
 
@@ -205,6 +205,6 @@ def decode_glucose_feature(packet: bytes) -> GlucoseFeature:
     """Decode a Glucose Feature.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     return _FEATURE.decode(packet)

@@ -10,14 +10,14 @@ _RR_RESOLUTION: Final = 1024  # per second
 
 @dataclass(frozen=True, slots=True)
 class HeartRateMeasurement:
-    """What a strap or wristband says about once a second."""
+    """What a strap or wristband sends about once a second."""
 
     rate: int
-    """Beats per minute. 0 is what some sensors send without a signal; whether to believe it is for others to say."""
+    """Beats per minute. Some sensors send 0 without a signal; whether to believe it is decided elsewhere."""
     contact: bool | None = None
-    """Does it touch the skin? None: it cannot tell."""
+    """Whether it touches the skin; None: it cannot tell."""
     energy_expended: int | None = None
-    """kJ since it was last reset; stays at 65,535."""
+    """kJ since the last reset; stays at 65,535."""
     rr_intervals: tuple[int, ...] = ()
     """Units of 1/1024 s, oldest first."""
 
@@ -27,8 +27,8 @@ class HeartRateMeasurement:
         return tuple(interval * 1000 / _RR_RESOLUTION for interval in self.rr_intervals)
 
 
-# The RR intervals may be none although their flag is set: firmware that sets its flags once and for all sends such a
-# packet in a second without a beat.
+# There may be no RR intervals although their flag is set: firmware with constant flags sends such a packet in a second
+# without a beat.
 _MEASUREMENT: Final = Layout(
     "Heart Rate Measurement",
     HeartRateMeasurement,
@@ -45,6 +45,6 @@ def decode_heart_rate_measurement(packet: bytes) -> HeartRateMeasurement:
     """Decode a Heart Rate Measurement.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     return _MEASUREMENT.decode(packet)

@@ -1,4 +1,4 @@
-"""What a device says of itself: strings and PnP ID (0x2A50) of the Device Information Service 1.1, 3."""
+"""What a device says about itself: strings and PnP ID (0x2A50) of the Device Information Service 1.1, 3."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,7 +9,7 @@ from devices.gatt.fields import MAX_VALUE, UINT8, UINT16, Field, Layout
 
 @dataclass(frozen=True, slots=True)
 class PnpId:
-    """Who made it, and which product and version it is."""
+    """The vendor, product and version of a device."""
 
     vendor_source: int
     """1: the vendor's number was assigned by the Bluetooth SIG, 2: by the USB Implementers Forum."""
@@ -30,10 +30,10 @@ _PNP_ID: Final = Layout(
 
 
 def decode_text(packet: bytes) -> str:
-    """Return one of the strings; zeros that fill up a fixed buffer are not part of it.
+    """Return one of the strings, without the zeros that pad a fixed buffer.
 
     Raises:
-        PacketError: longer than a value can be, no UTF-8, or with characters that cannot be printed.
+        PacketError: longer than a value can be, not UTF-8, or with characters that cannot be printed.
     """
     if len(packet) > MAX_VALUE:
         raise PacketError(f"string: {len(packet)} octets, a value has {MAX_VALUE} at most")
@@ -50,6 +50,6 @@ def decode_pnp_id(packet: bytes) -> PnpId:
     """Decode a PnP ID.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     return _PNP_ID.decode(packet)

@@ -57,7 +57,7 @@ class SpotCheck:
     pulse_rate: Medical
     """/min"""
     timestamp: datetime | None = None
-    """By the device's clock; None when it has none, or does not know."""
+    """By the device's clock; None if it has none, or does not know the time."""
     clock_not_set: bool = False
     status: OximeterStatus = OximeterStatus.NONE
     sensor_status: int = 0
@@ -68,7 +68,7 @@ class SpotCheck:
 
 @dataclass(frozen=True, slots=True)
 class Continuous:
-    """One moment of a running measurement: the normal averaging, and a fast and a slow one where the device has them."""
+    """One moment of a running measurement, with normal averaging, and fast and slow averaging if the device has it."""
 
     spo2: Medical
     """%"""
@@ -116,7 +116,7 @@ def decode_spot_check(packet: bytes) -> SpotCheck:
     """Decode a PLX Spot-Check Measurement.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     return _SPOT_CHECK.decode(packet)
 
@@ -125,6 +125,6 @@ def decode_continuous(packet: bytes) -> Continuous:
     """Decode a PLX Continuous Measurement.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     return _CONTINUOUS.decode(packet)

@@ -13,9 +13,9 @@ from devices.gatt.fields import UINT8, UINT16, UINT32, Field, Kind, Layout, bits
 KEY_SIZE: Final = 4
 """Octets of a sequence number and of a count in requests and responses of this service's control point."""
 MAX_DOSES: Final = 64
-"""Of a schedule: 4 octets each, they stay within one attribute value."""
+"""Of a schedule: 4 octets each, so that they fit one attribute value."""
 LATEST_MS: Final = 253_402_300_799_999
-"""The end of the year 9999: what lies beyond it is no reading of a clock, and no calendar could show it."""
+"""The end of the year 9999: a later time cannot be a clock's reading, and no calendar could show it."""
 
 _MAX_MINUTE: Final = 24 * 60 - 1
 _MAX_OFFSET: Final = 14 * 60
@@ -42,7 +42,7 @@ class PillBoxFeatureBit(IntFlag):
 
 
 class LogType(IntEnum):
-    """What an entry of the log is about."""
+    """The types of log entries."""
 
     COMPARTMENT_OPENED = 1
     COMPARTMENT_CLOSED = 2
@@ -52,7 +52,7 @@ class LogType(IntEnum):
     LOW_BATTERY = 6
     TAMPER = 7
     CLOCK_BEFORE = 64
-    """The clock was set: its reading before. `CLOCK_AFTER` has the next number."""
+    """The clock was set: its reading before that. `CLOCK_AFTER` has the next number."""
     CLOCK_AFTER = 65
 
 
@@ -66,7 +66,7 @@ class Signal(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class PillBoxFeature:
-    """What a box is."""
+    """The properties of a box."""
 
     version: int
     compartments: int
@@ -81,9 +81,9 @@ class LogEntry:
     sequence: int
     """1 and up, never used twice."""
     time_ms: int | None
-    """ms since the Unix epoch by the box's clock; None when it did not know the time, or names one beyond `LATEST_MS`."""
+    """ms since the Unix epoch by the box's clock; None if it did not know the time, or sent one beyond `LATEST_MS`."""
     type: int
-    """A `LogType`, or the number of one that a later version added."""
+    """A `LogType`, or the number of one added by a later version."""
     compartment: int | None
     count: int
     """Pills of a `DOSE_TAKEN`, percent of a `LOW_BATTERY`, otherwise 0."""
@@ -140,7 +140,7 @@ def decode_feature(packet: bytes) -> PillBoxFeature:
     """Decode the Feature of a box.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     return _FEATURE.decode(without_crc(packet, _FEATURE.name))
 
@@ -149,7 +149,7 @@ def decode_log_entry(packet: bytes) -> LogEntry:
     """Decode an entry of the log.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     entry = _LOG_ENTRY.decode(without_crc(packet, _LOG_ENTRY.name))
     if entry.sequence == 0:
@@ -161,7 +161,7 @@ def decode_clock(packet: bytes) -> int:
     """Return the reading of a box's clock, ms since the Unix epoch.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     octets = without_crc(packet, "Clock")
     if len(octets) != _CLOCK.size or (now_ms := int.from_bytes(octets, "little")) > LATEST_MS:
@@ -170,10 +170,10 @@ def decode_clock(packet: bytes) -> int:
 
 
 def encode_clock(now_ms: int) -> bytes:
-    """Return what sets a box's clock.
+    """Return the value that sets a box's clock.
 
     Raises:
-        ValueError: no clock of a box shows that.
+        ValueError: no clock of a box can show that time.
     """
     if not 0 <= now_ms <= LATEST_MS:
         raise ValueError(f"a clock of {now_ms} ms")
@@ -181,10 +181,10 @@ def encode_clock(now_ms: int) -> bytes:
 
 
 def decode_schedule(packet: bytes) -> Schedule:
-    """Decode the schedule that a box keeps.
+    """Decode the schedule that a box has.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     octets = without_crc(packet, "Schedule")
     head, rows = octets[: _SCHEDULE.size], octets[_SCHEDULE.size :]
@@ -198,10 +198,10 @@ def decode_schedule(packet: bytes) -> Schedule:
 
 
 def encode_schedule(schedule: Schedule) -> bytes:
-    """Return what gives a box its schedule.
+    """Return the value that gives a box its schedule.
 
     Raises:
-        ValueError: what no box takes, with a sentence.
+        ValueError: no box accepts it; with a sentence.
     """
     if fault := _fault(schedule):
         raise ValueError(fault)
@@ -211,10 +211,10 @@ def encode_schedule(schedule: Schedule) -> bytes:
 
 
 def encode_reminder(compartment: int | None, signals: Signal, seconds: int) -> bytes:
-    """Return what makes a box call for attention; without a compartment it is for any.
+    """Return the value that makes a box call for attention; without a compartment it is for any.
 
     Raises:
-        ValueError: a number that does not fit.
+        ValueError: a number does not fit.
     """
     if not (compartment is None or 1 <= compartment <= 0xFF) or not 0 <= seconds <= 0xFFFF:
         raise ValueError(f"a reminder of compartment {compartment} for {seconds} s")
@@ -232,7 +232,7 @@ def _day_bits(weekdays: Iterable[int]) -> int:
 
 
 def _fault(schedule: Schedule) -> str | None:
-    """Say what is wrong with a schedule, None if it may be sent and kept."""
+    """Return what is wrong with a schedule, None if it is valid."""
     if not 0 <= schedule.revision <= 0xFFFF:
         return f"revision {schedule.revision}"
     if not -_MAX_OFFSET <= schedule.utc_offset_minutes <= _MAX_OFFSET:

@@ -1,7 +1,7 @@
 """Record Access Control Point (0x2A52): requests for stored records, and the answers.
 
-GATT Specification Supplement, Record Access Control Point; Glucose Service 1.0.1, 3.4 and Continuous Glucose Monitoring
-Service 1.0.2, 3.6 say which filter they know: the sequence number, the minutes since the start of the session.
+GATT Specification Supplement, Record Access Control Point. Glucose Service 1.0.1, 3.4 and Continuous Glucose Monitoring
+Service 1.0.2, 3.6 define their filters: the sequence number, and the minutes since the start of the session.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ KEY_SIZE: Final = 2
 
 
 class OpCode(IntEnum):
-    """What is asked for or answered."""
+    """The kinds of requests and answers."""
 
     REPORT_STORED_RECORDS = 1
     DELETE_STORED_RECORDS = 2
@@ -26,7 +26,7 @@ class OpCode(IntEnum):
 
 
 class Operator(IntEnum):
-    """Of which records; inclusive."""
+    """Which records; bounds are inclusive."""
 
     NULL = 0
     ALL_RECORDS = 1
@@ -38,7 +38,7 @@ class Operator(IntEnum):
 
 
 class Filter(IntEnum):
-    """What the operands are."""
+    """The type of the operands."""
 
     KEY = 1
     """The sequence number; for CGM the time offset."""
@@ -78,22 +78,22 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The end of a procedure: `request` and `code`, or the `count` that was asked for."""
+    """The end of a procedure: `request` and `code`, or the requested `count`."""
 
     request: int | None = None
     """The `OpCode` that is answered; another number if the device did not understand it."""
     code: int | None = None
     """A `ResponseCode`, or a reserved number."""
     count: int | None = None
-    """Records there are: the end of a procedure that counts and succeeds."""
+    """The number of records: the end of a successful counting procedure."""
 
 
 def encode_request(op_code: OpCode, operator: Operator = Operator.NULL, *keys: int, key_size: int = KEY_SIZE) -> bytes:
     """Return a request, `keys` filtering by `Filter.KEY`.
 
     Raises:
-        ValueError: not as many keys as the operator needs.
-        OverflowError: a key that does not fit.
+        ValueError: the operator needs another number of keys.
+        OverflowError: a key does not fit.
     """
     if len(keys) != _OPERANDS.get(operator, 0):
         raise ValueError(f"{operator.name} with {len(keys)} keys")
@@ -105,7 +105,7 @@ def decode_request(packet: bytes, *, key_size: int = KEY_SIZE) -> Request:
     """Decode a request that filters by `Filter.KEY`, or not at all.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     try:
         op_code, operator = _REQUESTS[packet[0]], Operator(packet[1])
@@ -122,7 +122,7 @@ def decode_response(packet: bytes, *, key_size: int = KEY_SIZE) -> Response:
     """Decode an answer.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     head, operand = packet[:2], packet[2:]
     if head == bytes((OpCode.RESPONSE_CODE, Operator.NULL)) and len(operand) == 2:

@@ -1,4 +1,4 @@
-"""Temperature Measurement (0x2A1C) of the Health Thermometer Service 1.0, 3.1; Intermediate Temperature has its form."""
+"""Temperature Measurement (0x2A1C) of the Health Thermometer Service 1.0, 3.1; Intermediate Temperature is the same."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,7 +32,7 @@ class TemperatureMeasurement:
     temperature: Medical
     unit: Unit
     timestamp: datetime | None = None
-    """By the device's clock; None when it has none, or does not know."""
+    """By the device's clock; None if it has none, or does not know the time."""
     type: int | None = None
     """A `TemperatureType`, or a reserved number."""
 
@@ -52,6 +52,6 @@ def decode_temperature_measurement(packet: bytes) -> TemperatureMeasurement:
     """Decode a Temperature Measurement.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     return _MEASUREMENT.decode(packet)

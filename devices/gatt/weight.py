@@ -17,12 +17,12 @@ class WeightMeasurement:
     """A weight, in `unit`."""
 
     weight: Decimal | None
-    """None: the measurement was not successful."""
+    """None: the measurement failed."""
     unit: Unit
     timestamp: datetime | None = None
-    """By the scale's clock; None when it has none, or does not know."""
+    """By the scale's clock; None if it has none, or does not know the time."""
     user_id: int | None = None
-    """None: not said, or not known."""
+    """None: not sent, or not known."""
     bmi: Decimal | None = None
     """kg/m²"""
     height_m: Decimal | None = None
@@ -30,7 +30,7 @@ class WeightMeasurement:
 
 
 def _steps(thousandths: int) -> Kind:
-    """Return the kind of a number that counts in so many thousandths."""
+    """Return the kind of a number whose unit is this many thousandths."""
     return Kind("H", lambda raw: Decimal(f"{raw * thousandths}E-3"))
 
 
@@ -57,6 +57,6 @@ def decode_weight_measurement(packet: bytes) -> WeightMeasurement:
     """Decode a Weight Measurement.
 
     Raises:
-        PacketError: it is none.
+        PacketError: the packet is not one.
     """
     return _MEASUREMENT.decode(packet)
