@@ -1,4 +1,4 @@
-"""How a patient takes their medicines: shares, days, streaks and drug holidays over the last local days."""
+"""How a patient takes their medicines: shares, correct days, streaks and drug holidays over the last local days."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ from streaming.doses.matching import DoseOutcome, DoseState
 SQL = load_queries("api.sql", "adherence.sql")
 router = APIRouter(prefix="/patients", tags=["patients"])
 
-# No zone is a whole day from UTC, so every dose of the local days is due at most two days outside them.
+# No zone is a whole day from UTC, so every dose of these local days is due within two days of them.
 _SLACK: Final = timedelta(days=2)
 
 
@@ -53,7 +53,7 @@ class Taking(BaseModel):
 
 
 class MedicationTaking(Taking):
-    """How the doses of one medication were taken, of all its schedules."""
+    """How the doses of one medication were taken, over all its schedules."""
 
     medication: str
 
@@ -89,7 +89,7 @@ async def get_adherence(
     patient_id: str,
     days: Annotated[int, Query(ge=1, le=366, description="How many local days back, today included.")] = 30,
 ) -> PatientTaking:
-    """Shares of doses taken and taken in time, correct days, streaks, drug holidays; what is not known counts nowhere."""
+    """Shares of doses taken and taken on time, correct days, streaks, drug holidays; unknown doses are not counted."""
     patient = await seen_patient(session.connection, patient_id)
     zone = await zone_of(session.connection, patient)
     last = zone.local(round(session.now.timestamp() * 1000)).date()

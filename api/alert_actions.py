@@ -1,4 +1,4 @@
-"""What people do to alerts: acknowledge and resolve, decided purely, then written in the order all writers keep."""
+"""Acknowledging and resolving alerts: decided purely, then written in the order that all writers keep."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -18,7 +18,7 @@ SQL = load_queries("api.sql", "alerts.sql")
 
 
 class Decision(StrEnum):
-    """What is to be done about a request to act."""
+    """The decision about a request to act."""
 
     CHANGE = "change"
     ALREADY_SO = "already_so"
@@ -33,14 +33,14 @@ FROM: Mapping[Action, frozenset[AlertState]] = {
 
 
 def decide(action: Action, state: AlertState) -> Decision:
-    """Return whether an alert in `state` can be acted upon; asking again for what is already so is no error."""
+    """Return whether an alert in `state` can be acted upon; repeating an action is not an error."""
     if state.value == action.value:
         return Decision.ALREADY_SO
     return Decision.CHANGE if state in FROM[action] else Decision.REFUSE
 
 
 async def act(session: Session, key: int, action: Action, note: str | None) -> Alert:
-    """Do it and return the alert as it is then. Raises ProblemError 404, or 409 from a state that forbids it."""
+    """Carry out the action and return the updated alert. Raises ProblemError 404, or 409 if the state forbids it."""
     connection = session.connection
     values = {"alert": key, "actor": session.user_id, "now": session.now, "action": action.value, "note": note}
     row = await _alert_row(connection, SQL.alert_for_update, values)

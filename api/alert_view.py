@@ -1,4 +1,4 @@
-"""The Alert as the contract shows it, made from the alert's row or from the snapshot of it in the outbox."""
+"""The Alert of the contract, made from the alert's row or from its snapshot in the outbox."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -28,7 +28,7 @@ def _public_id(value: object) -> object:
 
 
 PublicId = Annotated[str, BeforeValidator(_public_id)]
-"""An id as others see it: a string without meaning; the numbers of the database become one."""
+"""An id as clients see it, an opaque string; made from the database's number."""
 
 _EXAMPLE: JsonDict = {
     "id": "41",
@@ -51,7 +51,7 @@ _EXAMPLE: JsonDict = {
 
 
 class Alert(BaseModel):
-    """One episode that somebody should know of."""
+    """One episode that somebody should know about."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", json_schema_extra={"examples": [_EXAMPLE]})
 

@@ -1,4 +1,4 @@
-"""Alerts: what was found, what became of it, and the live stream."""
+"""Alerts, their details and history, and the live stream."""
 
 from datetime import datetime
 from http import HTTPStatus
@@ -19,7 +19,7 @@ from api.dependencies import (
     Caller,
     Now,
     PatientFilter,
-    TheServices,
+    Services,
     TheSession,
     check_standing,
     filter_key,
@@ -48,7 +48,7 @@ class HistoryEntry(BaseModel):
 
 
 class Delivery(BaseModel):
-    """One time that an alert was told."""
+    """One delivery of an alert."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,14 +59,14 @@ class Delivery(BaseModel):
 
 
 class AlertDetails(Alert):
-    """An alert with all that happened to it."""
+    """An alert with everything that happened to it."""
 
     history: list[HistoryEntry]
     deliveries: list[Delivery]
 
 
 class Remark(BaseModel):
-    """What the user wants to say about it."""
+    """A note to store with the action."""
 
     note: str | None = Field(None, min_length=1, max_length=2000, pattern=r"^[^\x00]*$", examples=["Ate at 03:20."])
 
@@ -105,7 +105,7 @@ async def list_alerts(
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page[Alert]:
-    """In the order in which they were raised, the latest first."""
+    """List alerts in the order in which they were raised, the latest first."""
     (after,) = read_cursor(cursor, int)
     async with session.connection.cursor(row_factory=dict_row) as found:
         await found.execute(
@@ -131,7 +131,7 @@ async def list_alerts(
 )
 async def stream_alerts(
     token: Caller,
-    the: TheServices,
+    services: Services,
     now: Now,
     last_event_id: Annotated[
         str | None, Header(max_length=20, description="Id of the last event you have; the stream goes on after it.")
@@ -142,22 +142,22 @@ async def stream_alerts(
 ) -> AlertStream:
     """Every change of an alert that you may see, as it is committed: `event: alert`, `id`, `data`.
 
-    Begins now, or after the event named. Ids rise in the order of commits, so a resumed stream skips nothing. It ends
-    when the token runs out or the account changes; comments come every 15 s while nothing happens.
+    Starts now, or after the event named. Ids rise in the order of commits, so a resumed stream skips nothing. It ends
+    when the token expires or the account changes; comments come every 15 s while nothing happens.
     """
-    async with the.database.as_user(token.user_id) as connection:
+    async with services.database.as_user(token.user_id) as connection:
         await check_standing(connection, token)
     wanted = last_event_id or from_query
     if wanted and not (wanted.isascii() and wanted.isdecimal() and int(wanted) <= INT8_MAX):
         raise invalid("header.last-event-id", "An event id is a number.")
-    head = await the.streams.head()
-    # An id from the future can only come from another database: begin where this one is.
-    return the.streams.subscribe(token, min(int(wanted), head) if wanted else head, now)
+    head = await services.streams.head()
+    # An id from the future can only come from another database: start where this one is.
+    return services.streams.subscribe(token, min(int(wanted), head) if wanted else head, now)
 
 
 @router.get("/{alert_id}", summary="One alert", responses=_NOT_FOUND)
 async def get_alert(session: TheSession, alert_id: str) -> AlertDetails:
-    """With its evidence, its history, and where it was told."""
+    """Return an alert with its evidence, its history, and its deliveries."""
     key = {"alert": row_key(alert_id)}
     async with session.connection.cursor(row_factory=dict_row) as found:
         await found.execute(SQL.alert, key)
@@ -171,11 +171,11 @@ async def get_alert(session: TheSession, alert_id: str) -> AlertDetails:
 
 @router.post("/{alert_id}/acknowledge", summary="Acknowledge an alert", responses=_ACTION_PROBLEMS)
 async def acknowledge_alert(session: TheSession, alert_id: str, remark: RemarkBody = None) -> Alert:
-    """Say that you have taken notice. Doing so again changes nothing; a resolved or withdrawn alert refuses it."""
+    """Acknowledge an alert. Doing so again changes nothing; a resolved or withdrawn alert refuses it."""
     return await act(session, row_key(alert_id), Action.ACKNOWLEDGED, remark.note if remark else None)
 
 
 @router.post("/{alert_id}/resolve", summary="Resolve an alert", responses=_ACTION_PROBLEMS)
 async def resolve_alert(session: TheSession, alert_id: str, remark: RemarkBody = None) -> Alert:
-    """Say that it is over. Doing so again changes nothing; a withdrawn alert refuses it."""
+    """Resolve an alert. Doing so again changes nothing; a withdrawn alert refuses it."""
     return await act(session, row_key(alert_id), Action.RESOLVED, remark.note if remark else None)

@@ -1,4 +1,4 @@
-"""Puts the API together: `create_app(settings)` is all that others need."""
+"""Assembles the API: `create_app(settings)` is all that others need."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -46,10 +46,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """Return the application; it connects to the database when the server starts it, `app.state.services` are its services.
+    """Return the application, with its services in `app.state.services`; it connects to the database on startup.
 
-    No page of another origin may use it (no CORS), and no documentation pages are served: they would load scripts of
-    strangers. The description is at /api/v1/openapi.json.
+    No page of another origin may use it (no CORS), and no documentation pages are served, because they would load
+    third-party scripts. The description is at /api/v1/openapi.json.
     """
     app = FastAPI(
         title="Vigil",

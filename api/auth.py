@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Form, Request
 from pydantic import BaseModel, Field
 
-from api.dependencies import Now, TheServices
+from api.dependencies import Now, Services
 from api.openapi import problem_responses
 from api.problems import ProblemError
 from api.sign_in import TokenPair
@@ -25,7 +25,7 @@ _NO_NUL = r"^[^\x00]*$"
 
 
 class Tokens(BaseModel):
-    """What a client keeps: the access token for its requests, the refresh token for the next pair."""
+    """The tokens of a client: the access token for its requests, the refresh token for the next pair."""
 
     access_token: str
     token_type: Literal["bearer"] = "bearer"  # noqa: S105 - the name of a scheme
@@ -36,7 +36,7 @@ class Tokens(BaseModel):
 @router.post("/token", summary="Log in, or renew a token", responses=_RESPONSES)
 async def create_token(
     request: Request,
-    the: TheServices,
+    services: Services,
     now: Now,
     grant_type: Annotated[str, Form(description="password or refresh_token")] = "password",
     username: Annotated[str | None, Form(max_length=254, pattern=_NO_NUL, description="E-mail address.")] = None,
@@ -48,15 +48,15 @@ async def create_token(
     try:
         if grant_type == "password" and username is not None and password is not None:
             address = request.client.host if request.client else "unknown"
-            pair = await the.sign_in.with_password(username, password, address, now)
+            pair = await services.sign_in.with_password(username, password, address, now)
         elif grant_type == "refresh_token" and refresh_token is not None:
-            pair = await the.sign_in.with_refresh_token(refresh_token, now)
+            pair = await services.sign_in.with_refresh_token(refresh_token, now)
         else:
             raise _unfit(grant_type)
         result = "ok"
     finally:
         known = grant_type if grant_type in {"password", "refresh_token"} else "unknown"
-        the.metrics.logins.labels(known, result).inc()
+        services.metrics.logins.labels(known, result).inc()
     return _tokens(pair)
 
 

@@ -1,4 +1,4 @@
-"""The API's connections: everybody's reads run as `vigil_api` under row security, in the name of one user."""
+"""The API's connections: all reads run as `vigil_api` under row security, on behalf of one user."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ Row = TypeVar("Row")
 
 
 class Database:
-    """A pool of connections. Transactions end with the block: committed, or rolled back when it raises."""
+    """A pool of connections. A block is a transaction: committed at its end, rolled back if it raises."""
 
     def __init__(self, settings: ApiSettings) -> None:
         self._url = settings.database_url
@@ -31,12 +31,12 @@ class Database:
             configure=self._configure,
             check=AsyncConnectionPool.check_connection,
             timeout=settings.connection_timeout.total_seconds(),
-            max_waiting=200,  # beyond that, waiting only makes everybody's answer late
+            max_waiting=200,  # beyond that, waiting only delays everybody's answer
             name="api",
         )
 
     async def open(self) -> None:
-        """Begin to connect; does not wait, so that the process answers while the database is still away."""
+        """Start to connect; does not wait, so that the process answers while the database is still down."""
         await self._pool.open(wait=False)
 
     async def close(self) -> None:
@@ -44,7 +44,7 @@ class Database:
         await self._pool.close()
 
     async def _configure(self, connection: AsyncConnection) -> None:
-        # Plans are made for the values at hand: which chunks a query needs depends on them.
+        # Plan for the actual values: they decide which chunks a query needs.
         milliseconds = str(int(self._statement_timeout.total_seconds() * 1000))
         await connection.execute(SQL.configure, {"statement_timeout": milliseconds})
         await connection.execute("set role vigil_api")
@@ -65,7 +65,7 @@ class Database:
 
     @asynccontextmanager
     async def listening(self, channel: str) -> AsyncIterator[AsyncConnection]:
-        """Hold a connection of its own that listens on a channel."""
+        """Hold a separate connection that listens on a channel."""
         connection = await AsyncConnection.connect(
             self._url,
             autocommit=True,
@@ -93,7 +93,7 @@ async def fetch_all(
 async def fetch_one(
     connection: AsyncConnection, row: type[Row], query: LiteralString, parameters: Mapping[str, Any] | None = None
 ) -> Row | None:
-    """Return the first row as a `row`, None when there is none."""
+    """Return the first row as a `row`, None if there is none."""
     async with connection.cursor(row_factory=class_row(row)) as cursor:
         await cursor.execute(query, parameters)
         return await cursor.fetchone()
@@ -102,7 +102,7 @@ async def fetch_one(
 async def fetch_value(
     connection: AsyncConnection, query: LiteralString, parameters: Mapping[str, Any] | Sequence[Any] | None = None
 ) -> Any:
-    """Return the first column of the first row, None when there is none."""
+    """Return the first column of the first row, None if there is none."""
     cursor = await connection.execute(query, parameters)
     row = await cursor.fetchone()
     return None if row is None else row[0]

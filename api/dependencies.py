@@ -1,4 +1,4 @@
-"""What the handlers ask for: the clock, the process's services, and a session in the name of the caller."""
+"""Dependencies of the handlers: the clock, the process's services, and a session on behalf of the caller."""
 
 import re
 from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ bearer = OAuth2PasswordBearer(
 
 @dataclass(frozen=True, slots=True)
 class ApiServices:
-    """What one process of the API is made of."""
+    """The parts of one API process."""
 
     settings: ApiSettings
     database: Database
@@ -59,25 +59,25 @@ class Session:
 
 
 async def now() -> datetime:
-    """Return the time of day; tests put their own in its place."""
+    """Return the time of day; tests override it."""
     return clock.now()
 
 
 async def services(request: Request) -> ApiServices:
-    """Return the services of the process that serves the request."""
+    """Return the services of the process that handles the request."""
     return cast("ApiServices", request.app.state.services)
 
 
 Now = Annotated[datetime, Depends(now)]
-TheServices = Annotated[ApiServices, Depends(services)]
+Services = Annotated[ApiServices, Depends(services)]
 
 
-async def caller(token: Annotated[str | None, Depends(bearer)], the: TheServices, at: Now) -> AccessToken:
-    """Return whom the bearer token stands for. Raises ProblemError 401."""
+async def caller(token: Annotated[str | None, Depends(bearer)], services: Services, at: Now) -> AccessToken:
+    """Return the owner of the bearer token. Raises ProblemError 401."""
     if not token:
         raise ProblemError(HTTPStatus.UNAUTHORIZED, "This needs a bearer token.", headers=BEARER)
     try:
-        return read_access_token(token, key=the.settings.secret_key, now=at)
+        return read_access_token(token, key=services.settings.secret_key, now=at)
     except TokenError as error:
         raise unauthorized(str(error)) from error
 
@@ -86,9 +86,9 @@ Caller = Annotated[AccessToken, Depends(caller)]
 
 
 async def check_standing(connection: AsyncConnection, token: AccessToken) -> None:
-    """Compare the token with the user as it is now. Raises ProblemError 401 or 403.
+    """Compare the token with the user's current state. Raises ProblemError 401 or 403.
 
-    Row security alone decides what is seen; this only says so in words instead of with empty lists.
+    Row security alone decides what is seen; this only says so explicitly instead of by empty lists.
     """
     if await current_role(connection) != token.role:
         raise unauthorized("The account has changed since the token was made. Log in again.")
@@ -96,9 +96,9 @@ async def check_standing(connection: AsyncConnection, token: AccessToken) -> Non
         raise ProblemError(HTTPStatus.FORBIDDEN, f"The role {token.role} has no access to this.")
 
 
-async def session(token: Caller, the: TheServices, at: Now) -> AsyncIterator[Session]:
-    """Open the caller's transaction; it is committed before the response leaves."""
-    async with the.database.as_user(token.user_id) as connection:
+async def session(token: Caller, services: Services, at: Now) -> AsyncIterator[Session]:
+    """Open the caller's transaction; it is committed before the response is sent."""
+    async with services.database.as_user(token.user_id) as connection:
         await check_standing(connection, token)
         yield Session(connection, token.user_id, at)
 
@@ -107,14 +107,14 @@ TheSession = Annotated[Session, Depends(session, scope="function")]
 
 
 def row_key(public_id: str, largest: int = INT8_MAX) -> int:
-    """Return the number behind a public id. Raises ProblemError 404 for what can be none: ids are opaque."""
+    """Return the number behind a public id. Raises ProblemError 404 for an impossible one: ids are opaque."""
     if not _DECIMAL.fullmatch(public_id) or int(public_id) > largest:
         raise not_found()
     return int(public_id)
 
 
 def filter_key(public_id: str | None, largest: int = INT8_MAX) -> int | None:
-    """Return the number behind an id to filter by; 0, which nothing has, for what can be no id."""
+    """Return the number behind an id to filter by; 0, which no row has, for an impossible one."""
     if public_id is None:
         return None
     return int(public_id) if _DECIMAL.fullmatch(public_id) and int(public_id) <= largest else 0

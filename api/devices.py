@@ -1,4 +1,4 @@
-"""What is worn: devices, what they last said of themselves, and their wearers."""
+"""Devices: their status, and their wearers."""
 
 from datetime import datetime
 from http import HTTPStatus
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/devices", tags=["devices"])
 
 
 class DeviceStatus(BaseModel):
-    """What a device last said of itself; null: it never said."""
+    """The last status of a device; null: it never sent one."""
 
     online: bool | None
     battery: float | None = Field(description="%")
@@ -31,7 +31,7 @@ class DeviceStatus(BaseModel):
 
 
 class Device(BaseModel):
-    """A wearable, a pill box, or an edge box that speaks for others."""
+    """A wearable, a pill box, or an edge box that speaks for other devices."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,7 +46,7 @@ class Device(BaseModel):
 
 
 class Assignment(BaseModel):
-    """A device and its wearer in [valid_from, valid_until); null: without beginning or end."""
+    """A device and its wearer in [valid_from, valid_until); null: open-ended."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -60,7 +60,7 @@ class Assignment(BaseModel):
 
 @router.get("", summary="The devices you may see, by id", responses=problems())
 async def list_devices(session: TheSession, limit: Limit = 50, cursor: CursorText = None) -> Page[Device]:
-    """Those which a patient of yours wears or wore; administrators see all."""
+    """List the devices that a patient of yours wears or wore; administrators see all."""
     (after,) = read_cursor(cursor, str)
     found = await fetch_all(
         session.connection, Device, SQL.devices, {"now": session.now, "after": after, "limit": limit + 1}
@@ -75,7 +75,7 @@ async def list_assignments(
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page[Assignment]:
-    """List the latest first; wearers whom you may not see are left out."""
+    """List assignments, the latest first; wearers whom you may not see are left out."""
     (after,) = read_cursor(cursor, int)
     if "\0" in device_id:
         raise not_found()

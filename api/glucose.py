@@ -1,4 +1,4 @@
-"""Glucose over days: the consensus CGM report, and the readings that it and the pictures stand on."""
+"""Glucose over days: the consensus CGM report, and the stored readings behind it and the pictures."""
 
 import asyncio
 import math
@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.database import fetch_one
-from api.dependencies import Caller, Now, TheServices, check_standing
+from api.dependencies import Caller, Now, Services, check_standing
 from api.openapi import problems
 from api.patients import patient_devices, seen_patient
 from api.problems import ProblemError
@@ -30,14 +30,14 @@ router = APIRouter(prefix="/patients", tags=["patients"])
 
 MAX_READINGS: Final = 500_000
 """90 days of three sensors that read once a minute; 10 MB."""
-# A fifth of the time that rows take, most of which the event loop would spend on making Python objects of them.
+# Takes a fifth of the time that rows would, most of which the event loop would spend on making Python objects.
 _ROW: Final = np.dtype([("at", ">i8"), ("value", ">f8"), ("unit", ">i2"), ("flags", ">i2")])
 _YEAR_2000_MS: Final = 946_684_800_000
-"""Where PostgreSQL's times begin."""
+"""The epoch of PostgreSQL's timestamps."""
 
 
 class TimesInRanges(BaseModel):
-    """Shares of the active time in percent. Below 3.9 mmol/L has below 3.0 in it, above 10.0 has above 13.9."""
+    """Shares of the active time in percent. Below 3.9 mmol/L includes below 3.0, above 10.0 includes above 13.9."""
 
     in_range: float = Field(description="3.9–10.0 mmol/L (70–180 mg/dL).")
     low_1: float = Field(description="Below 3.9 mmol/L (70 mg/dL).")
@@ -55,7 +55,7 @@ class Episodes(BaseModel):
 
 
 class EpisodesByLevel(BaseModel):
-    """The limits are those of the times; an episode of level 2 lies inside one of level 1, and both count."""
+    """The limits are those of the times in ranges; a level 2 episode lies inside a level 1 episode, and both count."""
 
     low_1: Episodes
     low_2: Episodes
@@ -64,7 +64,7 @@ class EpisodesByLevel(BaseModel):
 
 
 class ProfilePoint(BaseModel):
-    """Percentiles of all readings that fall on one local quarter of an hour, in mmol/L; quarters without any are left out."""
+    """Percentiles of all readings in one local quarter of an hour, in mmol/L; empty quarters are left out."""
 
     time: str = Field(description="Local time at which the quarter begins.", examples=["03:15"])
     readings: int
@@ -87,7 +87,7 @@ class TargetsMet(BaseModel):
 
 
 class GlucoseReport(BaseModel):
-    """The CGM summary of [start, end). Without readings of a sensor, at most 15 min apart, there are no figures."""
+    """The CGM summary of [start, end). Without the readings of a sensor, at most 15 min apart, there are no figures."""
 
     model_config = ConfigDict(title="GlucoseSummary")
 
@@ -141,20 +141,20 @@ async def stored_glucose(connection: AsyncConnection, patient: int, start_ms: in
 )
 async def get_glucose_summary(
     token: Caller,
-    the: TheServices,
+    services: Services,
     now: Now,
     patient_id: str,
     days: Annotated[int, Query(ge=1, le=90, description="How many days of 24 h back from now.")] = 14,
 ) -> GlucoseReport:
-    """Sum up times in ranges, mean, GMI, CV, daily profile and episodes over all sensors (Battelino 2019)."""
+    """Return times in ranges, mean, GMI, CV, daily profile and episodes over all sensors (Battelino 2019)."""
     end_ms = math.floor(now.timestamp() * 1000)
     start_ms = end_ms - days * DAY_MS
-    async with the.database.as_user(token.user_id) as connection:
+    async with services.database.as_user(token.user_id) as connection:
         await check_standing(connection, token)
         patient = await seen_patient(connection, patient_id)
         zone = await zone_of(connection, patient)
         series = await stored_glucose(connection, patient, start_ms, end_ms)
-    # Without the connection, which others wait for, and beside the loop: a quarter of a year takes a while.
+    # After the connection is released, since others wait for it, and off the event loop: a quarter of a year takes a while.
     return await asyncio.to_thread(_report, series, zone, start_ms, end_ms)
 
 

@@ -1,4 +1,4 @@
-"""What the API counts for Prometheus, and what it reads from the database for the operator."""
+"""The API's Prometheus metrics: its own counters, and figures read from the database for the operator."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class _Figure:
 
 
 class _Readout(Collector):
-    """The figures of one look into the database."""
+    """The figures read from the database at one scrape."""
 
     def __init__(self, figures: Iterable[_Figure]) -> None:
         self._families: dict[str, GaugeMetricFamily] = {}
@@ -70,13 +70,13 @@ class ApiMetrics:
         self.database_up = Gauge("vigil_database_up", "1 when the database answered.", registry=self.registry)
 
     def request(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count one answer. The label is the operation's id: paths are chosen by strangers and without end."""
+        """Count one response. The label is the operation's id: clients choose paths freely, without end."""
         operation = getattr(scope.get("route"), "name", "unknown")
         self._requests.labels(operation, str(status)).inc()
         self._seconds.labels(operation).observe(seconds)
 
     async def exposition(self, database: Database) -> bytes:
-        """Return everything in the text format, the database's figures too while it answers."""
+        """Return all metrics in the text format, including the database's figures while it answers."""
         figures: list[_Figure] = []
         try:
             async with database.as_operator() as connection:

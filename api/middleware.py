@@ -1,4 +1,4 @@
-"""What surrounds every request, as plain ASGI: headers, counting, the last catch, and a cap on bodies."""
+"""Wraps every request, as plain ASGI: headers, counting, a handler of last resort, and a cap on bodies."""
 
 from http import HTTPStatus
 
@@ -10,7 +10,7 @@ from api.problems import ProblemError, problem_response, unexpected_response
 from gateway.runtime import clock
 
 SECURITY_HEADERS = {
-    "Cache-Control": "no-store",  # health data has no business in a cache
+    "Cache-Control": "no-store",  # health data must not be cached
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -21,7 +21,7 @@ _HSTS = "max-age=31536000"
 
 
 class Surroundings:
-    """Outermost: adds the security headers, counts and times the response, answers what nobody caught."""
+    """Outermost: adds the security headers, counts and times the response, and answers uncaught exceptions."""
 
     def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:
         self._app = app
@@ -51,12 +51,12 @@ class Surroundings:
             await self._app(scope, receive, send_with_headers)
         except Exception as error:
             if status is not None:
-                raise  # half an answer is out: the server must cut the connection
+                raise  # half a response is out: the server must cut the connection
             await unexpected_response(error, scope)(scope, receive, send_with_headers)
 
 
 class BodyLimit:
-    """Refuses bodies over `limit` bytes, by what they announce and by what really comes."""
+    """Refuses bodies over `limit` bytes, both by their declared and by their actual length."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""The picture of a patient's night, drawn from what is stored."""
+"""The picture of a patient's night, drawn from the store."""
 
 import asyncio
 import math
@@ -13,7 +13,7 @@ from fastapi import APIRouter, Path, Query, Response
 from psycopg import AsyncConnection
 
 from api.database import fetch_all, fetch_value
-from api.dependencies import Caller, Now, TheServices, check_standing
+from api.dependencies import Caller, Now, Services, check_standing
 from api.glucose import stored_glucose
 from api.openapi import problems
 from api.patients import patient_devices, seen_patient
@@ -45,7 +45,7 @@ router = APIRouter(prefix="/patients", tags=["patients"])
 PictureFormat = Literal["svg", "png"]
 MEDIA_TYPES: Final[dict[PictureFormat, str]] = {"svg": "image/svg+xml", "png": "image/png"}
 SVG_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
-"""An SVG that is opened by itself needs the styles that are in it, and nothing else."""
+"""An SVG opened by itself needs its own inline styles, and nothing else."""
 MAX_WAITING: Final = 20
 _UNUSABLE: Final = int(Flag.ARTIFACT | Flag.OFF_BODY)
 _NAMED_LIMITS: Final = (
@@ -63,14 +63,14 @@ class _Beats:
 
 
 class _Drawer:
-    """Draws one picture after the other beside the event loop; who waits holds no database connection."""
+    """Draws one picture after the other off the event loop; nobody holds a database connection while waiting."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
         self._waiting = 0
 
     async def draw(self, night: NightPicture, form: Format, unit: GlucoseUnit) -> bytes:
-        """Return the picture. Raises ProblemError 503 when too many are wanted at once: each of them keeps its readings."""
+        """Return the picture. Raises ProblemError 503 if too many are requested at once: each of them takes memory."""
         if self._waiting >= MAX_WAITING:
             raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "Too many pictures are being drawn.", headers=RETRY_SOON)
         self._waiting += 1
@@ -100,7 +100,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 )
 async def get_night_picture(
     token: Caller,
-    the: TheServices,
+    services: Services,
     now: Now,
     patient_id: str,
     night: Annotated[
@@ -111,7 +111,7 @@ async def get_night_picture(
 ) -> Response:
     """Glucose from 22:00 to 08:00 local with the limits of that night's rules, heart rate, alerts and doses."""
     now_ms = math.floor(now.timestamp() * 1000)
-    async with the.database.as_user(token.user_id) as connection:
+    async with services.database.as_user(token.user_id) as connection:
         await check_standing(connection, token)
         patient = await seen_patient(connection, patient_id)
         picture = await _stored_night(connection, patient, night, now_ms)
@@ -122,7 +122,7 @@ async def get_night_picture(
 
 
 async def _stored_night(connection: AsyncConnection, patient: int, night: date, now_ms: int) -> NightPicture:
-    """Return what there is to draw of a night."""
+    """Return the contents of a night's picture."""
     zone = await zone_of(connection, patient)
     start, end = night_span(zone, night)
     series = await stored_glucose(connection, patient, start, end)
@@ -173,7 +173,7 @@ def _mmol(series: ReadingSeries) -> Float64:
 
 
 def _limits(rules: PatientRules) -> list[Limit]:
-    """Return the limits that watch the patient; of rules with one limit it bears the name of the first."""
+    """Return the limits that watch the patient; one shared by several rules has the name of the first."""
     named: dict[float, str] = {}
     for rule, name in _NAMED_LIMITS:
         settings = rules.of(rule)

@@ -1,4 +1,4 @@
-"""How the API describes itself: `/api/v1/openapi.json`."""
+"""The API's own description: `/api/v1/openapi.json`."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -55,12 +55,12 @@ def problems(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
 
 
 def operation_id(route: APIRoute) -> str:
-    """Name an operation as its function: `list_alerts`."""
+    """Name an operation after its function: `list_alerts`."""
     return route.name
 
 
 def _replace_validation_errors(paths: Mapping[str, Any]) -> None:
-    """Put ours in the place of the framework's own 422, which this API never sends."""
+    """Replace the framework's own 422, which this API never sends, by ours."""
     for operations in paths.values():
         for operation in operations.values():
             responses = operation.get("responses", {})
@@ -69,7 +69,7 @@ def _replace_validation_errors(paths: Mapping[str, Any]) -> None:
 
 
 def install_openapi(app: FastAPI) -> None:
-    """Make the app describe its errors as what they are."""
+    """Make the app describe its errors as they really are."""
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -1,7 +1,7 @@
 """Long lists in pages: `{"items": […], "next": cursor | null}`.
 
-A page begins after the last row of the one before, by that row's sort key, so rows that come or go meanwhile are
-neither shown twice nor skipped.
+A page begins after the last row of the one before, by that row's sort key, so rows that appear or disappear meanwhile
+are neither shown twice nor skipped.
 """
 
 import base64
@@ -37,13 +37,13 @@ class Page(BaseModel, Generic[Item]):
 
 
 def write_cursor(key: Sequence[KeyPart]) -> str:
-    """Return the sort key of a row as an opaque word."""
+    """Return the sort key of a row as an opaque string."""
     parts = [part.isoformat() if isinstance(part, datetime) else part for part in key]
     return base64.urlsafe_b64encode(json.dumps(parts, ensure_ascii=False).encode()).rstrip(b"=").decode()
 
 
 def read_cursor(text: str | None, *types: type[KeyPart]) -> tuple[Any, ...]:
-    """Return the sort key behind a cursor, Nones without one. Raises ProblemError 422 for what we did not write."""
+    """Return the sort key behind a cursor, Nones without one. Raises ProblemError 422 for one that we did not make."""
     if text is None:
         return (None,) * len(types)
     try:
@@ -67,6 +67,6 @@ def _key_part(kind: type[KeyPart], part: object) -> KeyPart:
 
 
 def page(rows: Sequence[Item], limit: int, key: Callable[[Item], Sequence[KeyPart]]) -> Page[Item]:
-    """Make a page of up to `limit` rows; `rows` holds one more where there are more."""
+    """Return a page of up to `limit` rows; `rows` has one more if there are more."""
     items = list(rows[:limit])
     return Page(items=items, next=write_cursor(key(items[-1])) if len(rows) > limit else None)

@@ -1,4 +1,4 @@
-"""Who is watched: patients, their nights and their doses."""
+"""Patients, their nights and their doses."""
 
 from datetime import date, datetime, timedelta
 from http import HTTPStatus
@@ -23,7 +23,7 @@ _DOSES_AHEAD = timedelta(days=1)
 
 
 class Patient(BaseModel):
-    """Somebody who is watched."""
+    """A patient."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -37,7 +37,7 @@ class Patient(BaseModel):
 
 
 class ZoneSince(BaseModel):
-    """A time zone and since when the patient lives by it; null: always has."""
+    """A time zone and since when the patient lives by it; null: always."""
 
     timezone: str
     valid_from: datetime | None
@@ -51,7 +51,7 @@ class ExpectedCode(BaseModel):
 
 
 class WornDevice(BaseModel):
-    """A device the patient has now, and since when; null: always had."""
+    """A device the patient wears now, and since when; null: always."""
 
     id: str
     model: str
@@ -59,7 +59,7 @@ class WornDevice(BaseModel):
 
 
 class PatientDetails(Patient):
-    """A patient with what the rules need to know of them."""
+    """A patient with everything that the rules need to know."""
 
     timezones: list[ZoneSince]
     expected: list[ExpectedCode]
@@ -124,7 +124,7 @@ async def patient_devices(connection: AsyncConnection, patient: int) -> list[int
 
 @router.get("", summary="The patients you may see, by name", responses=problems())
 async def list_patients(session: TheSession, limit: Limit = 50, cursor: CursorText = None) -> Page[Patient]:
-    """Administrators see everyone, doctors and nurses the patients of their care team."""
+    """List patients: administrators see all, doctors and nurses those of their care team."""
     name, key = read_cursor(cursor, str, int)
     found = await fetch_all(
         session.connection,
@@ -137,7 +137,7 @@ async def list_patients(session: TheSession, limit: Limit = 50, cursor: CursorTe
 
 @router.get("/{patient_id}", summary="One patient", responses=problems(HTTPStatus.NOT_FOUND))
 async def get_patient(session: TheSession, patient_id: str) -> PatientDetails:
-    """Time zones with their validity, expected codes, and the devices worn now."""
+    """Return a patient with time zones and their validity, expected codes, and the devices worn now."""
     key = row_key(patient_id, INT4_MAX)
     found = await fetch_one(session.connection, PatientDetails, SQL.patient, {"now": session.now, "patient": key})
     if found is None:

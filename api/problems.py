@@ -1,7 +1,7 @@
-"""Errors as problem details (RFC 9457): the one shape in which the API says no.
+"""Errors as problem details (RFC 9457): the one form in which the API refuses.
 
-ProblemError            anything that is answered with a problem; carries status, detail and headers
-everything else         answered with 500 and a number that is also in the log, never with internals
+ProblemError            anything that is answered with a problem; carries status, detail and headers everything else
+answered with 500 and a number that is also in the log, never with internals
 """
 
 import uuid
@@ -63,19 +63,19 @@ class ProblemError(HTTPException):
 
 
 def not_found() -> ProblemError:
-    """Tell nothing apart: what does not exist, and what the caller may not see."""
+    """Do not distinguish what does not exist from what the caller may not see."""
     return ProblemError(HTTPStatus.NOT_FOUND, _DETAILS[404])
 
 
 def unauthorized(detail: str, error: str = "invalid_token") -> ProblemError:
-    """Ask for a (new) token, as RFC 6750 wants it."""
+    """Ask for a (new) token, as RFC 6750 requires."""
     return ProblemError(
         HTTPStatus.UNAUTHORIZED, detail, error=error, headers={"WWW-Authenticate": f'Bearer error="{error}"'}
     )
 
 
 def invalid(location: str, message: str) -> ProblemError:
-    """Refuse one part of the request, as the validation of its shape does."""
+    """Refuse one part of the request, in the same form as schema validation does."""
     return ProblemError(
         HTTPStatus(422),
         "The request is not valid.",
@@ -84,7 +84,7 @@ def invalid(location: str, message: str) -> ProblemError:
 
 
 def problem_response(error: ProblemError, instance: str | None = None) -> Response:
-    """Write the problem as the response that it is."""
+    """Return the problem as a response."""
     status = HTTPStatus(error.status_code)
     problem = Problem(
         title=status.phrase,
@@ -100,7 +100,7 @@ def problem_response(error: ProblemError, instance: str | None = None) -> Respon
 
 
 def unexpected_response(error: Exception, scope: Mapping[str, Any]) -> Response:
-    """Answer what nobody foresaw; the trace goes to the log under the number that the caller is given."""
+    """Answer an unforeseen error; the traceback goes to the log under the number that the caller is given."""
     if isinstance(error, UNAVAILABLE):
         log.warning("database_unavailable", path=scope.get("path"), error=str(error).strip())
         away = ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "The database does not answer.", headers=RETRY_SOON)

@@ -1,4 +1,4 @@
-"""What was not taken as it came: the quarantine, and readings that contradict a stored one."""
+"""Data that was refused: the quarantine, and readings that contradict a stored one."""
 
 from datetime import datetime
 from typing import Annotated
@@ -18,7 +18,7 @@ router = APIRouter(tags=["refusals"])
 
 
 class Refused(BaseModel):
-    """A message, or parts of one, that went to the quarantine."""
+    """A quarantined message, or parts of one."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,7 +65,7 @@ async def list_quarantine(
     limit: Limit = 50,
     cursor: CursorText = None,
 ) -> Page[Refused]:
-    """Messages that belong to nobody who is known are shown to administrators alone."""
+    """List quarantined messages; those that belong to nobody known are shown to administrators only."""
     (after,) = read_cursor(cursor, int)
     found = await fetch_all(
         session.connection,
@@ -80,7 +80,7 @@ async def list_quarantine(
 async def list_conflicts(
     session: TheSession, patient_id: PatientFilter = None, limit: Limit = 50, cursor: CursorText = None
 ) -> Page[Conflict]:
-    """Each beside the value that was stored first."""
+    """List conflicts, each beside the value that was stored first."""
     (after,) = read_cursor(cursor, int)
     found = await fetch_all(
         session.connection,

@@ -1,4 +1,4 @@
-"""By which rules a patient is watched: settings with their history, group, pauses."""
+"""The rules that watch a patient: settings with their history, group, pauses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ _CHANGED = problems(HTTPStatus.NOT_FOUND, HTTPStatus(413))
 
 
 class RuleChange(BaseModel):
-    """Settings of one rule that shall differ; the others stay as they were set for the patient before."""
+    """Changed settings of one rule; the others stay as they were set for the patient before."""
 
     changes: dict[str, JsonValue] | None = Field(
         description="Settings by name, and `enabled`. null: forget all that was set of the rule for this patient.",
@@ -35,7 +35,7 @@ class RuleChange(BaseModel):
 
 
 class GroupChange(BaseModel):
-    """The group whose settings a patient begins with."""
+    """The group whose settings a patient starts with."""
 
     group: PatientGroup
     note: Note = None
@@ -53,14 +53,14 @@ class NewPause(BaseModel):
 
 @router.get("/thresholds", summary="By which rules a patient is watched", responses=_SEEN)
 async def get_thresholds(session: TheSession, patient_id: str) -> Thresholds:
-    """Every rule with its settings and the layer they come from, pauses, and who set what when and why."""
+    """Return every rule with its settings and their layer, the pauses, and who changed what, when and why."""
     key = await seen_patient(session.connection, patient_id)
     return Thresholds.of(await _rules(session).rules_in_force(key))
 
 
 @router.put("/thresholds/{rule}", summary="Set a rule for a patient", responses=_CHANGED)
 async def set_threshold(session: TheSession, patient_id: str, rule: Rule, change: RuleChange) -> Thresholds:
-    """From now on; what was measured before stays judged by what held then. Answers the rules as they are then."""
+    """Change a rule from now on; earlier measurements stay judged as they were. Returns the new rules."""
     key = await seen_patient(session.connection, patient_id)
     with _refusals():
         await _rules(session).set_rule(
@@ -71,7 +71,7 @@ async def set_threshold(session: TheSession, patient_id: str, rule: Rule, change
 
 @router.put("/group", summary="Give a patient another group", responses=_CHANGED)
 async def set_group(session: TheSession, patient_id: str, change: GroupChange) -> Thresholds:
-    """From now on; what was set for the patient stays. Answers the rules as they are then."""
+    """Change the group from now on; the patient's own settings stay. Returns the new rules."""
     key = await seen_patient(session.connection, patient_id)
     with _refusals():
         await _rules(session).set_group(key, change.group, by=session.user_id, note=change.note)
@@ -85,7 +85,7 @@ async def set_group(session: TheSession, patient_id: str, change: GroupChange) -
     responses=problems(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus(413)),
 )
 async def add_pause(session: TheSession, patient_id: str, pause: NewPause) -> Pause:
-    """Keep data, but have no rule alert; doses are `paused`. 409 where it overlaps another pause."""
+    """Pause the patient: data are kept, no rule alerts, doses are `paused`. 409 if it overlaps another pause."""
     key = await seen_patient(session.connection, patient_id)
     with _refusals():
         return Pause.of(
@@ -95,7 +95,7 @@ async def add_pause(session: TheSession, patient_id: str, pause: NewPause) -> Pa
 
 @router.delete("/pauses/current", summary="End a patient's pause", status_code=HTTPStatus.NO_CONTENT, responses=_SEEN)
 async def end_pause(session: TheSession, patient_id: str) -> None:
-    """End the one the patient is in, now; else take back the next one that is planned; 404 without either."""
+    """End the current pause now; otherwise cancel the next planned one; 404 if there is neither."""
     key = await seen_patient(session.connection, patient_id)
     with _refusals():
         await _rules(session).end_pause(key, by=session.user_id)
@@ -107,7 +107,7 @@ def _rules(session: Session) -> Rules:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Answer what provisioning refuses as a problem that names the part of the request."""
+    """Answer refusals of provisioning with a problem that names the part of the request."""
     try:
         yield
     except InvalidValueError as error:

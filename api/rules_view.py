@@ -1,4 +1,4 @@
-"""A patient's rules as the contract shows them: to the API's callers and with `vigil patient rules --json`."""
+"""A patient's rules as in the contract, for the API's callers and for `vigil patient rules --json`."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -12,7 +12,7 @@ from streaming.rules.presets import PatientGroup
 
 
 class RuleInForce(BaseModel):
-    """One rule as it is set now."""
+    """One rule as it is now."""
 
     enabled: bool
     settings: dict[str, Any] = Field(description="Also of a rule that is off: what it would have.")
@@ -22,7 +22,7 @@ class RuleInForce(BaseModel):
 
 
 class RuleChangeEntry(BaseModel):
-    """What somebody set, from when on."""
+    """A change of rules from a time on."""
 
     layer: Literal["group", "clinic", "patient"]
     rule: str | None = Field(description="null: the patient was given another group.")
@@ -49,12 +49,12 @@ class Pause(BaseModel):
 
     @classmethod
     def of(cls, row: PauseRow) -> "Pause":
-        """Return a stored pause as others see it."""
+        """Return a stored pause in the contract's form."""
         return cls.model_validate(asdict(row))
 
 
 class Thresholds(BaseModel):
-    """By which rules a patient is watched. Pauses and history begin with the latest."""
+    """The rules that watch a patient. Pauses and history are sorted latest first."""
 
     group: PatientGroup | None = Field(description="null: these are the clinic's.")
     paused_until: datetime | None = Field(description="All rules rest until then.")
@@ -64,7 +64,7 @@ class Thresholds(BaseModel):
 
     @classmethod
     def of(cls, found: RulesInForce) -> "Thresholds":
-        """Return what is in force as others see it."""
+        """Return the rules in force in the contract's form."""
         return cls(
             group=found.group,
             paused_until=found.paused_until,

@@ -1,4 +1,4 @@
-"""What the API must be told; read from the environment by `deploy`, passed down as plain values."""
+"""Settings of the API; read from the environment by `deploy`, passed down as plain values."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,7 +16,7 @@ class ApiSettings:
     """Signs access tokens; the same in every process."""
 
     schema_version: int = 0
-    """The newest migration this program knows; a database that lacks it is not ready. 0: do not ask."""
+    """The newest migration this program knows; a database without it is not ready. 0: do not check."""
 
     access_token_lifetime: timedelta = timedelta(minutes=15)
     refresh_token_lifetime: timedelta = timedelta(days=14)
@@ -26,16 +26,16 @@ class ApiSettings:
     login_window: timedelta = timedelta(minutes=15)
 
     max_connections: int = 10
-    """Connections to the database, beside the one that listens."""
+    """Connections to the database, in addition to the one that listens."""
     connection_timeout: timedelta = timedelta(seconds=5)
     """How long a request waits for a connection before the answer is 503."""
     statement_timeout: timedelta = timedelta(seconds=15)
 
     max_body_bytes: int = 64 * 1024
-    """No request needs more; stops a client from filling the memory."""
+    """No request needs more; keeps a client from filling the memory."""
 
     keep_alive: timedelta = timedelta(seconds=15)
-    """Pause after which an idle stream sends a comment and asks again whether its user may still listen."""
+    """Pause after which an idle stream sends a comment and checks again whether its user may still listen."""
     max_streams_per_user: int = 10
     max_streams: int = 1000
 

@@ -1,4 +1,4 @@
-"""Who may have tokens: passwords, refresh tokens, and how often a stranger may try."""
+"""Issues tokens: checks passwords and refresh tokens, and limits how often a stranger may try."""
 
 import asyncio
 import hashlib
@@ -22,7 +22,7 @@ from gateway.store.queries import load_queries
 SQL = load_queries("api.sql", "sessions.sql")
 
 _HASHES_AT_ONCE = 2
-"""A hash takes 64 MiB and a core: a flood of log-ins may fill neither."""
+"""A hash takes 64 MiB and a core: a flood of log-ins must exhaust neither."""
 _HASHES_WAITING = 50
 _WRONG = "The e-mail address or the password is wrong."
 _STALE = "The refresh token is not valid. Log in again."
@@ -30,7 +30,7 @@ _STALE = "The refresh token is not valid. Log in again."
 
 @dataclass(frozen=True, slots=True)
 class TokenPair:
-    """What a successful log-in or refresh hands out."""
+    """The result of a successful log-in or refresh."""
 
     access_token: str
     refresh_token: str
@@ -59,12 +59,12 @@ class _Spent:
 
 @cache
 def _nobodys_hash() -> str:
-    """Return a hash to check against when there is no such user, so that the answer takes as long."""
+    """Return a hash to check if there is no such user, so that the answer takes as long."""
     return hash_password(new_refresh_token())
 
 
 def client_network(address: str) -> str:
-    """Return what counts as one client: an IPv4 address, or the /64 network that one IPv6 host has to itself."""
+    """Return the network that counts as one client: an IPv4 address, or the /64 that one IPv6 host has to itself."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -77,7 +77,7 @@ def client_network(address: str) -> str:
 
 
 class SignIn:
-    """Issues token pairs. One per process; everything it must remember is in the database."""
+    """Issues token pairs. One per process; all its state is in the database."""
 
     def __init__(self, database: Database, settings: ApiSettings) -> None:
         self._database = database
@@ -108,7 +108,7 @@ class SignIn:
             return await self._issue(connection, user, uuid.uuid4(), now)
 
     async def with_refresh_token(self, token: str, now: datetime) -> TokenPair:
-        """Exchange a refresh token for a new pair. Raises ProblemError 401; one that was used before ends its family."""
+        """Exchange a refresh token for a new pair. Raises ProblemError 401; reuse of one revokes its whole family."""
         spent = {"token_hash": refresh_token_hash(token), "now": now}
         async with self._database.as_user(None) as connection:
             used = await fetch_one(connection, _Spent, SQL.use_refresh_token, spent)
@@ -170,7 +170,7 @@ class SignIn:
             try:
                 return await asyncio.to_thread(hash_password, password)
             except PasswordError:
-                return None  # too short by today's rules, but it is the user's: let them in
+                return None  # too short by today's rules, but it is the user's own: let them in
 
 
 async def current_role(connection: AsyncConnection) -> Role | None:

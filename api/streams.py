@@ -1,9 +1,9 @@
-"""The live stream of alerts: server-sent events out of the outbox table.
+"""The live stream of alerts: server-sent events from the outbox table.
 
-The table is the queue. NOTIFY only wakes the streams; each reads its own entries by id, in its user's name. So there
-is nothing in memory that a slow reader could overflow, a lost wake-up costs a pause but never an alert, and row
-security decides about every single event. Ids become visible in commit order (`alert_outbox_lock`), hence a stream
-that has read up to the newest id has missed nothing before it.
+The table is the queue. NOTIFY only wakes the streams; each reads its own entries by id, on its user's behalf. So there
+is no buffer in memory for a slow reader to overflow, a lost wake-up costs a delay but never an alert, and row security
+decides about every single event. Ids become visible in commit order (`alert_outbox_lock`), so a stream that has read up
+to the newest id has missed nothing before it.
 """
 
 import asyncio
@@ -36,10 +36,10 @@ log = structlog.get_logger(__name__)
 CHANNEL = "vigil_alerts"
 _BATCH = 100
 _STUCK_SECONDS = 5.0
-"""How long after its end a stream may still be busy writing to a reader that takes nothing."""
+"""How long after its end a stream may still be writing to a reader that takes nothing."""
 _RECONNECT_FIRST = 0.2
 _MAX_RECONNECT_S = 10.0
-# No blank line after it: some readers take one for the end of an event.
+# No blank line after it: some readers take a blank line for the end of an event.
 _KEEP_ALIVE = b": still here\n"
 
 
@@ -63,17 +63,17 @@ class Streams:
         self._metrics = metrics
         self._wakes: set[asyncio.Event] = set()
         self._per_user: Counter[int] = Counter()
-        self._reading = asyncio.Semaphore(max(1, settings.max_connections // 2))  # requests want connections too
+        self._reading = asyncio.Semaphore(max(1, settings.max_connections // 2))  # requests need connections too
         self._head = 0
         self._closing = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Begin to listen."""
+        """Start to listen."""
         self._listener = asyncio.create_task(self._listen(), name="alert-listener")
 
     async def close(self) -> None:
-        """End every stream after what it is writing, and stop listening. Twice is once."""
+        """End every stream after its current write, and stop listening. Closing twice is harmless."""
         self._closing.set()
         self._wake_all()
         if self._listener is not None:
@@ -81,16 +81,16 @@ class Streams:
             self._listener = None
 
     async def head(self) -> int:
-        """Return the newest id of the outbox: where a stream begins that wants only what is new."""
+        """Return the newest id of the outbox: the start of a stream that wants only new events."""
         async with self._database.as_operator() as connection:
             return int(await fetch_value(connection, SQL.head))
 
     def subscribe(self, token: AccessToken, after: int, now: datetime) -> "AlertStream":
-        """Return a stream of what follows `after` until the token runs out."""
+        """Return a stream of the events after `after`, until the token expires."""
         return AlertStream(self, token, after, (token.expires_at - now).total_seconds())
 
     def attach(self, user_id: int, wake: asyncio.Event) -> None:
-        """Count a stream that begins, and wake it from now on. Raises ProblemError 429 or 503 when it is one too many."""
+        """Count a new stream, and wake it from now on. Raises ProblemError 429 or 503 if there are too many."""
         if self._closing.is_set() or self._per_user.total() >= self._settings.max_streams:
             raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "No stream is free.", headers=RETRY_SOON)
         if self._per_user[user_id] >= self._settings.max_streams_per_user:
@@ -108,9 +108,9 @@ class Streams:
         self._metrics.streams.dec()
 
     async def events(self, token: AccessToken, after: int, wake: asyncio.Event, until: float) -> AsyncIterator[bytes]:
-        """Yield events after `after`, and comments in between, until the loop's time `until` or the user may not."""
+        """Yield events after `after`, and comments in between, until the loop's time `until` or access is revoked."""
         loop = asyncio.get_running_loop()
-        yield _KEEP_ALIVE  # the headers leave with it
+        yield _KEEP_ALIVE  # sends the headers
         while not self._closing.is_set() and loop.time() < until:
             wake.clear()
             entries, reached = await self._read(token, after)
@@ -128,7 +128,7 @@ class Streams:
                 yield _KEEP_ALIVE
 
     async def _read(self, token: AccessToken, after: int) -> tuple[list[_Entry] | None, int]:
-        """Return the next entries and how far they reach; None for the entries when the user may no longer listen."""
+        """Return the next entries and how far they reach; None for the entries if the user may no longer listen."""
         head = self._head  # taken first: all entries up to it are visible to the next transaction
         async with self._reading, self._database.as_user(token.user_id) as connection:
             if await current_role(connection) != token.role:
@@ -147,25 +147,25 @@ class Streams:
             wake.set()
 
     async def _listen(self) -> None:
-        """Wake the streams at each notification; a lost connection is made again, with full jitter."""
+        """Wake the streams at each notification; reconnect a lost connection, with full jitter."""
         longest = _RECONNECT_FIRST
         while not self._closing.is_set():
             try:
                 async with self._database.listening(CHANNEL) as connection:
-                    await self._advance()  # for what came while nobody listened
+                    await self._advance()  # for events that came while nobody listened
                     longest = _RECONNECT_FIRST
                     async for _ in connection.notifies():
                         await self._advance()
             except BROKEN as error:
                 if self._closing.is_set():
-                    return  # psycopg lets an error of the query that it interrupts take the place of the cancellation
+                    return  # psycopg lets an error of the interrupted query replace the cancellation
                 log.warning("alert_listener_lost", error=str(error).strip())
             await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - spreads load, guards nothing
             longest = min(longest * 2, _MAX_RECONNECT_S)
 
 
 class AlertStream(StreamingResponse):
-    """The response that is one stream; holds its place among the user's streams only while it runs."""
+    """The response of one stream; occupies a place among the user's streams only while it runs."""
 
     def __init__(self, streams: Streams, token: AccessToken, after: int, lifetime: float) -> None:
         self._streams = streams
@@ -176,7 +176,7 @@ class AlertStream(StreamingResponse):
         super().__init__(
             streams.events(token, after, self._wake, until),
             media_type="text/event-stream",
-            # Where the stream begins: a client that is cut off before its first event resumes here.
+            # The start of the stream: a client that is cut off before its first event resumes here.
             headers={"Last-Event-ID": str(after), "X-Accel-Buffering": "no"},
         )
 
@@ -189,7 +189,7 @@ class AlertStream(StreamingResponse):
         except TimeoutError:
             log.info("alert_stream_stuck", user_id=self._user_id)
         except UNAVAILABLE as error:
-            # Cut, not ended: the client comes back with the last id it has.
+            # Cut, not ended: the client reconnects with its last id.
             log.warning("alert_stream_cut", user_id=self._user_id, error=str(error).strip())
         finally:
             self._streams.detach(self._user_id, self._wake)

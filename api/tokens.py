@@ -15,12 +15,12 @@ _REFRESH_BYTES = 32
 
 
 class TokenError(Exception):
-    """The access token is not ours, not whole, or has run out."""
+    """The access token is not ours, damaged, or expired."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """Who an access token stands for, and until when. The role is what it was when the token was made."""
+    """The owner of an access token, and its expiry. The role is that at the time the token was made."""
 
     user_id: int
     role: Role
@@ -40,9 +40,9 @@ def sign_access_token(token: AccessToken, *, key: str, now: datetime) -> str:
 
 
 def read_access_token(text: str, *, key: str, now: datetime) -> AccessToken:
-    """Check signature and times of a JWT and return what it says. Raises TokenError."""
+    """Check signature and times of a JWT and return its contents. Raises TokenError."""
     try:
-        # The library would compare with the machine's clock; ours is an argument.
+        # The library would compare with the machine's clock; for us, now is an argument.
         options: jwt.types.Options = {"require": _REQUIRED, "verify_exp": False, "verify_iat": False}
         claims = jwt.decode(text, key, algorithms=[_ALGORITHM], options=options)
         user_id, expires = int(claims["sub"]), int(claims["exp"])
@@ -62,5 +62,5 @@ def new_refresh_token() -> str:
 
 
 def refresh_token_hash(token: str) -> bytes:
-    """Return what is stored of a refresh token. A plain hash will do: there is nothing to guess in 256 bits."""
+    """Return the stored form of a refresh token. A plain hash is enough: 256 random bits cannot be guessed."""
     return hashlib.sha256(token.encode("utf-8", "replace")).digest()

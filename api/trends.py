@@ -1,4 +1,4 @@
-"""Readings over time, in buckets that a chart can draw."""
+"""Readings over time, in buckets for a chart."""
 
 import itertools
 from collections.abc import Iterator
@@ -41,11 +41,11 @@ _WIDTHS: Final = (
     *(minutes * 60 for minutes in (1, 2, 5, 10, 15, 20, 30)),
     *(hours * 3600 for hours in (1, 2, 3, 4, 6, 8, 12)),
 )
-"""Seconds; each divides a day, so that buckets stand on round times of day in UTC."""
+"""Seconds; each divides a day, so that buckets begin at round times of day in UTC."""
 
 
 class TrendPoint(BaseModel):
-    """The readings of one bucket; the numbers are null when the sensor gave none (LO, HI)."""
+    """The readings of one bucket; the numbers are null if the sensor gave none (LO, HI)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -84,7 +84,7 @@ def _widths() -> Iterator[int]:
 def choose_buckets(start: datetime, end: datetime, points: int) -> Buckets:
     """Return the narrowest round buckets of which at most `points` touch [start, end).
 
-    They are aligned to the epoch, so that a chart that moves keeps its buckets. A single one cannot be: it begins at
+    They are aligned to the epoch, so that a chart that moves keeps its buckets. A single bucket cannot be: it begins at
     `start`.
     """
     microsecond = timedelta(microseconds=1)

@@ -1,1 +1,1 @@
-"""Pictures for people: what a screen, a printed report and the shell show, from one renderer."""
+"""Pictures for people, on a screen, in a printed report and from the shell, all from one renderer."""

@@ -1,4 +1,4 @@
-"""What a picture of a night shows, as plain values: whoever has them can draw it."""
+"""The contents of a night's picture, as plain values that anybody can fill in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST_MS: Final = 2 * DAY_MS
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A limit of a rule in mmol/L, and what it is called beside its line."""
+    """A limit of a rule in mmol/L, and its name beside the line."""
 
     mmol: float
     name: str = ""
@@ -54,14 +54,13 @@ class HeartRate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NightPicture:
-    """One patient's glucose in [start_ms, end_ms), two days at most, with what happened beside it.
+    """One patient's glucose in [start_ms, end_ms), two days at most, with what happened during that time.
 
-    `at` int64 ms, `mmol` float64 mmol/L (NaN: no number) and `flags` int16 (`Flag`) have one length and come in any order;
-    of several sensors give what `streaming.glucose.values.merge` makes of them. `label` is how the patient is called. Limits and
-    target are in mmol/L. `now_ms`: what lies after it has not happened yet; `None`: all of it has.
+    `at` int64 ms, `mmol` float64 mmol/L (NaN: no number) and `flags` int16 (`Flag`) have one length and come in any
+    order; for several sensors pass the result of `streaming.glucose.values.merge`. `label` is the patient's name.
+    Limits and target are in mmol/L. `now_ms`: later times have not happened yet; `None`: everything has.
 
-    Raises `ValueError` for a time that has no length or is too long, and for arrays of different lengths,
-    and for infinite values.
+    Raises `ValueError` for a time without length or too long, for arrays of different lengths, and for infinite values.
     """
 
     label: str
@@ -94,5 +93,5 @@ class NightPicture:
 
     @property
     def known_until_ms(self) -> int:
-        """Where the time that has happened ends in the picture."""
+        """The end of the time that has already happened, within the picture."""
         return self.end_ms if self.now_ms is None else min(max(self.now_ms, self.start_ms), self.end_ms)

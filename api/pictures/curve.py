@@ -1,4 +1,4 @@
-"""The glucose of a picture in the unit it is drawn in: what is a point, what a line, what an arrow, and where nothing is."""
+"""The glucose of a picture in the unit it is drawn in: points, lines, arrows for LO and HI, and gaps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from streaming.zones import MINUTE_MS, Int64
 GlucoseUnit = Literal["mmol/L", "mg/dL"]
 MAX_READINGS: Final = 5000
 NO_DATA_MS: Final = 30 * MINUTE_MS
-"""As for an alert whose data stop: readings further apart say nothing of what lies between."""
+"""As for alerts whose data stop: readings further apart say nothing about the time between."""
 _LOWEST_TOP_MMOL: Final = 12.0
 _HIGHEST_FLOOR_MMOL: Final = 2.0
 _HIGHEST_TOP_MMOL: Final = 34.0
@@ -27,27 +27,27 @@ _HIGHEST_TOP_MMOL: Final = 34.0
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The unit of the picture and the reach of its axis in that unit."""
+    """The unit of the picture and the range of its axis in that unit."""
 
     unit: GlucoseUnit
     floor: float
     top: float
 
     def limit(self, mmol: float) -> float:
-        """Return a limit as it is called in the picture's unit: 4.0 mmol/L is 72 mg/dL."""
+        """Return a limit as it is named in the picture's unit: 4.0 mmol/L is 72 mg/dL."""
         return glucose_limit(mmol, Unit(Unit.MG_DL if self.unit == "mg/dL" else Unit.MMOL_L))
 
     def number(self, value: float) -> str:
-        """Write a value of that unit: 3.8, 68."""
+        """Format a value of that unit: 3.8, 68."""
         return f"{value:.0f}" if self.unit == "mg/dL" else f"{value:.1f}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """Readings that say something, ascending: `at` ms, `value` in the picture's unit, which of them are LO and HI.
+    """Readings that count, ascending: `at` ms, `value` in the picture's unit, and which of them are LO and HI.
 
-    Beside them `unused` (`at`, `value`): warm-up, calibration and artifacts that have a number. `every` has the times of
-    all readings before they were thinned; `part` counts the stretches between gaps of those.
+    In addition, `unused` (`at`, `value`): warm-up, calibration and artifacts that have a number. `every` has the times
+    of all readings before thinning; `part` numbers the stretches between gaps of those.
     """
 
     scale: Scale
@@ -61,7 +61,7 @@ class Curve:
 
     @property
     def drawn(self) -> Float64:
-        """The height of each: LO lies on the floor of the axis, HI on its top."""
+        """The height of each reading: LO lies on the floor of the axis, HI at its top."""
         return np.where(self.is_lo, self.scale.floor, np.where(self.is_hi, self.scale.top, self.value))
 
     def segments(self) -> list[slice]:
@@ -69,13 +69,13 @@ class Curve:
         return stretches(self.part)
 
     def silences(self, start_ms: int, until_ms: int) -> list[tuple[int, int]]:
-        """Return the stretches of [start, until) of which nothing is known."""
+        """Return the stretches of [start, until) about which nothing is known."""
         edges = [start_ms, *self.every[self.every < until_ms].tolist(), until_ms]
         return [(one, other) for one, other in pairwise(edges) if other - one > NO_DATA_MS]
 
 
 def parts(at: Int64, gap_ms: int) -> Int64:
-    """Return the number of the stretch of each of ascending instants; a longer distance than the gap begins a new one."""
+    """Return the stretch number of each of ascending instants; a distance longer than the gap begins a new stretch."""
     return np.cumsum(np.diff(at, prepend=at[:1]) > gap_ms)
 
 
@@ -86,7 +86,7 @@ def stretches(part: Int64) -> list[slice]:
 
 
 def curve_of(night: NightPicture, unit: GlucoseUnit) -> Curve:
-    """Return what there is to draw; at most `MAX_READINGS` readings, the lowest and highest of each stretch kept."""
+    """Return the curve to draw; at most `MAX_READINGS` readings, keeping the lowest and highest of each stretch."""
     at, mmol, flags = night.at[night.shown], night.mmol[night.shown], night.flags[night.shown]
     says = counts(mmol, flags)
     unused = _thinned(at[~says & ~np.isnan(mmol)], mmol[~says & ~np.isnan(mmol)])
@@ -108,7 +108,7 @@ def _thinned(at: Int64, mmol: Float64) -> tuple[Int64, Float64]:
 
 
 def _reach(mmol: Float64) -> tuple[float, float]:
-    """Return floor and top of the axis in mmol/L: the same for most nights, so that they can be held side by side."""
+    """Return floor and top of the axis in mmol/L: the same for most nights, so that they can be compared."""
     if mmol.size == 0:
         return _HIGHEST_FLOOR_MMOL, _LOWEST_TOP_MMOL
     floor = min(_HIGHEST_FLOOR_MMOL, np.floor(float(mmol.min()) * 2 - 0.5) / 2)

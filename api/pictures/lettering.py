@@ -1,4 +1,4 @@
-"""Words from outside in a picture: cleaned, cut to their room, drawn as plain text whatever they contain."""
+"""Text from outside in a picture: cleaned, cut to fit, drawn as plain text whatever it contains."""
 
 import html
 import re
@@ -9,7 +9,7 @@ from typing import Final
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
 FONT: Final = "DejaVu Sans"
-"""Comes with matplotlib, so every machine has it."""
+"""Ships with matplotlib, so every machine has it."""
 _CHINESE: Final = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei"),
     *("Droid Sans Fallback", "PingFang SC", "Microsoft YaHei"),
@@ -18,7 +18,7 @@ _CHINESE: Final = (
 _UNDRAWABLE: Final = "\N{WHITE SQUARE}"
 _MARK: Final = "\N{MATHEMATICAL LEFT WHITE SQUARE BRACKET}{}\N{MATHEMATICAL RIGHT WHITE SQUARE BRACKET}"
 _MARKS: Final = re.compile(_MARK.format(r"(\d+)"))
-# Marks that turn the direction of what stands around them could make the rest of a line read as something else.
+# Marks that change the direction of text could make a line read as something else.
 _TURNING: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _ISOLATED: Final = "\u2068{}\u2069"
 _MAX_LOOKED_AT: Final = 2000
@@ -26,7 +26,7 @@ _MAX_LOOKED_AT: Final = 2000
 
 @lru_cache(maxsize=1)
 def families() -> tuple[str, ...]:
-    """Return the fonts to draw with, in the order in which they are asked for a character."""
+    """Return the fonts to draw with, in the order in which they are tried for a character."""
     installed = frozenset(fontManager.get_font_names())
     return (FONT, *(name for name in _CHINESE if name in installed))
 
@@ -45,33 +45,33 @@ def _drawable() -> frozenset[int]:
 def clean(text: str, columns: int) -> str:
     """Return `text` in one line of at most `columns` columns, cut with an ellipsis; a Chinese character takes two.
 
-    Controls, surrogates and marks of direction are left out, blanks run together. What is left is valid in XML.
+    Controls, surrogates and direction marks are removed, blanks collapsed. The result is valid in XML.
     """
     spaced = " ".join(text[:_MAX_LOOKED_AT].split())
-    kept = [one for one in spaced if one not in _TURNING and _is_text(one)]
-    # A character without width (an accent on the one before) takes a column all the same: names have few of them.
-    widths = [2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in kept]
+    kept = [character for character in spaced if character not in _TURNING and _is_text(character)]
+    # A character without width (an accent on the one before) still takes a column: names have few of them.
+    widths = [2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in kept]
     if sum(widths) <= columns and len(text) <= _MAX_LOOKED_AT:
         return "".join(kept)
     room = columns - 1
     cut: list[str] = []
-    for one, width in zip(kept, widths, strict=True):
+    for character, width in zip(kept, widths, strict=True):
         room -= width
         if room < 0:
             break
-        cut.append(one)
+        cut.append(character)
     return "".join(cut).rstrip() + "…"
 
 
-def _is_text(one: str) -> bool:
-    return unicodedata.category(one) not in {"Cc", "Cs"} and one not in "\ufffe\uffff"
+def _is_text(character: str) -> bool:
+    return unicodedata.category(character) not in {"Cc", "Cs"} and character not in "\ufffe\uffff"
 
 
 class Lettering:
-    """The words of one picture.
+    """The text of one picture.
 
-    Fonts of an SVG are chosen by who looks at it: there matplotlib draws a mark in the place of each, so that it neither
-    measures nor interprets what came from outside, and `into_svg` puts the words there.
+    The viewer of an SVG chooses its fonts, so matplotlib draws a placeholder for each text, and neither measures nor
+    interprets what came from outside; `into_svg` then inserts the text.
     """
 
     def __init__(self, *, svg: bool) -> None:
@@ -79,13 +79,13 @@ class Lettering:
         self._words: list[str] = []
 
     def draw(self, text: str, columns: int) -> str:
-        """Return what to give to matplotlib for `text`, which comes from outside."""
+        """Return the string to give to matplotlib for `text`, which comes from outside."""
         words = clean(text, columns)
         if not self._svg:
-            return "".join(one if ord(one) in _drawable() else _UNDRAWABLE for one in words)
+            return "".join(character if ord(character) in _drawable() else _UNDRAWABLE for character in words)
         self._words.append(words)
         return _MARK.format(len(self._words) - 1)
 
     def into_svg(self, svg: str) -> str:
-        """Return the SVG with the words in the place of their marks, escaped, each in a direction of its own."""
+        """Return the SVG with texts instead of placeholders, escaped, each with a direction of its own."""
         return _MARKS.sub(lambda mark: _ISOLATED.format(html.escape(self._words[int(mark[1])])), svg)

@@ -67,12 +67,12 @@ _STYLE_SHEET: Final = re.compile(
     r"\s*<defs>\s*<style type=\"text/css\">\*\{stroke-linejoin: round; stroke-linecap: butt\}</style>\s*</defs>"
 )
 _drawing = threading.Lock()
-"""matplotlib's settings are global and its fonts are shared: one picture at a time."""
+"""matplotlib's settings are global and its fonts shared: one picture at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Drawing:
-    """What there is to draw of a night."""
+    """The parts of a night's picture."""
 
     night: NightPicture
     time: TimeScale
@@ -81,7 +81,7 @@ class _Drawing:
     doses: list[DoseRow]
 
     def notes(self) -> list[str]:
-        """Sentences on what the picture does not show as it is."""
+        """Sentences about what the picture leaves out or changes."""
         notes = left_out(self.night, self.alerts, self.doses)
         if self.curve.every.size > self.curve.at.size:
             notes.append(
@@ -93,16 +93,16 @@ class _Drawing:
 
 
 def draw_night(night: NightPicture, format: Format, *, unit: GlucoseUnit = "mmol/L") -> bytes:  # noqa: A002 - as asked
-    """Return the picture; the same night gives the same bytes on the same machine. Safe to call from threads.
+    """Return the picture; the same night gives the same bytes on the same machine. Thread-safe.
 
-    An SVG begins with its element, so that it can be put into a page as it is; its text is text, its `<title>` and
-    `<desc>` say what it shows. A PNG is 1080 pixels wide. At most 5,000 readings (the lowest and highest of each
+    An SVG begins with its element, so that it can be embedded in a page as it is; its text is text, and its `<title>`
+    and `<desc>` describe it. A PNG is 1080 pixels wide. At most 5,000 readings (the lowest and highest of each
     stretch), 50 alerts (the gravest) and 50 doses are drawn, and the picture says so.
     """
     time = TimeScale(night.zone, night.start_ms, night.end_ms)
     parts = _Drawing(night, time, curve_of(night, unit), alert_rows(night, time), dose_rows(night, time))
     lettering = Lettering(svg=format == "svg")
-    # Only of families that are named one by one does matplotlib ask the next for what one lacks.
+    # matplotlib falls back to the next family for a missing character only if families are named one by one.
     fonts = {"font.family": ["sans-serif"] if format == "svg" else list(families()), "font.sans-serif": [FONT]}
     with _drawing, matplotlib.style.context(["default", {**_STYLE, **fonts}]):
         figure = _compose(parts, lettering)
@@ -152,19 +152,19 @@ def _write_head(figure: Figure, parts: _Drawing, lettering: Lettering, height: f
 
 
 def _finish_svg(svg: str, parts: _Drawing, lettering: Lettering) -> str:
-    """Return the element alone, with the words of others in it, and a title and a description for who cannot see it."""
+    """Return the element alone, with the texts inserted, and a title and a description for screen readers."""
     element = lettering.into_svg(svg[svg.index("<svg ") :])
-    # In a page, a style sheet of ours would be one of the whole page; on the element it means the same.
-    opening, rest = _STYLE_SHEET.sub("", element, count=1).split(">", 1)
+    # Embedded in a page, our style sheet would apply to the whole page; on the element it does the same.
+    opening, body = _STYLE_SHEET.sub("", element, count=1).split(">", 1)
     title = html.escape(f"{clean(parts.night.label, 200)}, {parts.time.dates}")
     return (
         f'{opening} role="img" style="stroke-linejoin: round; stroke-linecap: butt">\n'
-        f" <title>{title}</title>\n <desc>{html.escape(_describe(parts))}</desc>{rest.rstrip()}\n"
+        f" <title>{title}</title>\n <desc>{html.escape(_describe(parts))}</desc>{body.rstrip()}\n"
     )
 
 
 def _describe(parts: _Drawing) -> str:
-    """Say in sentences what the picture shows."""
+    """Describe in sentences what the picture shows."""
     time, curve = parts.time, parts.curve
     start, end = time.clock(time.start_ms), time.clock(time.end_ms)
     said = [f"Glucose in {curve.scale.unit} from {start} to {end}, {time.zone.at(time.start_ms)}."]
@@ -181,8 +181,10 @@ def _describe(parts: _Drawing) -> str:
 
 def _extremes(curve: Curve, time: TimeScale) -> str:
     heights = np.where(curve.is_lo, -np.inf, np.where(curve.is_hi, np.inf, curve.value))
-    told = []
+    extremes = []
     for name, row in (("lowest", int(heights.argmin())), ("highest", int(heights.argmax()))):
         sentinel = "LO" if curve.is_lo[row] else "HI" if curve.is_hi[row] else None
-        told.append(f"{name} {sentinel or curve.scale.number(curve.value[row])} at {time.clock(int(curve.at[row]))}")
-    return ", ".join(told)
+        extremes.append(
+            f"{name} {sentinel or curve.scale.number(curve.value[row])} at {time.clock(int(curve.at[row]))}"
+        )
+    return ", ".join(extremes)

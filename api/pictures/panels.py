@@ -27,7 +27,7 @@ _TARGET: Final = "#dcead9"
 _SILENT: Final = "#cfd3d8"
 SMALL: Final = 7.5
 COLUMNS: Final = 84
-"""Columns of small type that the rows have room for."""
+"""Columns of small type that fit into a row."""
 LEFT, RIGHT, WIDTH = 0.5, 0.68, 5.4
 """Inches: the margins beside the axes, and the whole picture: what a phone shows without zooming."""
 ALERT_INCHES, DOSE_INCHES = 0.46, 0.32
@@ -37,7 +37,7 @@ _DASHES: Final = ((0, (6, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 3)))
 
 
 def prepare(axes: Axes, time: TimeScale) -> None:
-    """Give a panel the axis of time, without labels."""
+    """Give a panel the time axis, without labels."""
     axes.set_xlim(0, time.hours)
     axes.set_xticks([float(place) for place in time.x(np.array([tick.at for tick in time.ticks], dtype=np.int64))], [])
     axes.tick_params(length=2, labelsize=SMALL, colors=INK)
@@ -48,7 +48,7 @@ def prepare(axes: Axes, time: TimeScale) -> None:
 
 
 def draw_glucose(axes: Axes, night: NightPicture, curve: Curve, time: TimeScale, lettering: Lettering) -> None:
-    """Draw the curve before target, limits, night and silence, with the local clock below."""
+    """Draw the curve over target, limits, night and gaps, with the local clock below."""
     prepare(axes, time)
     axes.set_xticks(axes.get_xticks(), [tick.label for tick in time.ticks])
     axes.set_ylim(curve.scale.floor, curve.scale.top)
@@ -87,7 +87,7 @@ def _draw_limits(axes: Axes, night: NightPicture, curve: Curve, lettering: Lette
     for edge in (low, high):
         axes.axhline(edge, color=_QUIET, linewidth=0.5, zorder=0.6)
     ordered = sorted(night.limits, key=lambda limit: limit.mmol)
-    # The name of a limit beyond the axis stands at its edge, with an arrow and without a line.
+    # The name of a limit beyond the axis is placed at its edge, with an arrow and without a line.
     edges = [min(max(scale.limit(limit.mmol), scale.floor), scale.top) for limit in ordered]
     places = _apart(edges, (scale.top - scale.floor) * 0.055)
     for number, (limit, place, dash) in enumerate(zip(ordered, places, cycle(_DASHES), strict=False)):
@@ -106,7 +106,7 @@ def _name_limit(axes: Axes, limit: Limit, curve: Curve, place: float, lettering:
 
 
 def _apart(places: Sequence[float], distance: float) -> list[float]:
-    """Return ascending places moved up where they are too near to be read beside one another."""
+    """Return ascending places moved up where they are too close together to be readable."""
     moved: list[float] = []
     for place in places:
         moved.append(max(place, moved[-1] + distance) if moved else place)
@@ -209,7 +209,7 @@ def draw_rows(
     tops = np.cumsum([0.0, *heights])
     axes.set_ylim(tops[-1], 0)
     axes.set_yticks([])
-    axes.spines["right"].set_visible(False)  # sentences go on into the margin
+    axes.spines["right"].set_visible(False)  # sentences continue into the margin
     for number, (row, top) in enumerate(zip(alerts, tops, strict=False)):
         _draw_alert(axes, number, row, float(top), time, lettering)
     for number, (dose, top) in enumerate(zip(doses, tops[len(alerts) :], strict=False)):
@@ -237,7 +237,7 @@ def _draw_alert(axes: Axes, number: int, row: AlertRow, top: float, time: TimeSc
     _write(axes, lettering.draw(row.sentence, COLUMNS), top + 0.16)
     known = Severity(row.severity) if row.severity in set(Severity) else Severity.LOW
     first, last = time.x_within(row.begins), time.x_within(row.ends)
-    # An alert of an instant would be a bar of no width.
+    # An alert of a single instant would be a bar without width.
     width = max(last - first, time.hours / 200)
     bar = Rectangle(
         (min(first, time.hours - width), top + 0.31),

@@ -1,4 +1,4 @@
-"""The rows below the curve of a picture: an alert or a dose each, as words and as a mark in its time."""
+"""The rows below the curve of a picture, one for each alert or dose: its words, and a mark on the time axis."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ MARKERS: Final = MappingProxyType(
         "unknown": ("d", False),
     }
 )
-"""Shape, and whether it is filled, by the state of a dose; its words say it too."""
+"""Shape, and whether it is filled, by the state of a dose; its words give the state too."""
 OTHER_MARKER: Final = ("h", False)
 
 
 @dataclass(frozen=True, slots=True)
 class AlertRow:
-    """An alert on the axis; `runs_on`: still open. `words` is what happened and `sentence` its summary, both from outside."""
+    """An alert on the axis; `runs_on`: still open. `words` is what happened, `sentence` its summary, from outside."""
 
     begins: int
     ends: int
@@ -51,7 +51,7 @@ class AlertRow:
 
 @dataclass(frozen=True, slots=True)
 class DoseRow:
-    """A dose on the axis; its medication comes from outside, the rest of its words does not."""
+    """A dose on the axis; its medication comes from outside, its other words do not."""
 
     due_at: int
     taken_at: int | None
@@ -62,14 +62,14 @@ class DoseRow:
 
 
 def alert_rows(night: NightPicture, time: TimeScale) -> list[AlertRow]:
-    """Return the alerts that touch the picture, by their beginning; of too many the gravest."""
+    """Return the alerts that touch the picture, by their beginning; if there are too many, the gravest."""
     touching = [alert for alert in night.alerts if _touches(alert, night)]
     gravest = sorted(touching, key=lambda alert: (-_rank(alert.severity), alert.opened_at))[:MAX_ALERTS]
     return [_alert_row(alert, night, time) for alert in sorted(gravest, key=lambda alert: alert.opened_at)]
 
 
 def dose_rows(night: NightPicture, time: TimeScale) -> list[DoseRow]:
-    """Return the doses that were due or taken within the picture, by the time they were due; of too many the first."""
+    """Return the doses due or taken within the picture, by due time; if there are too many, the first."""
     touching = [
         dose for dose in night.doses if any(time.shows(at) for at in (dose.due_at, dose.taken_at) if at is not None)
     ]
@@ -78,7 +78,7 @@ def dose_rows(night: NightPicture, time: TimeScale) -> list[DoseRow]:
 
 
 def left_out(night: NightPicture, alerts: Sequence[AlertRow], doses: Sequence[DoseRow]) -> list[str]:
-    """Return sentences on what there was no room for."""
+    """Return sentences about alerts and doses that did not fit."""
     more_alerts = sum(_touches(alert, night) for alert in night.alerts) - len(alerts)
     more_doses = len(night.doses) - len(doses)
     said = [(more_alerts, "alert"), (more_doses if len(doses) == MAX_DOSES else 0, "dose")]

@@ -1,4 +1,4 @@
-"""Fewer points of a curve that has more than a picture can show, without its extremes getting lost."""
+"""Thins a curve that has more points than a picture can show, and keeps its extremes."""
 
 import numpy as np
 
@@ -8,8 +8,8 @@ from streaming.readings import Bool, Float64
 def lowest_and_highest(value: Float64, most: int) -> Bool:
     """Return which of the values in order of time to keep: at most `most` (even, ≥ 2).
 
-    The values are cut into `most / 2` runs of as near equal length as can be; of each its lowest and its highest stay.
-    NaN counts as the highest; minus infinity and infinity are values like others.
+    The values are cut into `most / 2` runs of nearly equal length; the lowest and highest of each are kept. NaN counts
+    as the highest; minus infinity and infinity are ordinary values.
     """
     if value.size <= most:
         return np.ones(value.size, dtype=np.bool_)

@@ -1,4 +1,4 @@
-"""The axis of a night: instants side by side as they happened, labelled with the patient's own clock."""
+"""The time axis of a night: instants in the order they happened, labelled with the patient's own clock."""
 
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -13,7 +13,7 @@ from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, Int64, ZoneHistory
 NIGHT_HOURS: Final = (0, 6)
 """The night of the rules, local."""
 PICTURE_HOURS: Final = (-2, 8)
-"""What a picture of a night shows: from the 2 h before, which an alert's evidence has, to the end of fasting."""
+"""The local hours of a night's picture: from 2 h before the night, like an alert's evidence, to the end of fasting."""
 _TICK_HOURS: Final = (1, 2, 3, 4, 6, 8, 12)
 _MAX_TICKS: Final = 6
 
@@ -34,7 +34,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class TimeScale:
-    """[start_ms, end_ms) on an axis of hours since the start, which never folds back where the clock does."""
+    """[start_ms, end_ms) on an axis of hours since the start, which stays monotonic when the clock goes back."""
 
     zone: ZoneHistory
     start_ms: int
@@ -46,11 +46,11 @@ class TimeScale:
         return (self.end_ms - self.start_ms) / HOUR_MS
 
     def x(self, at: Int64) -> Float64:
-        """Return places on the axis."""
+        """Return positions on the axis."""
         return (at - self.start_ms) / HOUR_MS
 
     def x_within(self, at_ms: int) -> float:
-        """Return the place of one instant, at the end of the axis if it lies beyond."""
+        """Return the position of one instant, at the end of the axis if it lies beyond."""
         return (min(max(at_ms, self.start_ms), self.end_ms) - self.start_ms) / HOUR_MS
 
     def shows(self, at_ms: int) -> bool:
@@ -67,21 +67,21 @@ class TimeScale:
 
     @cached_property
     def ticks(self) -> list[Tick]:
-        """Whole local hours; where the clock jumps, the offset from UTC stands below where it is new."""
+        """Whole local hours; where the clock jumps, the new offset from UTC is shown below."""
         step = next((hours for hours in _TICK_HOURS if self.hours / hours <= _MAX_TICKS), _TICK_HOURS[-1])
         found: list[Tick] = []
-        told = None
+        offset = None
         for at in self._marks(step * HOUR_MS):
             local = self.zone.local(at)
             label = f"{local:%H:%M}"
-            if self.changes and local.utcoffset() != told:
+            if self.changes and local.utcoffset() != offset:
                 label += f"\n{_offset(local)}"
-                told = local.utcoffset()
+                offset = local.utcoffset()
             found.append(Tick(at, label))
         return found
 
     def _marks(self, every_ms: int) -> list[int]:
-        quarter = 15 * MINUTE_MS  # every offset of today is a whole number of these
+        quarter = 15 * MINUTE_MS  # every current offset is a multiple of this
         at = np.arange(-(-self.start_ms // quarter), self.end_ms // quarter + 1) * quarter
         marks: list[int] = at[self.zone.local_ms(at) % every_ms == 0].tolist()
         return marks
@@ -106,12 +106,12 @@ class TimeScale:
         return f"{first.day} {first:%b}–{last.day} {last:%b %Y}"
 
     def clock(self, at_ms: int) -> str:
-        """Return the local time of an instant, with what is needed to tell it from others: date, offset from UTC."""
+        """Return the local time of an instant, with the date and UTC offset if they are needed to identify it."""
         local = self.zone.local(at_ms)
-        told = f"{local:%H:%M}"
+        local_time = f"{local:%H:%M}"
         if not self.start_ms - DAY_MS // 2 <= at_ms <= self.end_ms + DAY_MS // 2:
-            told = f"{local.day} {local:%b %H:%M}"
-        return f"{told} {_offset(local)}" if self.changes else told
+            local_time = f"{local.day} {local:%b %H:%M}"
+        return f"{local_time} {_offset(local)}" if self.changes else local_time
 
 
 def _on(night: date, hours: int) -> datetime:
@@ -120,5 +120,5 @@ def _on(night: date, hours: int) -> datetime:
 
 def _offset(local: datetime) -> str:
     minutes = round((local.utcoffset() or timedelta()).total_seconds() / 60)
-    hours, rest = divmod(abs(minutes), 60)
-    return f"UTC{'−' if minutes < 0 else '+'}{hours}" + (f":{rest:02d}" if rest else "")
+    hours, minutes_over = divmod(abs(minutes), 60)
+    return f"UTC{'−' if minutes < 0 else '+'}{hours}" + (f":{minutes_over:02d}" if minutes_over else "")
