@@ -1,1 +1,1 @@
-"""How Vigil is put together: the command line, settings, migrations, the local stack and the demo."""
+"""How Vigil is run: the command line, settings, migrations, the local stack, benchmarks, back-tests and the demo."""

@@ -17,7 +17,7 @@ from deploy.extras import missing_extra
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Where a sub-command is: a Typer application or a function of that name in a module of deploy.commands."""
+    """The location of a sub-command: a Typer application or a function of that name in a module of deploy.commands."""
 
     module: str
     attribute: str
@@ -79,7 +79,7 @@ def _application(help_text: str | None = None) -> typer.Typer:
 
 
 def _overview() -> typer.Typer:
-    """Return what answers `vigil`, `vigil --help` and unknown commands: names and summaries, nothing imported."""
+    """Return the application for `vigil`, `vigil --help` and unknown commands: names and summaries, no imports."""
     app = _application("Keeps vigil over the wearers of wristbands and smart pill boxes.")
 
     @app.callback(invoke_without_command=True)
@@ -106,7 +106,7 @@ def _placeholder() -> Callable[[], None]:
 
 
 def _expected_failure(error: Exception) -> tuple[int, str] | None:
-    """Return exit code and sentence for what may happen to anybody; None for a defect, which deserves its traceback."""
+    """Return exit code and sentence for an expected failure; None for a defect, which deserves its traceback."""
     if isinstance(error, ModuleNotFoundError):
         sentence = missing_extra(error)
         return (1, sentence) if sentence else None

@@ -1,4 +1,4 @@
-"""Which extra of the distribution brings what, so that a command can say what to install."""
+"""Which extra of the distribution contains which package, so that a command can say what to install."""
 
 import sys
 
@@ -6,14 +6,14 @@ _SERVER = (
     *("argon2", "fastapi", "jwt", "matplotlib", "mqtt5", "numpy", "psycopg", "psycopg_pool", "python_multipart"),
     *("river", "starlette", "uvicorn", "uvloop"),
 )
-# By the name under which a package is imported.
+# By import name.
 EXTRAS = {**dict.fromkeys(_SERVER, "server"), "bleak": "ble", "bleak_retry_connector": "ble", "bumble": "sim"}
 
 
 def missing_extra(error: ModuleNotFoundError) -> str | None:
-    """Return the sentence that says which extra to install; None if it would not help."""
+    """Return the sentence that says which extra to install; None if that would not help."""
     missing = (error.name or "").partition(".")[0]
-    # A package that is there and lacks a module of its own is not mended by installing it.
+    # A package that is installed but lacks one of its own modules is not repaired by installing it.
     if missing in sys.modules or missing not in EXTRAS:
         return None
     extra = EXTRAS[missing]

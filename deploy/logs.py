@@ -1,4 +1,4 @@
-"""Logging of every program: readable lines on a terminal, one JSON object a line otherwise, on stderr."""
+"""Logging of every program: readable lines on a terminal, otherwise one JSON object a line, on stderr."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ from structlog.typing import Processor
 
 
 def configure_logs(level: str = "info", stream: TextIO | None = None) -> None:
-    """Send structlog's events and the standard library's records of all libraries to `stream`, in one shape."""
+    """Send structlog's events and all libraries' standard log records to `stream`, in one format."""
     target = stream or sys.stderr
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,

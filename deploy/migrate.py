@@ -72,7 +72,7 @@ class Migration:
 
     @property
     def sha256(self) -> str:
-        """The fingerprint kept in the database, in hexadecimal."""
+        """The fingerprint stored in the database, in hexadecimal."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
@@ -93,7 +93,7 @@ def load_migrations(folder: Traversable | None = None) -> list[Migration]:
 
 
 def migrate(database_url: str, now: datetime, migrations: Sequence[Migration] | None = None) -> list[Migration]:
-    """Apply what is missing, then the vocabulary; returns what was applied. Raises MigrationError, psycopg.Error."""
+    """Apply missing migrations, then the vocabulary; return those applied. Raises MigrationError, psycopg.Error."""
     known = load_migrations() if migrations is None else list(migrations)
     with psycopg.connect(database_url, autocommit=True, application_name=NAME) as connection, _alone(connection):
         connection.execute(SQL.create_record)
@@ -105,7 +105,7 @@ def migrate(database_url: str, now: datetime, migrations: Sequence[Migration] | 
 
 
 def pending(connection: psycopg.Connection, known: Sequence[Migration]) -> list[Migration]:
-    """Return the migrations that the database lacks. Raises MigrationError if what it has is not what we know."""
+    """Return the migrations that the database lacks. Raises MigrationError if it has others than we know."""
     by_version = {migration.version: migration for migration in known}
     applied = connection.execute(SQL.applied).fetchall() if _scalar(connection, SQL.has_record) else []
     for version, name, sha256 in applied:
@@ -180,7 +180,7 @@ def _complete(connection: psycopg.Connection) -> None:
 
 
 def _grant(connection: psycopg.Connection) -> None:
-    """See to it that the API can step down to its role, whoever created it."""
+    """Ensure that the API can step down to its role, whoever created it."""
     connection.execute(SQL.let_api_look)
     if not _scalar(connection, SQL.may_become_api):
         connection.execute(SQL.become_api)

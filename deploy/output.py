@@ -1,4 +1,4 @@
-"""How commands answer on stdout: a sentence or a table for people, with `--json` one JSON object."""
+"""How commands answer on stdout: with a sentence or a table for people, with `--json` as one JSON object."""
 
 import json
 import sys
@@ -12,12 +12,12 @@ from rich.table import Column, Table
 from rich.text import Text
 
 WIDTH: Final = 160
-"""Columns of what is no terminal."""
+"""Columns if stdout is not a terminal."""
 
 
-def tell(told: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
-    """Print what was done: as one JSON object, or as a sentence."""
-    typer.echo(_json(told) if as_json else sentence)
+def tell(answer: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
+    """Print the answer, as one JSON object or as a sentence."""
+    typer.echo(_json(answer) if as_json else sentence)
 
 
 def show(items: Sequence[Mapping[str, Any]], *, as_json: bool, **more: Any) -> None:
@@ -50,5 +50,5 @@ def _cell(value: Any) -> str:
             return str(value)
 
 
-def _json(told: Mapping[str, Any]) -> str:
-    return json.dumps(told, default=lambda value: value.isoformat(), ensure_ascii=False)
+def _json(answer: Mapping[str, Any]) -> str:
+    return json.dumps(answer, default=lambda value: value.isoformat(), ensure_ascii=False)

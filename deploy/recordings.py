@@ -1,4 +1,4 @@
-"""Recorded readings from a CSV file: `time,code,value,unit[,flags][,patient]`, for backtests and replays."""
+"""Recorded readings from a CSV file: `time,code,value,unit[,flags][,patient]`, for back-tests and replays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from streaming.zones import ZoneHistory
 
 NEEDED: Final = ("time", "code", "value", "unit")
 MAX_ROWS: Final = 20_000_000
-"""A recording is held in memory: some 40 bytes a row. More than this is not a recording but a mistake."""
+"""A recording is held in memory, some 40 bytes a row. More rows than this are not a recording but a mistake."""
 MAX_PATIENTS: Final = 10_000
 YEARS: Final = range(1970, 2100)
 SKIP_EMPTY: Final = "empty"
@@ -56,7 +56,7 @@ class RecordedSeries:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A whole file: a series for each patient and code, and how many rows were skipped for which reason."""
+    """A whole file: a series for each patient and code, and the number of rows skipped for each reason."""
 
     series: tuple[RecordedSeries, ...]
     skipped: Mapping[str, int]
@@ -86,10 +86,10 @@ def read_recording(path: Path, zone: ZoneHistory, *, patient: str | None = None,
 
 
 def csv_lines(path: Path, needed: Sequence[str]) -> Iterator[tuple[Mapping[str, str | None], str]]:
-    """Yield each row of a CSV with a header, and where it stands, for errors.
+    """Yield each row of a CSV with a header, and its location for error messages.
 
     Raises:
-        RecordingError: the file cannot be read, is no CSV in UTF-8, or lacks one of the `needed` columns.
+        RecordingError: the file cannot be read, is not a CSV in UTF-8, or lacks one of the `needed` columns.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -111,7 +111,7 @@ def instant(text: str, zone: ZoneHistory, where: str) -> int:
     """Return the ms of a time; one without offset is the wall clock of `zone`, of a repeated hour the first.
 
     Raises:
-        RecordingError: it is no time, or none at which anything was recorded.
+        RecordingError: it is not a time, or one at which nothing can have been recorded.
     """
     try:
         time = datetime.fromisoformat(text)
@@ -123,7 +123,7 @@ def instant(text: str, zone: ZoneHistory, where: str) -> int:
 
 
 class _Reader:
-    """Takes rows and groups them by patient and code."""
+    """Reads rows and groups them by patient and code."""
 
     def __init__(self, zone: ZoneHistory, patient: str, max_rows: int) -> None:
         self._zone = zone
@@ -134,7 +134,7 @@ class _Reader:
         self._skipped: Counter[str] = Counter()
 
     def take(self, row: Mapping[str, str | None], where: str) -> None:
-        """Take one row or count why not."""
+        """Take one row, or count why it was skipped."""
         self._rows_left -= 1
         if self._rows_left < 0:
             raise RecordingError(f"{where}: more rows than a recording may have")
@@ -158,7 +158,7 @@ class _Reader:
         return Recording(series, dict(self._skipped))
 
     def _value(self, text: str, code: Code, unit: Unit, flags: Flag) -> float | None:
-        """Return the number, NaN for LO and HI without a plausible one, None (counted) for what is skipped."""
+        """Return the number, NaN for LO and HI without a plausible one, None (counted) if the row is skipped."""
         limits = CODES[code].units[unit]
         value = _number(text)
         if limits.minimum <= value <= limits.maximum:
@@ -182,7 +182,7 @@ class _Reader:
         columns.flags.append(flags)
 
     def _series(self, patient: str, code: Code, columns: _Columns) -> RecordedSeries:
-        """Return one series in order; of equal time stamps the first line."""
+        """Return one series in order of time; of equal time stamps the first line."""
         at, first = np.unique(np.array(columns.at, dtype=np.int64), return_index=True)
         if at.size < len(columns.at):
             self._skipped[SKIP_REPEATED] += len(columns.at) - at.size
@@ -197,7 +197,7 @@ class _Reader:
 
 
 def _number(text: str) -> float:
-    """Return the number, NaN if it is none."""
+    """Return the number, NaN if it is not one."""
     try:
         return float(text)
     except ValueError:

@@ -1,6 +1,6 @@
 """Settings of every program: environment variables `VIGIL_*`, and `.env` in the working folder.
 
-They are read here and handed down as plain values. Each command loads the class that has what it needs:
+They are read here and passed down as plain values. Each command loads the class with the settings it needs:
 
     settings = load_settings(Settings)
 """
@@ -62,7 +62,7 @@ def _with_edge_account(url: str) -> str:
 
 
 def _state_folder() -> Path:
-    """Return where a program keeps what must outlive it: the folder systemd gave it, else the user's own."""
+    """Return the folder for state that must outlive a program: systemd's if it set one, otherwise the user's own."""
     if given := os.environ.get("STATE_DIRECTORY", "").partition(":")[0]:
         return Path(given)
     own = Path(os.environ.get("XDG_STATE_HOME", ""))
@@ -75,7 +75,7 @@ SecretKey = Annotated[str, AfterValidator(_long_enough), Field(repr=False)]
 
 
 class CommonSettings(BaseSettings):
-    """What every program takes."""
+    """Settings of every program."""
 
     model_config = SettingsConfigDict(
         env_prefix="VIGIL_",
@@ -103,14 +103,14 @@ class BrokerSettings(CommonSettings):
     mqtt_url: MqttUrl
     """`mqtt://` or `mqtts://` with user and password of the account that may use any topic."""
     mqtt_ca_file: Path | None = None
-    """Certificates that the broker's is checked against; without it, the system's."""
+    """The CA certificates that the broker's certificate is checked against; without it, the system's."""
 
 
 class Settings(DatabaseSettings, BrokerSettings):
     """For the gateway, the worker and provisioning."""
 
     contact_grace_seconds: Annotated[float, Field(ge=0)] = 120
-    """How long after a box is in contact again a dose without an opening becomes missed."""
+    """How long after a box is back in contact a dose without an opening becomes missed."""
     retrospective_after_minutes: Annotated[float, Field(gt=0)] = 30
     """An alert raised later than this after its beginning is retrospective."""
     receipt_interval_seconds: Annotated[float, Field(gt=0)] = 3
@@ -132,11 +132,11 @@ class BleSettings(BrokerSettings):
     mqtt_url: Annotated[MqttUrl, AfterValidator(_with_edge_account)]
     """`mqtt://` or `mqtts://` with the edge box's id and secret as user and password."""
     ble_spool: Path = Field(default_factory=lambda: _state_folder() / "spool.sqlite")
-    """The file that keeps what was read until the clinic has it."""
+    """The file that keeps readings until the gateway has them."""
     ble_spool_megabytes: Annotated[int, Field(ge=1, le=1_048_576)] = 256
-    """How large that file may become; a full one stops reading, it drops nothing."""
+    """Maximum size of that file; when it is full, reading stops and nothing is dropped."""
     ble_links: Annotated[int, Field(ge=1, le=64)] = 4
-    """Connections at once: what the adapter can keep up."""
+    """Simultaneous connections: as many as the adapter can hold."""
     ble_adapter: Annotated[str, _like(r"hci[0-9]{1,3}", "hci0")] = ""
     """One of several adapters under BlueZ; empty: the default one."""
     ble_radio: Annotated[str, _like(r"tcp-client:[^\s:]+:[0-9]{1,5}", "tcp-client:HOST:PORT")] = ""

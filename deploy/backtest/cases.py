@@ -1,4 +1,4 @@
-"""What a back-test looks at: each patient's readings, nights and doses, from a recording or from the store."""
+"""The input of a back-test: each patient's readings, nights and doses, from a recording or from the store."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ DOSE_RULES: Final = frozenset({Rule.MISSED_DOSE, Rule.LOW_ADHERENCE})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """One patient: readings by code in order of time, nights, doses, and the rules that watch the patient anyway.
+    """One patient: readings by code in order of time, nights, doses, and the patient's own rules.
 
-    What lies outside [`since`, `until`) (ms) is there for what it leads to and counts for nothing by itself. `heard`:
-    instants (ms) at which there were RR intervals. `night_watch`: a signal that is lost at night matters (hypoglycaemia
-    risk, and a sensor that measures often).
+    Data outside [`since`, `until`) (ms) are only there for their effect inside it. `heard`: instants (ms) at which
+    there were RR intervals. `night_watch`: a signal lost at night matters (hypoglycaemia risk, and a sensor that
+    measures often).
     """
 
     patient: str
@@ -50,11 +50,13 @@ class Case:
     night_watch: bool = True
 
     def instants(self, rule: Rule) -> Int64:
-        """Return when something was known of what a rule is about, ascending (int64 ms)."""
+        """Return when something was known about the subject of a rule, ascending (int64 ms)."""
         if rule is Rule.HRV_DRIFT:
             at = self.heard
         elif rule in DOSE_RULES:
-            judged = (one.dose.due_at for one in self.doses if one.state not in {DoseState.DUE, DoseState.UNKNOWN})
+            judged = (
+                outcome.dose.due_at for outcome in self.doses if outcome.state not in {DoseState.DUE, DoseState.UNKNOWN}
+            )
             at = np.sort(np.fromiter(judged, np.int64))
         elif rule is Rule.THRESHOLD:
             others = [series.at for code, series in self.readings.items() if code is not Code.GLUCOSE]
@@ -65,7 +67,7 @@ class Case:
 
     @property
     def glucose(self) -> ReadingSeries:
-        """The patient's glucose, perhaps empty."""
+        """The patient's glucose, possibly empty."""
         return self.readings.get(Code.GLUCOSE, NOTHING)
 
 
@@ -90,7 +92,7 @@ def recorded_nights(series: RecordedSeries, zone: ZoneHistory) -> list[NightValu
     for day in range((last - first).days + 1):
         night = first + timedelta(days=day)
         bounds = night_bounds(zone, night)
-        inside = [one for one in windows if bounds[0] <= one.start_ms < bounds[1]]
+        inside = [window for window in windows if bounds[0] <= window.start_ms < bounds[1]]
         if inside:
             nights.append(night_value(night, bounds, inside))
     return nights
@@ -102,9 +104,9 @@ def _recorded_case(patient: str, found: Sequence[RecordedSeries], zone: ZoneHist
         patient,
         zone,
         {
-            one.code: ReadingSeries(one.at, one.value, one.unit, one.flags)
-            for one in found
-            if one.code is not Code.RR_INTERVAL
+            series.code: ReadingSeries(series.at, series.value, series.unit, series.flags)
+            for series in found
+            if series.code is not Code.RR_INTERVAL
         },
         nights=recorded_nights(beats, zone) if beats is not None else (),
         heard=beats.at if beats is not None else NEVER,

@@ -1,4 +1,4 @@
-"""What really happened, as a clinic writes it down: a CSV of `patient,rule,start,end`."""
+"""What really happened, as recorded by a clinic: a CSV of `patient,rule,start,end`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ COLUMNS: Final = ("patient", "rule", "start", "end")
 
 
 def read_events(path: Path, zone_of: Callable[[str], ZoneHistory | None]) -> Events:
-    """Read events; times without offset are the patient's wall clock. An empty end is the start; certain from the start.
+    """Read events; times without offset are the patient's wall clock. An empty end equals the start.
 
-    `zone_of` says where a patient lives. Raises `RecordingError` for a line that makes no sense, or is about a patient
-    who is not there (`None`): a misspelt name would turn true alarms into false ones.
+    An event is certain from its start. `zone_of` returns where a patient lives. Raises `RecordingError` for a malformed
+    line, or one about an unknown patient (`None`): a misspelt name would turn true alarms into false ones.
     """
     found: dict[tuple[str, Rule], list[Event]] = {}
     for row, where in csv_lines(path, COLUMNS):

@@ -1,4 +1,4 @@
-"""The picture of one night of a back-test: what was measured, which alarms the settings make, doses."""
+"""The picture of one night of a back-test: readings, doses, and the alarms under these settings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class PictureError(ValueError):
 
 
 def format_of(path: Path) -> Format:
-    """Return the format that a file's name asks for. Raises `PictureError` for another one."""
+    """Return the format by a file name's extension. Raises `PictureError` for an unknown one."""
     for known in FORMATS:
         if path.suffix.lower() == f".{known}":
             return known
@@ -45,9 +45,9 @@ def format_of(path: Path) -> Format:
 
 
 def write_picture(path: Path, result: Result, night: date | None) -> None:
-    """Draw a night of the first patient with an alarm; without `night` that of the first alarm.
+    """Draw a night of the first patient with an alarm; by default that of the first alarm.
 
-    Raises `PictureError` where there is nothing to draw, `OSError` where the file cannot be written.
+    Raises `PictureError` if there is nothing to draw, `OSError` if the file cannot be written.
     """
     from api.pictures.night import draw_night  # noqa: PLC0415 - half a second and 40 MB that no other back-test needs
 
@@ -55,23 +55,23 @@ def write_picture(path: Path, result: Result, night: date | None) -> None:
 
 
 def _chosen(result: Result, night: date | None) -> tuple[Watched, date]:
-    alarmed = [one for one in result.watched if any(alarm.rule in result.rules for alarm in one.alarms)]
-    people = alarmed or [one for one in result.watched if len(one.case.glucose)]
+    alarmed = [watched for watched in result.watched if any(alarm.rule in result.rules for alarm in watched.alarms)]
+    people = alarmed or [watched for watched in result.watched if len(watched.case.glucose)]
     if not people:
         raise PictureError("there is no glucose to draw")
-    one = people[0]
+    watched = people[0]
     if night is not None:
-        return one, night
-    opened = [alarm.episode.opened_at for alarm in one.alarms if alarm.rule in result.rules]
-    at_ms = opened[0] if opened else int(one.case.glucose.at[-1])
-    # What opens in the evening belongs to the night that ends the next morning.
-    return one, one.case.zone.local(at_ms + _EVENING_MS).date()
+        return watched, night
+    opened = [alarm.episode.opened_at for alarm in watched.alarms if alarm.rule in result.rules]
+    at_ms = opened[0] if opened else int(watched.case.glucose.at[-1])
+    # An alarm that opens in the evening belongs to the night that ends the next morning.
+    return watched, watched.case.zone.local(at_ms + _EVENING_MS).date()
 
 
-def _picture(result: Result, one: Watched, night: date) -> NightPicture:
+def _picture(result: Result, watched: Watched, night: date) -> NightPicture:
     from api.pictures.night import AlertSpan, DoseMark, NightPicture, night_span  # noqa: PLC0415 - as above
 
-    case, glucose = one.case, one.case.glucose
+    case, glucose = watched.case, watched.case.glucose
     start_ms, end_ms = night_span(case.zone, night)
     mmol = mmol_per_l(glucose)
     return NightPicture(
@@ -82,7 +82,7 @@ def _picture(result: Result, one: Watched, night: date) -> NightPicture:
         at=glucose.at,
         mmol=np.where(np.isfinite(mmol), mmol, np.nan),
         flags=glucose.flags,
-        limits=list(_limits(one.history.at((start_ms + end_ms) // 2), result.rules)),
+        limits=list(_limits(watched.history.at((start_ms + end_ms) // 2), result.rules)),
         alerts=[
             AlertSpan(
                 alarm.rule.value,
@@ -91,7 +91,7 @@ def _picture(result: Result, one: Watched, night: date) -> NightPicture:
                 alarm.episode.resolved_at,
                 summary(alarm.rule, alarm.episode, case.zone),
             )
-            for alarm in one.alarms
+            for alarm in watched.alarms
             if alarm.rule in result.rules
         ],
         doses=[
@@ -103,12 +103,12 @@ def _picture(result: Result, one: Watched, night: date) -> NightPicture:
 
 
 def _limits(rules: PatientRules, shown: Sequence[Rule]) -> Iterator[Limit]:
-    """Yield the limits of the rules that are reported, each value once."""
+    """Yield the limits of the reported rules, each value once."""
     from api.pictures.night import Limit  # noqa: PLC0415 - as above
 
-    told = [
+    limits = [
         Limit(float(getattr(settings, field)), name)
         for rule, field, name in _LIMITS
         if rule in shown and (settings := rules.of(rule)) is not None
     ]
-    yield from {limit.mmol: limit for limit in reversed(told)}.values()
+    yield from {limit.mmol: limit for limit in reversed(limits)}.values()

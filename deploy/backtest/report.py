@@ -1,4 +1,4 @@
-"""What a back-test prints: one JSON object, or tables; one setting by itself or several side by side."""
+"""The output of a back-test: one JSON object, or tables; one setting by itself or several side by side."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOTHING_SAID = "–"
 
 @dataclass(frozen=True, slots=True)
 class PrintedAlarm:
-    """One alarm as it is printed; times are RFC 3339 with the zone's offset."""
+    """One alarm as printed; times are RFC 3339 with the zone's offset."""
 
     patient: str
     rule: str
@@ -35,14 +35,14 @@ class PrintedAlarm:
     subject: str = ""
 
     def json(self) -> dict[str, str | None]:
-        """Return the object of the JSON output; `subject` only where several alarms of a rule can be open at once."""
-        told = asdict(self)
-        return told if self.subject else {name: value for name, value in told.items() if name != "subject"}
+        """Return the object of the JSON output; `subject` only if several alarms of a rule can be open at once."""
+        fields = asdict(self)
+        return fields if self.subject else {name: value for name, value in fields.items() if name != "subject"}
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Alarms of a rule under two settings: those that overlap are in both."""
+    """Alarms of a rule under two settings: those that overlap count as the same alarm."""
 
     only_first: Sequence[PrintedAlarm]
     only_second: Sequence[PrintedAlarm]
@@ -50,18 +50,18 @@ class Difference:
 
 
 def rfc3339(at_ms: int, zone: ZoneHistory) -> str:
-    """Return an instant with the zone's offset, to the ms only where there are any."""
+    """Return an instant with the zone's offset, with ms only if they are not 0."""
     return zone.local(at_ms).isoformat(timespec="milliseconds" if at_ms % 1000 else "seconds")
 
 
-def told(result: Result, rules: Sequence[Rule] | None = None) -> list[PrintedAlarm]:
-    """Return the alarms of the rules that are reported, patient by patient."""
+def printed_alarms(result: Result, rules: Sequence[Rule] | None = None) -> list[PrintedAlarm]:
+    """Return the alarms of the reported rules, patient by patient."""
     shown = result.rules if rules is None else rules
-    return [_told(one, alarm) for one in result.watched for alarm in one.alarms if alarm.rule in shown]
+    return [_printed(watched, alarm) for watched in result.watched for alarm in watched.alarms if alarm.rule in shown]
 
 
 def as_json(results: Sequence[Result], events: Events | None) -> dict[str, Any]:
-    """Return what `--json` prints: the first setting, with the others in `against`."""
+    """Return the output of `--json`: the first setting, with the others in `against`."""
     first, *others = results
     found = _result_json(first, events)
     if others:
@@ -72,26 +72,26 @@ def as_json(results: Sequence[Result], events: Events | None) -> dict[str, Any]:
 
 
 def differences(first: Result, second: Result, rule: Rule) -> Difference:
-    """Return which alarms of a rule one setting makes and the other does not."""
+    """Return which alarms of a rule only one of two settings raises."""
     only_first: list[PrintedAlarm] = []
     only_second: list[PrintedAlarm] = []
     both = 0
-    for one, other in zip(first.watched, second.watched, strict=True):
-        for ours, theirs in _pairs(one.of(rule), other.of(rule)):
+    for watched, other in zip(first.watched, second.watched, strict=True):
+        for ours, theirs in _pairs(watched.of(rule), other.of(rule)):
             if ours is None and theirs is not None:
-                only_second.append(_told(other, Alarm(rule, theirs)))
+                only_second.append(_printed(other, Alarm(rule, theirs)))
             elif theirs is None and ours is not None:
-                only_first.append(_told(one, Alarm(rule, ours)))
+                only_first.append(_printed(watched, Alarm(rule, ours)))
             else:
                 both += 1
     return Difference(only_first, only_second, both)
 
 
 def show(results: Sequence[Result], events: Events | None) -> None:
-    """Print tables; with several settings a column for each, and the alarms that not both make."""
+    """Print tables; with several settings a column for each, and the alarms that only one of two raises."""
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     if len(results) == 1:
-        console.print(_alarm_table(told(results[0])) or "no episodes")
+        console.print(_alarm_table(printed_alarms(results[0])) or "no episodes")
         console.print(_burden_table(results[0]))
         console.print(_score_table(results[0], events))
         return
@@ -112,7 +112,7 @@ def show(results: Sequence[Result], events: Events | None) -> None:
 
 
 def score_json(scored: Scored, burden: Burden) -> dict[str, Any]:
-    """Return how a rule did; without a reference only what needs none."""
+    """Return the score of a rule; without a reference only the figures that need none."""
     score = scored.score
     found: dict[str, Any] = {
         "reference": scored.reference, "alarms": score.alarms, "data_unknown": score.data_unknown,
@@ -134,7 +134,7 @@ def score_json(scored: Scored, burden: Burden) -> dict[str, Any]:
 def _result_json(result: Result, events: Events | None) -> dict[str, Any]:
     burdens = {rule: result.burden(rule) for rule in result.rules}
     return {
-        "episodes": [one.json() for one in told(result)],
+        "episodes": [alarm.json() for alarm in printed_alarms(result)],
         "burden": {rule.value: asdict(burden) for rule, burden in burdens.items()},
         "score": {rule.value: score_json(result.score(rule, events), burden) for rule, burden in burdens.items()},
         "settings": _settings(result),
@@ -143,7 +143,7 @@ def _result_json(result: Result, events: Events | None) -> dict[str, Any]:
 
 def _settings(result: Result) -> dict[str, Any]:
     """Return the rules at the end of the readings: once if all patients have the same, else for each."""
-    last = {one.case.patient: one.history.spans[-1][1] for one in result.watched}
+    last = {watched.case.patient: watched.history.spans[-1][1] for watched in result.watched}
     found: dict[str, Any] = {"options": result.trial.label}
     if len(set(last.values())) <= 1:
         return found | {"rules": next((_rules_json(rules) for rules in last.values()), {})}
@@ -158,11 +158,11 @@ def _differences_json(first: Result, second: Result) -> dict[str, Any]:
     found = {rule: differences(first, second, rule) for rule in _rules_of((first, second))}
     return {
         rule.value: {
-            "both": one.both,
-            "only_first": [alarm.json() for alarm in one.only_first],
-            "only_second": [alarm.json() for alarm in one.only_second],
+            "both": difference.both,
+            "only_first": [alarm.json() for alarm in difference.only_first],
+            "only_second": [alarm.json() for alarm in difference.only_second],
         }
-        for rule, one in found.items()
+        for rule, difference in found.items()
     }
 
 
@@ -183,11 +183,11 @@ def _pairs(first: Sequence[Episode], second: Sequence[Episode]) -> list[tuple[Ep
     ]
 
 
-def _told(one: Watched, alarm: Alarm) -> PrintedAlarm:
-    episode, zone = alarm.episode, one.case.zone
+def _printed(watched: Watched, alarm: Alarm) -> PrintedAlarm:
+    episode, zone = alarm.episode, watched.case.zone
     resolved = None if episode.resolved_at is None else rfc3339(episode.resolved_at, zone)
     return PrintedAlarm(
-        one.case.patient,
+        watched.case.patient,
         alarm.rule.value,
         episode.severity.value,
         rfc3339(episode.opened_at, zone),
@@ -200,9 +200,9 @@ def _alarm_table(alarms: Sequence[PrintedAlarm], title: str | None = None) -> Ta
     if not alarms:
         return None
     table = _table("patient", "rule", "severity", "opened", "resolved", title=title)
-    for one in alarms:
-        name = f"{one.rule} {one.subject}".strip()
-        cells = (one.patient, name, one.severity, one.opened_at, one.resolved_at or "open")
+    for alarm in alarms:
+        name = f"{alarm.rule} {alarm.subject}".strip()
+        cells = (alarm.patient, name, alarm.severity, alarm.opened_at, alarm.resolved_at or "open")
         table.add_row(*(Text(cell) for cell in cells))
     return table
 
@@ -249,11 +249,11 @@ def _beside(
     for rule in rules:
         columns: list[Mapping[str, Any]] = []
         for result in results:
-            if rule not in result.rules:  # off, or not asked for
+            if rule not in result.rules:  # off, or not requested
                 columns.append({})
                 continue
             burden = result.burden(rule)
-            # The score leaves out alarms that its events are not about; they are to be answered all the same.
+            # The score leaves out alarms that its events do not cover; somebody has to answer them all the same.
             columns.append({**score_json(result.score(rule, events), burden), **asdict(burden)})
         names = {"alarms": "alarms", "per day": "alarms_per_patient_day", **_SCORES}
         for name, key in names.items():
@@ -263,7 +263,7 @@ def _beside(
 
 
 def _table(*names: str, title: str | None = None) -> Table:
-    """Return a table that breaks what it has no room for, and cuts nothing off."""
+    """Return a table that wraps what does not fit, and cuts nothing off."""
     columns = (Column(Text(name), overflow="fold") for name in names)
     return Table(*columns, title=None if title is None else Text(title))
 

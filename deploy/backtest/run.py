@@ -1,4 +1,4 @@
-"""Runs one trial over patients: the alarms it makes, what they cost those who answer them, and how they do."""
+"""Runs one trial over patients: the alarms it raises, the work they cause, and their score."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ Events = Mapping[tuple[str, Rule], Sequence[Event]]
 """What really happened, by patient and rule."""
 
 SHORTEST_SILENCE_MS: Final = 5 * MINUTE_MS
-"""No setting tells of less."""
+"""No setting alerts on a shorter silence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One episode of one rule, as it stands at the end of the readings."""
+    """One episode of one rule, as it is at the end of the readings."""
 
     rule: Rule
     episode: Episode
@@ -51,18 +51,18 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A patient, the rules under trial, and every alarm they made, in order of time."""
+    """A patient, the rules under trial, and every alarm they raised, in order of time."""
 
     case: Case
     history: RulesHistory
     alarms: Sequence[Alarm]
 
     def of(self, *rules: Rule) -> list[Episode]:
-        """Return the episodes of some rules."""
+        """Return the episodes of these rules."""
         return [alarm.episode for alarm in self.alarms if alarm.rule in rules]
 
     def instants(self, rule: Rule) -> Int64:
-        """Return when something was known of what a rule is about while the rule watched, ascending (int64 ms)."""
+        """Return when something was known about the subject of a rule while the rule watched, ascending (int64 ms)."""
         at = self.case.instants(rule)
         watching = [at[rows] for rows, rules in self.history.parts(at) if rules.of(rule) is not None]
         return np.concatenate(watching) if watching else NEVER
@@ -75,7 +75,7 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class Burden:
-    """What a rule costs those who answer it. Days and nights are local ones with readings while the rule watched."""
+    """The work that a rule causes. Days and nights are local ones with readings while the rule watched."""
 
     alarms: int
     patients: int
@@ -87,18 +87,18 @@ class Burden:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a trial; `rules` are those that are reported."""
+    """The result of a trial; `rules` are those that are reported."""
 
     trial: Trial
     rules: Sequence[Rule]
     watched: Sequence[Watched]
 
     def burden(self, rule: Rule) -> Burden:
-        """Return what a rule's alarms come to; per patient-night those that opened at 00:00-06:00 local."""
-        spans = [observed(one.instants(rule), one.case.zone) for one in self.watched]
-        spans = [one for one in spans if one.days]
+        """Return the burden of a rule's alarms; per patient-night those that opened at 00:00-06:00 local."""
+        spans = [observed(watched.instants(rule), watched.case.zone) for watched in self.watched]
+        spans = [span for span in spans if span.days]
         total = sum(spans, Observed())
-        alarms = [(one.case, episode) for one in self.watched for episode in one.of(rule)]
+        alarms = [(watched.case, episode) for watched in self.watched for episode in watched.of(rule)]
         at_night = sum(opened_at_night(rule, episode, case.zone) for case, episode in alarms)
         return Burden(
             alarms=len(alarms),
@@ -110,24 +110,24 @@ class Result:
         )
 
     def score(self, rule: Rule, events: Events | None = None) -> Scored:
-        """Return how a rule did against `events`, if they are about it, else against the consensus."""
+        """Return the score of a rule against `events`, if any are about it, otherwise against the consensus."""
         if events is not None and any(about is rule for _, about in events):
-            given = [_scored(one, rule, events.get((one.case.patient, rule), ())) for one in self.watched]
+            given = [_scored(watched, rule, events.get((watched.case.patient, rule), ())) for watched in self.watched]
             return Scored("events", sum(given, Score()))
         reference = "consensus" if rule in REFERRED else None
-        return Scored(reference, sum((_scored(one, rule, None) for one in self.watched), Score()))
+        return Scored(reference, sum((_scored(watched, rule, None) for watched in self.watched), Score()))
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A score and what it is against; with `None` nothing says what should have been told."""
+    """A score and its reference; `None`: nothing says which events there were."""
 
     reference: str | None
     score: Score
 
 
 def run_trial(trial: Trial, cases: Sequence[Case]) -> Result:
-    """Run a trial over patients. Raises `SettingError` for settings that mean nothing, `TrialError` without effect."""
+    """Run a trial over patients. Raises `SettingError` for impossible settings, `TrialError` if they have no effect."""
     histories = [trial.history(case.rules) for case in cases]
     trial.check(histories)
     watched = [Watched(case, history, alarms_of(case, history)) for case, history in zip(cases, histories, strict=True)]
@@ -137,36 +137,36 @@ def run_trial(trial: Trial, cases: Sequence[Case]) -> Result:
 def alarms_of(case: Case, history: RulesHistory) -> list[Alarm]:
     """Return every alarm that opens in the time that counts, in order; equal times in the order of `Rule`."""
     found = list(_of_readings(case, history))
-    found += [Alarm(Rule.HRV_DRIFT, one) for one in fold_nights(case.nights, history, case.until)[1]]
+    found += [Alarm(Rule.HRV_DRIFT, episode) for episode in fold_nights(case.nights, history, case.until)[1]]
     found += _of_doses(case, history)
-    found += [Alarm(Rule.DATA_SILENCE, one) for one in _silences(case, history)]
-    counted = [one for one in found if case.since <= one.episode.opened_at < case.until]
+    found += [Alarm(Rule.DATA_SILENCE, episode) for episode in _silences(case, history)]
+    counted = [alarm for alarm in found if case.since <= alarm.episode.opened_at < case.until]
     order = list(Rule)
-    return sorted(counted, key=lambda one: (one.episode.opened_at, order.index(one.rule), one.episode.subject))
+    return sorted(counted, key=lambda alarm: (alarm.episode.opened_at, order.index(alarm.rule), alarm.episode.subject))
 
 
 def _of_readings(case: Case, history: RulesHistory) -> Iterable[Alarm]:
     for code, series in case.readings.items():
         _, found = fold_patient(code, None, series, case.zone, history)
-        for one in {(one.key, one.episode.opened_at): one for one in found}.values():
-            yield Alarm(one.detector.rule, _rested(one, int(series.at[-1]), case.until, history))
+        for finding in {(finding.key, finding.episode.opened_at): finding for finding in found}.values():
+            yield Alarm(finding.detector.rule, _rested(finding, int(series.at[-1]), case.until, history))
 
 
-def _rested(one: Finding, last_at: int, until: int, history: RulesHistory) -> Episode:
-    """Return the episode; one that is open ends where its rule went off, or the patient to rest, after the last reading."""
-    if one.episode.resolved_at is not None:
-        return one.episode
-    off = rest_of(*one.key, history, last_at, until)
-    return one.episode if off is None else replace(one.episode, resolved_at=off)
+def _rested(finding: Finding, last_at: int, until: int, history: RulesHistory) -> Episode:
+    """Return the episode; if it is open and its rule stopped watching after the last reading, it ends there."""
+    if finding.episode.resolved_at is not None:
+        return finding.episode
+    off = rest_of(*finding.key, history, last_at, until)
+    return finding.episode if off is None else replace(finding.episode, resolved_at=off)
 
 
 def _of_doses(case: Case, history: RulesHistory) -> Iterable[Alarm]:
-    """Yield misses, also of doses that were taken after all once the alarm was out, and low adherence."""
+    """Yield low adherence and misses, including doses that were taken after the alarm was out."""
     grace_ms = DoseSettings().contact_grace_ms
-    for one in case.doses:
-        settings = history.at(one.dose.window_end).of(Rule.MISSED_DOSE)
-        was_missed = one.taken_at is not None and one.taken_at >= one.dose.window_end + grace_ms
-        episode = missed_episode(one, settings, was_missed=was_missed) if settings is not None else None
+    for outcome in case.doses:
+        settings = history.at(outcome.dose.window_end).of(Rule.MISSED_DOSE)
+        was_missed = outcome.taken_at is not None and outcome.taken_at >= outcome.dose.window_end + grace_ms
+        episode = missed_episode(outcome, settings, was_missed=was_missed) if settings is not None else None
         if episode is not None:
             yield Alarm(Rule.MISSED_DOSE, episode)
     spans = [(start, then.of(Rule.LOW_ADHERENCE)) for start, then in history.spans]
@@ -175,9 +175,9 @@ def _of_doses(case: Case, history: RulesHistory) -> Iterable[Alarm]:
 
 
 def _silences(case: Case, history: RulesHistory) -> Iterable[Episode]:
-    """Yield what the gaps between a patient's readings come to.
+    """Yield the episodes of the gaps between a patient's readings.
 
-    Before the first reading nobody waits for one; after the last only where the time has an end (`until`), not in a
+    Before the first reading nobody waits for one; after the last one only if the time has an end (`until`), not in a
     recording.
     """
     glucose = merge(case.glucose)
@@ -192,38 +192,38 @@ def _silences(case: Case, history: RulesHistory) -> Iterable[Episode]:
         gaps.append(Gap(int(at[-1]), int(at[-1]), None))
     watched = ((int(at[0]), DISTANT_FUTURE_MS),)
     for gap in gaps:
-        told = glucose_silences(gap, history, watched, end)
-        yield from told
+        silences = glucose_silences(gap, history, watched, end)
+        yield from silences
         if case.night_watch:
-            yield from night_silences(gap, history, watched, case.zone, end, told)
+            yield from night_silences(gap, history, watched, case.zone, end, silences)
 
 
 def _on(watched: Sequence[Watched]) -> list[Rule]:
-    """Return the rules that are on for some patient at some time who has something that they are about.
+    """Return the rules that are on, at some time, for some patient with data about their subject.
 
-    Not silence: a gap in a recording says more of how it was exported than of the patient.
+    Not silence: a gap in a recording says more about its export than about the patient.
     """
     return [
         rule
         for rule in TESTABLE
         if rule is not Rule.DATA_SILENCE
         and any(
-            one.case.instants(rule).size and any(rules.of(rule) is not None for _, rules in one.history.spans)
-            for one in watched
+            person.case.instants(rule).size and any(rules.of(rule) is not None for _, rules in person.history.spans)
+            for person in watched
         )
     ]
 
 
-def _scored(one: Watched, rule: Rule, known: Sequence[Event] | None) -> Score:
-    case, alarms, events = one.case, one.of(rule), known
+def _scored(watched: Watched, rule: Rule, known: Sequence[Event] | None) -> Score:
+    case, alarms, events = watched.case, watched.of(rule), known
     if events is None:
         events = reference_events(rule, case.glucose, case.zone) or ()
-        if rule is Rule.HYPERGLYCAEMIA:  # a high fasting glucose is no level 2 high
+        if rule is Rule.HYPERGLYCAEMIA:  # a high fasting glucose is not a level 2 high
             alarms = [alarm for alarm in alarms if not alarm.subject]
-    counted = [event for event in events if one.counts(rule, event)]
-    beside = [event for event in events if not one.counts(rule, event)]
+    counted = [event for event in events if watched.counts(rule, event)]
+    beside = [event for event in events if not watched.counts(rule, event)]
     at = NEVER if rule in {*DOSE_RULES, Rule.HRV_DRIFT, Rule.DATA_SILENCE} else case.instants(rule)
-    return score(rule, counted, alarms, at, case.zone, one.of(*SPEAK_FOR.get(rule, ())), beside)
+    return score(rule, counted, alarms, at, case.zone, watched.of(*SPEAK_FOR.get(rule, ())), beside)
 
 
 def _rate(number: int, spans: int) -> float | None:

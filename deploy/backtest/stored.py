@@ -18,20 +18,20 @@ from streaming.limits.detectors import detectors_ever
 from streaming.zones import DAY_MS
 
 WARM_UP_MS: Final = 7 * DAY_MS
-"""Readings from so long before the time that counts: an alarm that was already open then is not one of it."""
+"""Readings from this long before the time that counts: an alarm already open at its start is not one of its alarms."""
 
 
 class NoPatientError(Exception):
-    """A patient who is not in the store."""
+    """The store has no such patient."""
 
 
 async def stored_cases(
     database_url: str, patients: Sequence[int], begin: str, end: str | None, trials: Sequence[Trial], now: datetime
 ) -> list[Case]:
-    """Return patients with all that the trials ask for, from `begin` to `end` (without one: now).
+    """Return patients with everything that the trials need, from `begin` to `end` (by default now).
 
-    Times without offset are each patient's own local time. Raises `NoPatientError`, `RecordingError` for what is no
-    time, `SettingError` for settings that mean nothing.
+    Times without offset are each patient's own local time. Raises `NoPatientError`, `RecordingError` for a malformed
+    time, `SettingError` for impossible settings.
     """
     connection = await connect(database_url, "vigil backtest")
     try:
@@ -64,7 +64,7 @@ async def stored_cases(
 
 
 def _codes(person: Person, trials: Sequence[Trial]) -> list[Code]:
-    """Return the codes that some rule under trial looks at; glucose always, it says what ought to be told."""
+    """Return the codes that some rule under trial reads; always glucose, which has the reference events."""
     histories = [trial.history(person.rules) for trial in trials]
     watched = (code for code in Code if any(detectors_ever(code, history) for history in histories))
     return list(dict.fromkeys((Code.GLUCOSE, *watched)))

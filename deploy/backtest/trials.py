@@ -1,4 +1,4 @@
-"""A trial: which rules, with which settings, a back-test runs; told by options, on the command line or in one string."""
+"""A trial: the rules and settings that a back-test runs; given by options, on the command line or in one string."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from streaming.rules.presets import PatientGroup, preset
 
 OPTIONS: Final = ("--rule", "--group", "--set", "--on", "--off")
 TESTABLE: Final = tuple(rule for rule in Rule if rule is not Rule.DEVICE_OFFLINE)
-"""All rules but one: whether a device was in contact is in no recording."""
+"""All rules but one: recordings do not contain when a device was in contact."""
 
 
 class TrialError(ValueError):
-    """Options that mean nothing; says which and why."""
+    """Impossible options; says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What differs from the rules that a patient has anyway.
+    """The difference from the patient's own rules.
 
-    `group` takes the place of the patient's group and of all that was ever set; `changes` go on top of either; `rules`
-    are switched on and the only ones reported, without any all that are on are reported. Pauses stay as they are.
+    `group` replaces the patient's group and all changes ever made; `changes` apply on top of either; `rules` are
+    switched on and only they are reported (by default all that are on). Pauses stay as they are.
     """
 
     label: str
@@ -64,12 +64,12 @@ def trial_of(
     on: Sequence[str] = (),
     off: Sequence[str] = (),
 ) -> Trial:
-    """Return the trial that options tell of. Raises `TrialError`, for values of the wrong type `SettingError`."""
+    """Return the trial for these options. Raises `TrialError`; `SettingError` for values of the wrong type."""
     if group is not None and group not in set(PatientGroup):
         raise TrialError(f"--group must be one of {', '.join(PatientGroup)}, not {group!r}")
     changes: dict[Rule, dict[str, JSON]] = {}
-    for told in settings:
-        rule, name, value = _setting(told)
+    for setting in settings:
+        rule, name, value = _setting(setting)
         changes.setdefault(rule, {})[name] = value
     chosen = tuple(dict.fromkeys(map(_rule, rules)))
     switched_on, switched_off = {*chosen, *map(_rule, on)}, set(map(_rule, off))
@@ -91,17 +91,17 @@ def parse_trial(text: str) -> Trial:
         words = iter(shlex.split(text))
     except ValueError as error:
         raise TrialError(f"{text!r} cannot be split into options: {error}") from error
-    told: dict[str, list[str]] = {name: [] for name in OPTIONS}
+    options: dict[str, list[str]] = {name: [] for name in OPTIONS}
     for word in words:
         name, given, value = word.partition("=")
-        if name not in told:
+        if name not in options:
             raise TrialError(f"{word!r} is none of {', '.join(OPTIONS)}")
         following = value if given else next(words, None)
         if following is None:
             raise TrialError(f"{name} needs a value")
-        told[name].append(following)
-    group = told["--group"][-1] if told["--group"] else None
-    found = trial_of(told["--rule"], group, told["--set"], told["--on"], told["--off"])
+        options[name].append(following)
+    group = options["--group"][-1] if options["--group"] else None
+    found = trial_of(options["--rule"], group, options["--set"], options["--on"], options["--off"])
     return replace(found, label=text.strip() or found.label)
 
 
@@ -120,12 +120,12 @@ def _rule(name: str) -> Rule:
     return Rule(name)
 
 
-def _setting(told: str) -> tuple[Rule, str, JSON]:
-    """Split `RULE.FIELD=VALUE`; the value is JSON, or else plain text."""
-    place, given, text = told.partition("=")
+def _setting(setting: str) -> tuple[Rule, str, JSON]:
+    """Split `RULE.FIELD=VALUE`; the value is JSON, or otherwise plain text."""
+    place, given, text = setting.partition("=")
     rule, dot, name = place.partition(".")
     if not given or not dot or not name:
-        raise TrialError(f"{told!r} is not of the form RULE.FIELD=VALUE")
+        raise TrialError(f"{setting!r} is not of the form RULE.FIELD=VALUE")
     if name == ENABLED:
         raise SettingError(f"{rule}: --on and --off switch a rule")
     try:

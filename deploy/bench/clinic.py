@@ -1,4 +1,4 @@
-"""The clinic a benchmark runs in: servers, patients half of whom have night now, devices, programs, event time."""
+"""The clinic that a benchmark runs in: servers, patients half of whom have night now, devices, programs, event time."""
 
 import asyncio
 import secrets
@@ -34,7 +34,7 @@ POLL_S: Final = 0.002
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Where to measure; `stack` is ours if we started it, else processor times of the servers stay unknown."""
+    """The servers to measure; `stack` is ours if we started it, otherwise the servers' processor times are unknown."""
 
     database_url: str
     mqtt_url: str
@@ -44,7 +44,7 @@ class Servers:
 
 @dataclass(slots=True)
 class Clinic:
-    """What every benchmark works with. Devices with even numbers are worn where it is night now."""
+    """Shared by all benchmarks. Devices with even numbers are worn where it is night now."""
 
     servers: Servers
     prefix: str
@@ -74,7 +74,7 @@ class Clinic:
         return found
 
     def plan(self, code: Literal["glucose", "heart_rate"], messages: int, **more: Any) -> tuple[Plan, Workload]:
-        """Plan messages that follow, in event time and in `seq`, all planned before; count the rows they will make."""
+        """Plan messages that follow all planned before, in event time and `seq`; count the rows they will make."""
         plan = Plan(self.prefix, code, messages, self.clocks[code], clock.now_ms(), list(self.next_seq), **more)
         workload = build(plan)
         self.clocks[code] += -(-messages // plan.devices) * STEP_MS[code]
@@ -124,7 +124,7 @@ class Clinic:
             self.connection.execute(SQL.drop_commits)
 
     def check_rows(self, code: str, new_rows: int) -> None:
-        """Add to the rows that must be there; raise BenchError if more or fewer are."""
+        """Add to the number of expected rows; raise BenchError if there are more or fewer."""
         self.rows[code] = self.rows.get(code, 0) + new_rows
         values = {"devices": self.keys, "code": int(CODE_BY_WIRE[code])}
         row = self.connection.execute(SQL.stored, values).fetchone()
@@ -134,7 +134,7 @@ class Clinic:
 
     @contextmanager
     def gateway(self) -> Iterator[Program]:
-        """Run the gateway on a session of its own, which is forgotten afterwards."""
+        """Run the gateway on a session of its own, which is deleted afterwards."""
         forget_session(self.address, session_id(self.address))
         try:
             with Program.vigil("gateway", environment=self.environment) as program:
@@ -144,7 +144,7 @@ class Clinic:
 
     @contextmanager
     def warm_gateway(self) -> Iterator[Program]:
-        """Run the gateway, and give it back when it has stored one reading of every device."""
+        """Run the gateway, and yield it once it has stored one reading of every device."""
         with self.gateway() as program:
             plan, workload = self.plan("glucose", len(self.keys))
             try:
@@ -158,19 +158,19 @@ class Clinic:
             yield program
 
     def postgres_cpu(self) -> float | None:
-        """Return the database's processor time so far in seconds, None where the server is not ours."""
+        """Return the database's processor time so far in seconds, None if the server is not ours."""
         return None if self.servers.stack is None else cpu_seconds(self.servers.stack.postgres.pid)
 
     def broker_cpu(self) -> float | None:
-        """Return the broker's processor time so far in seconds, None where the server is not ours."""
+        """Return the broker's processor time so far in seconds, None if the server is not ours."""
         return None if self.servers.stack is None else cpu_seconds(self.servers.stack.mosquitto.pid)
 
 
 @contextmanager
 def open_clinic(servers: Servers, devices: int, steps: dict[str, int]) -> Iterator[Clinic]:
-    """Provision a patient with a device each, under names of this run alone; `steps` of event time are needed a code.
+    """Provision a patient with a device each, with names unique to this run; each code needs `steps` of event time.
 
-    Event time ends now. The accounts are not made: the publisher is the broker's own account, which may use any topic.
+    Event time ends now. No accounts are made: the publisher uses the broker's own account, which may use any topic.
     """
     prefix = f"bench-{secrets.token_hex(3)}"
     now = clock.now()
@@ -217,5 +217,5 @@ def instant(at_ms: int) -> datetime:
 
 
 def pause(seconds: float) -> None:
-    """Let others work."""
+    """Sleep, to let other processes work."""
     time.sleep(seconds)

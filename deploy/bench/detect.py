@@ -1,10 +1,11 @@
-"""The lines of `vigil bench detect`: what the rules about readings cost in time and memory, and how quickly they begin.
+"""The lines of `vigil bench detect`: time and memory of the rules about readings, and how quickly they start.
 
 `glucose_step`: batches of one reading of every patient through the watch of glucose, its folds and its commit, without
-the database; a second such run has every rule on. Beside it a plain numpy pass over the same arrays: which readings are
-below the limit, and the newest time of each patient. `memory`: what Python and numpy hold for all patients after hours of
-readings with every rule on and limits for heart rate, against 4 KiB a patient. `hydrate`: a gateway that begins with
-every rule on folds the last hours of all patients out of the store; beside it the same rows read and put in order only.
+the database; a second such run has every rule on. The reference is a plain numpy pass over the same arrays: which
+readings are below the limit, and the newest time of each patient. `memory`: what Python and numpy hold for all patients
+after hours of readings with every rule on and limits for heart rate, against 4 KiB a patient. `hydrate`: a gateway that
+starts with every rule on folds the last hours of all patients from the store; the reference only reads and sorts the
+same rows.
 """
 
 import asyncio
@@ -40,7 +41,7 @@ BATCHES: Final = 144
 BATCHES_ALL_RULES: Final = 24
 MEMORY_BATCHES: Final = 36
 MEMORY_PATIENTS: Final = 1_000
-"""Enough: every patient needs the same, and tracing makes everything several times slower."""
+"""Enough, since every patient needs the same; and tracing makes everything several times slower."""
 STORED_BATCHES: Final = 36
 MAX_KIB: Final = 4.0
 LIMIT_MMOL: Final = 4.0
@@ -50,7 +51,7 @@ Connection = psycopg.AsyncConnection[Any]
 
 @dataclass(frozen=True, slots=True)
 class Everybody:
-    """Everybody who is measured: patients, their devices, and the rules before and after everything is switched on."""
+    """All patients and devices that are measured, and the rules before and after everything is switched on."""
 
     patients: NDArray[np.int32]
     devices: NDArray[np.int32]
@@ -59,7 +60,7 @@ class Everybody:
 
 
 async def measure(database_url: str, patients: int, runs: int, step: Callable[[], None]) -> list[Line]:
-    """Measure all four lines in an empty database. Raises BenchError where something is in it."""
+    """Measure all four lines in an empty database. Raises BenchError if it is not empty."""
     async with await connect(database_url, "vigil bench detect") as connection:
         all_of = await _admit(connection, patients)
         lines = [
@@ -94,7 +95,7 @@ async def _admit(connection: Connection, patients: int) -> Everybody:
 def batches(all_of: Everybody, code: Code, count: int, *, seed: int = 0) -> Iterator[Rows]:
     """Yield batches of one reading of every patient, `CADENCE_MS` apart, in a random order, from now on.
 
-    Glucose wanders around 7.5 mmol/L: about one reading in fifty is below 4. Heart rate lies between its limits.
+    Glucose wanders around 7.5 mmol/L: about one reading in fifty is below 4. Heart rate stays within its limits.
     """
     rng = np.random.default_rng(seed)
     size = len(all_of.patients)
@@ -117,7 +118,7 @@ def batches(all_of: Everybody, code: Code, count: int, *, seed: int = 0) -> Iter
 
 
 async def begun(connection: Connection, code: Code, directory: Directory) -> ReadingWatch:
-    """Return a watch as a gateway begins with it."""
+    """Return a watch as a gateway starts it."""
     watch = ReadingWatch(code)
     await watch.hydrate(connection)
     watch.adopt(directory)
@@ -157,14 +158,14 @@ async def _step_line(
 
 
 def plain_pass(rows: Rows, newest: NDArray[np.int64]) -> int:
-    """Look at the same arrays with plain numpy: how many readings are low; note each patient's newest."""
+    """Read the same arrays with plain numpy: return how many readings are low; update each patient's newest."""
     low = (rows.value < LIMIT_MMOL) & ((rows.flags & NEVER_ALARMED) == 0) & ~np.isnan(rows.value)
     np.maximum.at(newest, rows.patient, rows.at)
     return int(np.count_nonzero(low))
 
 
 async def _memory_line(connection: Connection, all_of: Everybody) -> Line:
-    """Measure what is held for every patient with every rule on, beside what the default rules hold."""
+    """Measure what is held for every patient with every rule on, and with the default rules."""
     held = []
     some = replace(all_of, patients=all_of.patients[:MEMORY_PATIENTS], devices=all_of.devices[:MEMORY_PATIENTS])
     for directory in (all_of.plain, all_of.everything):
@@ -186,7 +187,7 @@ async def _memory_line(connection: Connection, all_of: Everybody) -> Line:
 
 
 async def _hydrate_line(connection: Connection, all_of: Everybody, runs: int, step: Callable[[], None]) -> Line:
-    """Store hours of readings, then begin as a gateway does; beside it the reading of the same rows alone."""
+    """Store hours of readings, then start as a gateway does; the reference only reads the same rows."""
     now_ms = clock.now_ms()
     for rows in batches(all_of, Code.GLUCOSE, STORED_BATCHES):
         async with connection.transaction():

@@ -1,5 +1,5 @@
-"""The one thing that can go wrong with a benchmark, for whoever started it."""
+"""The one error of a benchmark."""
 
 
 class BenchError(Exception):
-    """A benchmark could not be measured, or what it measured was wrong; the text says which and why."""
+    """A benchmark could not be measured, or its result was wrong; the text says which and why."""

@@ -1,11 +1,11 @@
 """`ingest`: how fast everything is stored and judged, beside a subscriber that only acknowledges.
 
-Both take the same kind of messages from the same broker, in turn. The rate is messages ÷ (first publish → end).
-The end is, for the subscriber, when it has written its last acknowledgement; for the gateway, when the last message's
-row is committed. One connection delivers in order and batches commit in order, so with the last row all are there; it
-is asked for by the unique index every 2 ms, which costs the gateway's side up to 2 ms and a little processor time.
-That no row and no alert is missing is checked after the clock has stopped. Before it starts, every device has sent one
-reading, so that neither side is measured while it gets to know a thousand devices.
+Both take the same kind of messages from the same broker, in turn. The rate is messages ÷ (first publish → end). The end
+is, for the subscriber, when it has written its last acknowledgement; for the gateway, when the last message's row is
+committed. One connection delivers in order and batches commit in order, so with the last row all are there; it is
+queried by the unique index every 2 ms, which costs the gateway's side up to 2 ms and a little processor time. That no
+row and no alert is missing is checked after the clock has stopped. Before it starts, every device has sent one reading,
+so that neither side is measured while it meets a thousand new devices.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from deploy.bench.workload import LATE, REPEATS, Plan
 from gateway.runtime import clock
 
 LOWS_EVERY: Final = 1_000
-"""One message in so many is a low: 0.1 %."""
+"""One message in this many is a low: 0.1 %."""
 GROUPS: Final = 4
 """Devices by number modulo this: 0 has lows at night, 1 by day, 2 those of `alert_latency`, 3 none."""
 
@@ -39,7 +39,7 @@ class Run:
 
 
 class Ingest:
-    """Runs either side in the clinic; the alerts expected add up from run to run."""
+    """Runs either side in the clinic; expected alerts add up from run to run."""
 
     def __init__(self, clinic: Clinic, messages: int) -> None:
         self._clinic = clinic
@@ -84,7 +84,7 @@ class Ingest:
         return run
 
     def _next_lows(self) -> list[int]:
-        """Return which messages are low: by turns one of a patient who has night and one of a patient who has day."""
+        """Return which messages are low: alternately of a patient who has night and of one who has day."""
         devices, found = len(self._clinic.keys), []
         for turn in range(self._messages // LOWS_EVERY):
             pair, by_day = divmod(self._lows, 2)
@@ -104,7 +104,7 @@ class Ingest:
 
 
 def _throwaway(clinic: Clinic, messages: int) -> Plan:
-    """Return messages of the same kind that nobody stores: they take no event time and no `seq`."""
+    """Return messages of the same kind that nobody stores: they use up no event time and no `seq`."""
     begin = clinic.clocks["glucose"]
     return Plan(
         clinic.prefix, "glucose", messages, begin, clock.now_ms(), list(clinic.next_seq), late=LATE, repeats=REPEATS
@@ -112,7 +112,7 @@ def _throwaway(clinic: Clinic, messages: int) -> Plan:
 
 
 class Meter:
-    """Processor times from when it is made until it is read."""
+    """Processor times since its creation."""
 
     def __init__(self, clinic: Clinic, program: Program) -> None:
         self._now: Callable[[], tuple[float, float | None, float | None]] = lambda: (
@@ -123,7 +123,7 @@ class Meter:
         self._before = self._now()
 
     def read(self, messages: int, elapsed_s: float) -> Run:
-        """Return the run that ended now."""
+        """Return the run that ends now."""
         used = [
             None if before is None or now is None else (now - before) / messages * 1e6
             for before, now in zip(self._before, self._now(), strict=True)

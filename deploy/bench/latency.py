@@ -1,4 +1,4 @@
-"""`visible` and `alert_latency`: how long a reading takes to be seen, beside a bare round trip through the broker.
+"""`visible` and `alert_latency`: how long until a reading is seen, beside a bare round trip through the broker.
 
 The bare round trip is publish → own subscription on one connection, 200 times a second, with nothing else going on.
 

@@ -1,4 +1,4 @@
-"""A plain MQTT 5 connection on a blocking socket: packets made beforehand, many in flight, acknowledgements counted."""
+"""A plain MQTT 5 connection on a blocking socket: packets encoded beforehand, many in flight, PUBACKs counted."""
 
 import select
 import socket
@@ -22,20 +22,20 @@ _UNHEARD: Final = mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS
 
 @dataclass(slots=True)
 class Acks:
-    """PUBACKs counted so far: all, those for a message nobody subscribes to, those that refuse."""
+    """PUBACKs counted so far: all, those for a message without subscribers, and refusals."""
 
     all: int = 0
     unheard: int = 0
     refused: int = 0
-    rest: bytes = b""
+    remainder: bytes = b""
 
     def take(self, data: bytes) -> None:
-        """Count the PUBACKs in bytes off the stream. Most are four bytes; the quick way is for those."""
-        data = self.rest + data
+        """Count the PUBACKs in bytes from the stream. Most have four bytes, which is the fast path."""
+        data = self.remainder + data
         count = len(data) // 4
         if len(data) % 4 == 0 and data[::4] == b"\x40" * count and data[1::4] == b"\x02" * count:
             self.all += count
-            self.rest = b""
+            self.remainder = b""
             return
         position = 0
         while position + 2 <= len(data) and position + 2 + data[position + 1] <= len(data):
@@ -46,12 +46,12 @@ class Acks:
                 self.unheard += reason == _UNHEARD
                 self.refused += reason >= 0x80
             position += 2 + length
-        self.rest = data[position:]
+        self.remainder = data[position:]
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """When publishing began (monotonic seconds), and for a paced one when each message left."""
+    """When publishing began (monotonic seconds) and, for a paced one, when each message left."""
 
     started: float
     acks: Acks
@@ -66,9 +66,9 @@ class Link:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if address.tls is not None:
             self._socket = address.tls.wrap_socket(self._socket, server_hostname=address.host)
-        self._rest = b""
+        self._unread = b""
         password = None if address.password is None else address.password.encode()
-        # A clean start without expiry: nothing of this client is kept, and what was kept before is forgotten.
+        # A clean start without expiry: the broker keeps nothing of this client, and drops what it kept before.
         connect = mqtt5.ConnectPacket(client_id, username=address.username, password=password, clean_start=True)
         self._socket.sendall(connect.write())
         answer = self._packet()
@@ -96,7 +96,7 @@ class Link:
         return Sent(started, acks)
 
     def publish_paced(self, packets: Sequence[bytes], rate: float) -> Sent:
-        """Publish `rate` messages a second, whatever becomes of them; return when all are acknowledged."""
+        """Publish `rate` messages a second, whatever happens to them; return when all are acknowledged."""
         acks, at = Acks(), []
         started = clock.monotonic()
         for index, packet in enumerate(packets):
@@ -110,7 +110,7 @@ class Link:
         return Sent(started, acks, at)
 
     def publish_until_heard(self, packet: bytes, within_s: float) -> None:
-        """Publish one message again and again until somebody subscribes to it."""
+        """Publish one message repeatedly until somebody subscribes to it."""
         deadline = clock.monotonic() + within_s
         while clock.monotonic() < deadline:
             if not self.publish([packet], CHUNK).acks.unheard:
@@ -119,7 +119,7 @@ class Link:
         raise BenchError(f"nobody had subscribed after {within_s:.0f} s")
 
     def round_trips(self, topic: str, payload: bytes, count: int, rate: float) -> list[float]:
-        """Publish to a subscription of one's own, `rate` times a second; return each way there and back in seconds."""
+        """Publish to our own subscription, `rate` times a second; return each round trip in seconds."""
         filters = [mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS.AT_LEAST_ONCE)]
         self._socket.sendall(mqtt5.SubscribePacket(1, filters).write())
         while not isinstance(self._packet(), mqtt5.SubAckPacket):
@@ -146,11 +146,11 @@ class Link:
     def _packet(self) -> mqtt5.Packet:
         while True:
             try:
-                packet, size = mqtt5.read(memoryview(self._rest))
+                packet, size = mqtt5.read(memoryview(self._unread))
             except IndexError:
-                self._rest += self._read()
+                self._unread += self._read()
             else:
-                self._rest = self._rest[size:]
+                self._unread = self._unread[size:]
                 return packet
 
 
@@ -164,6 +164,6 @@ def encode(topics: Sequence[str], payloads: Sequence[bytes]) -> list[bytes]:
 
 
 def forget_session(address: Address, client_id: str) -> None:
-    """Remove what the broker keeps for a client, so that it queues nothing for one who is away on purpose."""
+    """Delete the broker's session of a client, so that it queues nothing for one that is away on purpose."""
     with Link(address, client_id):
         pass

@@ -1,4 +1,4 @@
-"""Reads the API's live stream as a browser would, and notes when each patient's first alert came."""
+"""Reads the API's live stream as a browser would, and records when each patient's first alert came."""
 
 import asyncio
 import http.client
@@ -27,7 +27,7 @@ _DATA: Final = b"data: "
 
 
 class LiveStream:
-    """The stream, read by a thread of its own until the server ends it."""
+    """The stream, read by its own thread until the server ends it."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self._response = response
@@ -92,7 +92,7 @@ def live_stream(clinic: Clinic) -> Iterator[LiveStream]:
 
 
 async def _administer(database_url: str, email: str, password: str | None) -> None:
-    """Add the account, or without a password end it."""
+    """Add the account; without a password, end it."""
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         provisioning = Provisioning(connection, None, clock.now())
         if password is None:
@@ -116,7 +116,7 @@ def _wait_until_it_answers(port: int, program: Program) -> None:
 
 
 def _request(port: int, method: str, path: str, headers: dict[str, str], body: str | None) -> http.client.HTTPResponse:
-    """Send a request; return the answer, to be closed. Raises BenchError unless it says 200."""
+    """Send a request; return the response, to be closed. Raises BenchError unless it is 200."""
     connection = http.client.HTTPConnection(HOST, port, timeout=ALERT_WITHIN_S)
     connection.request(method, path, body, {**headers, "Connection": "close"})
     response = connection.getresponse()

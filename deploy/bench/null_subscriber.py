@@ -1,7 +1,7 @@
 """The reference for ingest: a subscriber that only acknowledges, on the gateway's codec, subscription and window.
 
-`python -m deploy.bench.null_subscriber`: one JSON line in (where, how many messages), one out when the last of them is
-acknowledged. Its session is kept by the broker, as the gateway's is.
+`python -m deploy.bench.null_subscriber`: one JSON line in (broker, number of messages), one out when the last of them
+is acknowledged. The broker keeps its session, as it does the gateway's.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ CLIENT_ID: Final = "vigil-bench-null"
 
 
 class Task(msgspec.Struct, frozen=True):
-    """Where the broker is and how many messages to acknowledge."""
+    """The broker, and how many messages to acknowledge."""
 
     mqtt_url: str
     messages: int
@@ -41,7 +41,7 @@ class NullSubscriber(asyncio.Protocol):
         self.done: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._settings = settings
         self._left = messages
-        self._rest = b""
+        self._unread = b""
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -52,7 +52,7 @@ class NullSubscriber(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Acknowledge the messages in it, all in one write."""
         acks = []
-        buffer = self._rest + data if self._rest else data
+        buffer = self._unread + data if self._unread else data
         position, end = 0, len(buffer)
         with memoryview(buffer) as view:
             while position < end:
@@ -65,7 +65,7 @@ class NullSubscriber(asyncio.Protocol):
                     acks.append(b"\x40\x02" + (packet.packet_id or 0).to_bytes(2, "big"))
                 elif type(packet) is mqtt5.ConnAckPacket:
                     self._subscribe()
-        self._rest = buffer[position:]
+        self._unread = buffer[position:]
         if acks:
             self._write(b"".join(acks))
             self._left -= len(acks)
@@ -73,7 +73,7 @@ class NullSubscriber(asyncio.Protocol):
                 self.done.set_result(clock.monotonic())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Say so, if it came too early."""
+        """Report a loss that came too early."""
         if not self.done.done():
             self.done.set_exception(exc or ConnectionError("the broker closed the connection"))
 
@@ -104,7 +104,7 @@ async def acknowledge(address: Address, messages: int) -> float:
 
 
 def main() -> None:
-    """Do the task on stdin."""
+    """Do the task from stdin."""
     task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         ended = runner.run(acknowledge(parse_url(task.mqtt_url, task.ca_file), task.messages))

@@ -1,4 +1,4 @@
-"""The other processes of a benchmark, and how much processor time they use."""
+"""The other processes of a benchmark, and their processor time."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ _VIGIL: Final = ("-c", "from deploy.cli import main; main()")
 
 
 class Program:
-    """A child process that takes and gives JSON lines; asked to stop when its `with` block ends."""
+    """A child process that reads and writes JSON lines; asked to stop when its `with` block ends."""
 
     def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self.name = name
@@ -66,7 +66,7 @@ class Program:
         return self._child.pid
 
     def check(self) -> None:
-        """Raise BenchError, with the end of what it said, if it has ended."""
+        """Raise BenchError, with the end of its stderr, if it has ended."""
         if self._child.poll() is not None:
             raise BenchError(f"{self.name} ended with code {self._child.returncode}: {self.said()}")
 
@@ -91,7 +91,7 @@ class Program:
         return msgspec.json.decode(line, type=kind)
 
     def said(self) -> str:
-        """Return the end of what it wrote to stderr."""
+        """Return the end of its stderr."""
         size = os.fstat(self._log.fileno()).st_size
         return (
             os.pread(self._log.fileno(), _LOG_END_BYTES, max(0, size - _LOG_END_BYTES)).decode(errors="replace").strip()
@@ -99,13 +99,13 @@ class Program:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the processor time of a process and all its living and ended descendants, in seconds."""
+    """Return the processor time of a process and all its descendants, living and ended, in seconds."""
     ticks = _ticks(pid) + sum(_ticks(child.pid) for child in processes.children(pid))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _ticks(pid: int) -> int:
-    """Return utime + stime + cutime + cstime (proc(5)) in clock ticks; 0 for one that is gone."""
+    """Return utime + stime + cutime + cstime (proc(5)) in clock ticks; 0 if the process is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):

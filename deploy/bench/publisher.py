@@ -1,7 +1,7 @@
 """The publisher's own process: `python -m deploy.bench.publisher`, jobs in and outcomes out as JSON lines.
 
-The first line on stdin is the broker's address. A job is answered by "ready" once its packets are made; the next line
-starts it, and its outcome is the answer.
+The first line on stdin is the broker's address. A job is answered by "ready" once its packets are encoded; the next
+line starts it, and its outcome is the answer.
 """
 
 import gc
@@ -22,7 +22,7 @@ CLIENT_ID: Final = "vigil-bench-publisher"
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A plan to publish: as fast as possible, or `rate` messages a second. `wait`: begin when somebody subscribes."""
+    """A plan to publish: as fast as possible, or `rate` messages a second. `wait`: start when somebody subscribes."""
 
     plan: Plan
     rate: float | None = None

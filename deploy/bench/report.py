@@ -1,4 +1,4 @@
-"""How a benchmark reports: one line a benchmark, for people a table, for programs JSON."""
+"""The report of a benchmark: one line each, as a table for people or as JSON for programs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A figure beside its reference, both in `unit`; `more` are further facts of the same measurement."""
+    """A figure beside its reference, both in `unit`; `more` has further facts of the same measurement."""
 
     benchmark: str
     figure: float
@@ -25,7 +25,7 @@ class Line:
 
     def json(self) -> str:
         """Return one JSON object on one line."""
-        told = {
+        fields = {
             "benchmark": self.benchmark,
             "figure": _short(self.figure),
             "unit": self.unit,
@@ -33,11 +33,11 @@ class Line:
             "ratio": _short(self.ratio),
             **{name: _short(value) for name, value in self.more.items()},
         }
-        return msgspec.json.encode(told).decode()
+        return msgspec.json.encode(fields).decode()
 
 
 def table(lines: Sequence[Line]) -> Table:
-    """Return the lines for people."""
+    """Return the lines as a table for people."""
     found = Table("benchmark", "figure", "reference", "ratio", "more")
     for line in lines:
         more = ", ".join(f"{name} {_short(value)}" for name, value in line.more.items() if not isinstance(value, list))

@@ -1,7 +1,7 @@
 """`samples`: rows a second through the gateway at 60 readings a message, beside a raw binary COPY.
 
-The reference is one COPY of as many rows of the same devices and times, made beforehand, into a hypertable of the same
-shape with the same unique index; both end with the commit.
+The reference is one COPY of as many rows of the same devices and times, encoded beforehand, into a hypertable of the
+same shape with the same unique index; both end with the commit.
 """
 
 from collections.abc import Callable

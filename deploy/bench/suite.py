@@ -12,7 +12,7 @@ from deploy.bench.report import Line
 
 NAMES: Final = ("ingest", "samples", "visible", "alert_latency")
 FASTEST: Final = 100_000.0
-"""Messages a second that no run will reach; event time is set aside for a tenth of it."""
+"""Messages a second that no run will reach; event time is reserved for a tenth of it."""
 STEPS_A_RUN: Final = 2
 LONGEST_MS: Final = 2 * 3_600_000
 """Event time of readings: what is low at night has to stay within the night."""
@@ -36,7 +36,7 @@ class Size:
 
 
 def run_suite(servers: Servers, size: Size, step: Callable[[], None]) -> Iterator[Line]:
-    """Measure all of it; yield each line as soon as it is known. Raises BenchError."""
+    """Run all benchmarks; yield each line as soon as it is known. Raises BenchError."""
     if size.devices < GROUPS * size.runs:
         raise BenchError(f"{size.runs} runs need at least {GROUPS * size.runs} devices")
     steps = _steps(size)
@@ -51,7 +51,7 @@ def run_suite(servers: Servers, size: Size, step: Callable[[], None]) -> Iterato
 
 
 def _steps(size: Size) -> dict[str, int]:
-    """Return how many steps of event time each code takes at most."""
+    """Return the maximum number of steps of event time for each code."""
 
     def rounds(messages: int) -> int:
         return -(-messages // size.devices)

@@ -1,4 +1,4 @@
-"""What the benchmarks publish: contract JSON of many devices, with a known share of late, repeated and low readings.
+"""The messages that the benchmarks publish: contract JSON of many devices, with known shares of late, repeated and low.
 
 A plan is deterministic: the publisher's process and the one that checks the outcome build the same messages from it.
 Devices take turns, one message each a round; a round is one step of event time, so (device, code, at) is distinct.
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 LATE_BY_MS: Final = 3_600_000
-"""A late reading was measured this long before its turn, where the device has no other."""
+"""A late reading was measured this long before its turn, when the device has no other."""
 LATE: Final = 0.01
 REPEATS: Final = 0.01
 MINUTE_OF_SAMPLES: Final = 60
@@ -44,7 +44,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A plan's messages, and what must come of them: `rows` stored; the last message's first row is (device, at)."""
+    """A plan's messages and their expected result: `rows` stored; the last message's first row is (device, at)."""
 
     topics: list[str]
     payloads: list[bytes]

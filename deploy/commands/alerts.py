@@ -1,4 +1,4 @@
-"""`vigil alerts`: what is open, in the terminal."""
+"""`vigil alerts`: the alerts, in the terminal."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -20,7 +20,7 @@ _COLOURS = {"urgent": "bold red", "high": "red", "medium": "yellow", "low": "cya
 
 
 class _State(StrEnum):
-    """The states an alert can be in."""
+    """The states of an alert."""
 
     OPEN = "open"
     ACKNOWLEDGED = "acknowledged"
@@ -30,7 +30,7 @@ class _State(StrEnum):
 
 
 class _Severity(StrEnum):
-    """How much an alert matters."""
+    """The severities of an alert."""
 
     URGENT = "urgent"
     HIGH = "high"

@@ -22,7 +22,7 @@ _REQUESTS_AT_ONCE = 2000
 
 
 class _Server(uvicorn.Server):
-    """Ends the open streams before it waits for the requests under way, for a stream has no end of its own."""
+    """Ends the open streams before it waits for requests under way, because a stream has no end of its own."""
 
     def __init__(self, config: uvicorn.Config, streams: Streams) -> None:
         super().__init__(config)
@@ -30,7 +30,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take the signals as requests to stop; the library's own way would die of them afterwards."""
+        """Take signals as requests to stop; the library would re-raise them afterwards and die."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.handle_exit, number, None)

@@ -89,7 +89,7 @@ def backtest(
 
 
 def known_zone(name: str) -> ZoneInfo:
-    """Return the zone of that name or refuse the usage."""
+    """Return the zone of that name, or refuse the usage."""
     try:
         return ZoneInfo(name)
     except (KeyError, OSError, ValueError) as error:
@@ -145,7 +145,7 @@ def _stored_cases(
 
 
 def _check_picture(picture: Path | None, night: str | None) -> None:
-    """Refuse wrong usage before anything long is done."""
+    """Refuse wrong usage before the long work begins."""
     try:
         if picture is not None:
             format_of(picture)

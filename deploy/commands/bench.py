@@ -31,7 +31,7 @@ _USUAL = Size()
 
 
 class _Given(CommonSettings):
-    """Which servers are named: both or none; without them a stack of our own is started and thrown away."""
+    """The named servers: both or none; without them a stack of our own is started and thrown away."""
 
     database_url: str | None = None
     mqtt_url: str | None = None

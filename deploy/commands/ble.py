@@ -1,6 +1,6 @@
 """`vigil ble`: the edge box, beside the bed; `vigil ble scan` and `vigil ble status` for whoever installs it.
 
-It runs where neither the database's driver nor the web framework is installed, nor numpy.
+It runs without the database driver, the web framework and numpy.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ def run(context: typer.Context) -> None:
         links=settings.ble_links,
         metrics_port=settings.metrics_port,
     )
-    # What is measured on people is for nobody else.
+    # Health data are private to this user.
     settings.ble_spool.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def work() -> None:
@@ -113,13 +113,13 @@ def status(*, as_json: AsJson = False) -> None:
 
 @asynccontextmanager
 async def _radio(settings: BleSettings) -> AsyncIterator[Radio]:
-    """Give the machine's radio, or the virtual one the settings name. Raises SettingsError where that is not there."""
+    """Give the machine's radio, or the virtual one of the settings. Raises SettingsError if that does not exist."""
     if not settings.ble_radio:
         yield Radio(adapter=settings.ble_adapter or None)
         return
     from firmware_sim.ble.hci_tcp import tcp_backend  # noqa: PLC0415 - the extra `sim`, which no edge box has
 
-    # A real adapter keeps its bonds and its address, too.
+    # A real adapter keeps its bonds and its address too.
     keys = settings.ble_spool.with_name("virtual-bonds.json")
     async with AsyncExitStack() as stack:
         try:
@@ -132,7 +132,7 @@ async def _radio(settings: BleSettings) -> AsyncIterator[Radio]:
 
 
 async def _roster(address: Address, edge_id: str) -> Roster | None:
-    """Return the edge box's roster as the broker has it; None, and a line on stderr, when it cannot be had."""
+    """Return the edge box's roster from the broker; None, and a line on stderr, if it cannot be read."""
     try:
         async with mqtt_client(address, timeout=ROSTER_WITHIN_S) as client:
             await client.subscribe(topic(edge_id, Topic.ROSTER), qos=1)
@@ -146,7 +146,7 @@ async def _roster(address: Address, edge_id: str) -> Roster | None:
 
 
 def _who(heard: Sequence[Sighting], roster: Roster | None) -> list[dict[str, Any]]:
-    """Return who was heard, the strongest first, then devices of the roster that were not."""
+    """Return the devices heard, the strongest first, then devices of the roster that were not heard."""
     absent = {device.address: device.id for device in roster.devices} if roster else {}
     items: list[dict[str, Any]] = [
         {
@@ -166,7 +166,7 @@ def _who(heard: Sequence[Sighting], roster: Roster | None) -> list[dict[str, Any
 
 
 def _kept(spool: Spool) -> list[dict[str, Any]]:
-    """Return what the spool knows of each device: for each of its streams, up to which key the gateway has it."""
+    """Return the spool's state for each device: for each of its streams, the key up to which the gateway has it."""
     payload = spool.roster()
     devices = decode_roster(payload).devices if payload else ()
     return [

@@ -1,4 +1,4 @@
-"""`vigil patient`: who is watched, where they live, what they should send, in which group, and when they rest."""
+"""`vigil patient`: patients, their time zones, expected data, groups and pauses."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -73,8 +73,8 @@ def set_timezone(
         return since
 
     since = run_provisioning(change)
-    told = {"id": str(patient_id), "timezone": timezone, "from": since}
-    tell(told, f"patient {patient_id} lives by {timezone} from {since.isoformat()}", as_json=as_json)
+    answer = {"id": str(patient_id), "timezone": timezone, "from": since}
+    tell(answer, f"patient {patient_id} lives by {timezone} from {since.isoformat()}", as_json=as_json)
 
 
 @patient.command("consent")
@@ -94,8 +94,8 @@ def set_consent(
 
     at = run_provisioning(change)
     word = "given" if give else "withdrawn"
-    told = {"id": str(patient_id), "consent": give, "from": at}
-    tell(told, f"patient {patient_id}: consent {word} from {at.isoformat()}", as_json=as_json)
+    answer = {"id": str(patient_id), "consent": give, "from": at}
+    tell(answer, f"patient {patient_id}: consent {word} from {at.isoformat()}", as_json=as_json)
 
 
 @patient.command("expect")
@@ -159,9 +159,9 @@ def pause(
 
     found = run_provisioning(change)
     span = f"from {found.begin.isoformat(timespec='seconds')} until {found.until.isoformat(timespec='seconds')}"
-    told = {"id": str(patient_id), "from": found.begin, "until": found.until, "reason": found.reason, "ended": end}
+    answer = {"id": str(patient_id), "from": found.begin, "until": found.until, "reason": found.reason, "ended": end}
     words = f"the pause {span} has ended" if end else f"paused {span}: {found.reason}"
-    tell(told, f"patient {patient_id}: {words}", as_json=as_json)
+    tell(answer, f"patient {patient_id}: {words}", as_json=as_json)
 
 
 def _expected(pairs: Sequence[str]) -> dict[Code, timedelta]:

@@ -1,4 +1,4 @@
-"""What the commands of provisioning share: their options, and a provisioning to work with."""
+"""Shared by the provisioning commands: their options, and a provisioning to work with."""
 
 import asyncio
 import sys
@@ -27,7 +27,7 @@ Begin = Annotated[
 
 
 def group_of_commands(help_text: str) -> typer.Typer:
-    """Return an application for commands that begin alike."""
+    """Return an application for commands with the same first word."""
     return typer.Typer(help=help_text, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -60,7 +60,7 @@ async def _provisioning(*, broker: bool) -> AsyncIterator[Provisioning]:
 
 
 async def instant(provisioning: Provisioning, text: str | None, patient_id: int | None) -> datetime:
-    """Return the time the text says; one without an offset is the patient's local one; none is now."""
+    """Return the time in the text; one without an offset is the patient's local time; None is now."""
     if text is None:
         return clock.now()
     try:

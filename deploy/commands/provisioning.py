@@ -70,9 +70,9 @@ def assign_device(
         await provisioning.assign(device_id, patient_id, since, end)
         return {"id": device_id, "patient_id": str(patient_id), "from": since, "until": end}
 
-    told = run_provisioning(change)
-    sentence = f"patient {patient_id} wears device {device_id} from {told['from'].isoformat()}"
-    tell(told, sentence, as_json=as_json)
+    answer = run_provisioning(change)
+    sentence = f"patient {patient_id} wears device {device_id} from {answer['from'].isoformat()}"
+    tell(answer, sentence, as_json=as_json)
 
 
 @device.command("unassign")
@@ -103,8 +103,8 @@ def bind_device(
 ) -> None:
     """Have an edge box read the device over Bluetooth, or another one, or by another address."""
     stored = run_provisioning(lambda provisioning: provisioning.bind(device_id, via, address))
-    told = {"id": device_id, "via": via, "address": stored}
-    tell(told, f"edge box {via} reads device {device_id} at {stored}", as_json=as_json)
+    answer = {"id": device_id, "via": via, "address": stored}
+    tell(answer, f"edge box {via} reads device {device_id} at {stored}", as_json=as_json)
 
 
 @device.command("unbind")

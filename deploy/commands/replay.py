@@ -27,13 +27,13 @@ from gateway.runtime import clock
 from streaming.zones import ZoneHistory
 
 JOINED_WITHIN_MS = 50
-"""RR intervals follow each other where their times meet within this."""
+"""RR intervals are consecutive if their times meet within this."""
 IN_FLIGHT = 256
 """Messages published and not acknowledged yet."""
 
 
 class Order(StrEnum):
-    """In which order readings are published."""
+    """The order in which readings are published."""
 
     OLDEST = "oldest"
     NEWEST = "newest"
@@ -42,7 +42,7 @@ class Order(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What stays together: one reading, or consecutive RR intervals."""
+    """Published together: one reading, or consecutive RR intervals."""
 
     at_ms: int
     series: Series
@@ -91,12 +91,12 @@ def replay(
         messages = [message for message in messages for _ in range(2)]
     asyncio.run(_publish_with_bar(broker, device_id, messages))
     readings = sum(piece.readings for message in messages for piece in message)
-    told = {"messages": len(messages), "readings": readings, "skipped": recording.skipped}
-    tell(told, f"published {readings} readings in {len(messages)} messages", as_json=as_json)
+    answer = {"messages": len(messages), "readings": readings, "skipped": recording.skipped}
+    tell(answer, f"published {readings} readings in {len(messages)} messages", as_json=as_json)
 
 
 def pieces_of(series: Sequence[RecordedSeries], largest: int) -> list[Piece]:
-    """Return the recording in pieces that can be published in any order; runs of RR have at most `largest` intervals."""
+    """Return the recording in pieces that can be published in any order; runs of RR have up to `largest` intervals."""
     pieces = []
     for one in series:
         pieces += list(_runs(one, largest)) if one.code is Code.RR_INTERVAL else list(_readings(one))
@@ -104,7 +104,7 @@ def pieces_of(series: Sequence[RecordedSeries], largest: int) -> list[Piece]:
 
 
 def messages_of(pieces: Sequence[Piece], batch: int, order: Order, seed: int) -> list[list[Piece]]:
-    """Return pieces in messages of at most `batch` readings, in the order wished for."""
+    """Return pieces in messages of at most `batch` readings, in the requested order."""
     ordered = sorted(pieces, key=lambda piece: piece.at_ms, reverse=order is Order.NEWEST)
     if order is Order.SHUFFLED:
         random.Random(seed).shuffle(ordered)  # noqa: S311 - an order, not a secret
@@ -154,7 +154,7 @@ async def _publish_with_bar(broker: Broker, device_id: str, messages: Sequence[S
 
 
 async def _wearers_zone(device_id: str) -> ZoneHistory:
-    """Return the zones of whoever wears the device, from the database."""
+    """Return the zones of the device's wearer, from the database."""
     try:
         settings = load_settings(DatabaseSettings)
     except SettingsError as error:
@@ -180,18 +180,18 @@ def _zone(name: str) -> ZoneHistory:
 
 def _chosen(recording: Recording, patient: str | None) -> list[RecordedSeries]:
     """Return the series of one person: a device has one wearer."""
-    names = sorted({one.patient for one in recording.series})
+    names = sorted({series.patient for series in recording.series})
     if patient is None and len(names) > 1:
         raise ReplayError(f"the recording is of {len(names)} patients; choose one with --patient: {', '.join(names)}")
     if patient is not None and patient not in names:
         raise ReplayError(f"the recording has no patient {patient}")
-    return [one for one in recording.series if patient in {None, one.patient}]
+    return [series for series in recording.series if patient in {None, series.patient}]
 
 
 def _readings(series: RecordedSeries) -> Iterator[Piece]:
     rows = zip(series.at.tolist(), series.value.tolist(), series.unit.tolist(), series.flags.tolist(), strict=True)
     for at, value, unit, flags in rows:
-        number = None if math.isnan(value) else value  # LO or HI without one
+        number = None if math.isnan(value) else value  # LO or HI without a number
         one = Series(code=series.code.wire, unit=Unit(unit).ucum, at=at, value=number, flags=Flag(flags).wire)
         yield Piece(at, one, 1)
 

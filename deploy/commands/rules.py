@@ -1,4 +1,4 @@
-"""`vigil patient rules`: by which rules a patient, or the whole clinic, is watched, and setting them."""
+"""`vigil patient rules`: the rules of a patient or of the whole clinic, shown and set."""
 
 import json
 import re
@@ -64,14 +64,14 @@ def rules(
 
     found = run_provisioning(work)
     if as_json:
-        told = found.model_dump(mode="json", by_alias=True)
-        tell({"id": None if patient_id is None else str(patient_id), **told}, "", as_json=True)
+        answer = found.model_dump(mode="json", by_alias=True)
+        tell({"id": None if patient_id is None else str(patient_id), **answer}, "", as_json=True)
     else:
         _print(found)
 
 
 def _changes(settings: Sequence[str], on: Sequence[str], off: Sequence[str], limits: Sequence[str]) -> Changes:
-    """Return what the options come to, by rule; raise InvalidValueError for one that cannot be read."""
+    """Return the changes in the options, by rule; raise InvalidValueError for one that cannot be read."""
     found: Changes = {}
     for text in settings:
         name, equals, value = text.partition("=")
@@ -90,7 +90,7 @@ def _changes(settings: Sequence[str], on: Sequence[str], off: Sequence[str], lim
 
 
 def _value(text: str) -> JSON:
-    """Return a number, true, false or a list as what it is in JSON, anything else as text."""
+    """Return a number, true, false or a list as its JSON value, anything else as text."""
     try:
         value: JSON = json.loads(text)
     except (ValueError, RecursionError):
@@ -99,7 +99,7 @@ def _value(text: str) -> JSON:
 
 
 def _limits(texts: Sequence[str]) -> list[JSON]:
-    """Return limits as `threshold` has them; a low and a high one of the same vital sign are one."""
+    """Return limits in the form of `threshold`; a low and a high one of the same vital sign are one limit."""
     found: dict[str, dict[str, JSON]] = {}
     for text in texts:
         match = _LIMIT.fullmatch(text)
@@ -117,8 +117,8 @@ def _limits(texts: Sequence[str]) -> list[JSON]:
 
 def _print(found: Thresholds) -> None:
     group = "the clinic" if found.group is None else f"group {found.group}"
-    rest = "" if found.paused_until is None else f"; paused until {found.paused_until.isoformat(timespec='seconds')}"
-    typer.echo(f"{group}{rest}")
+    pause = "" if found.paused_until is None else f"; paused until {found.paused_until.isoformat(timespec='seconds')}"
+    typer.echo(f"{group}{pause}")
     show(
         [
             {"rule": name, "on": rule.enabled, "settings": _words(rule.settings), "layer": rule.layer}
@@ -152,7 +152,7 @@ def _words(settings: Mapping[str, Any]) -> str:
 
 
 def _setting_words(name: str, value: Any) -> str:
-    """Return a setting as `--set` takes it, the switch of a rule and limits as their own options do."""
+    """Return a setting in the form of `--set`; a rule's switch and limits in the form of their own options."""
     if name == ENABLED:
         return "on" if value is True else "off"
     if name == "limits":
@@ -161,12 +161,12 @@ def _setting_words(name: str, value: Any) -> str:
 
 
 def _limit_words(limit: Mapping[str, Any]) -> Iterator[str]:
-    """Yield each side of a limit in the words of `--limit`."""
-    rest = ""
+    """Yield each side of a limit in the form of `--limit`."""
+    details = ""
     for word, name in (("for", "duration_minutes"), ("recovery", "recovery_minutes")):
         if limit.get(name) is not None:
-            rest += f" {word} {limit[name]:g}"
-    rest += f" {limit['severity']}" if "severity" in limit else ""
+            details += f" {word} {limit[name]:g}"
+    details += f" {limit['severity']}" if "severity" in limit else ""
     for sign, side in _SIDES.items():
         if limit.get(side) is not None:
-            yield f"{limit['code']}{sign}{limit[side]:g}{rest}"
+            yield f"{limit['code']}{sign}{limit[side]:g}{details}"

@@ -70,7 +70,7 @@ def simulate(
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A fleet that ran, and who was provisioned for it."""
+    """A fleet that ran, and the patients provisioned for it."""
 
     patient_ids: Sequence[int]
     plans: Sequence[PatientPlan]
@@ -149,10 +149,10 @@ class Bars:
         self._progress.advance(self._accounts, more)
 
     def fleet(self, now: FleetProgress) -> None:
-        """Show how far the fleet is."""
-        told = f"{now.messages} messages, {now.readings} readings, {now.waiting} without receipt"
+        """Show the progress of the fleet."""
+        detail = f"{now.messages} messages, {now.readings} readings, {now.waiting} without receipt"
         self._progress.start_task(self._connections)
-        self._progress.update(self._connections, completed=now.connected, detail=told)
+        self._progress.update(self._connections, completed=now.connected, detail=detail)
         self._progress.start_task(self._history)
         self._progress.update(self._history, completed=now.history, detail=f"{now.live} devices live")
 
@@ -185,15 +185,15 @@ def _report(ran: Ran, scenario: Scenario, start: Start, *, as_json: bool, latene
         counts = {name: value for name, value in counts.items() if "lateness" not in name}
     else:
         counts |= {"cpu_seconds": round(ran.cpu_seconds, 2), "peak_memory_mib": _peak_memory_mib()}
-    told: dict[str, Any] = {"scenario": scenario.value, "seed": start.seed, "days": start.days, **counts}
+    answer: dict[str, Any] = {"scenario": scenario.value, "seed": start.seed, "days": start.days, **counts}
     if as_json:
         wearers = [
             {"id": str(patient_id), "timezone": plan.timezone, "devices": [device.id for device in plan.devices]}
             for patient_id, plan in zip(ran.patient_ids, ran.plans, strict=True)
         ]
-        tell({**told, "patients": wearers}, "", as_json=True)
+        tell({**answer, "patients": wearers}, "", as_json=True)
         return
-    show([{"figure": name.replace("_", " "), "value": value} for name, value in told.items()], as_json=False)
+    show([{"figure": name.replace("_", " "), "value": value} for name, value in answer.items()], as_json=False)
 
 
 def _plain(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""The demo's edge box: two patients whose devices speak Bluetooth only, read by `vigil ble` over a radio in this process."""
+"""The demo's edge box: two patients with Bluetooth devices only, read by `vigil ble` over a radio in this process."""
 
 import asyncio
 import shutil
@@ -36,7 +36,7 @@ _ASK_EVERY_S = 0.5
 _NIGHT = frozenset({DeviceModel.CGM, DeviceModel.WRISTBAND})
 _EXTRA = (DeviceModel.GLUCOSE_METER, DeviceModel.BLOOD_PRESSURE)
 
-# The charge is read from every device, and is in the memory of none.
+# The battery level is read from every device, but is in no device's memory.
 STORED = """
 select device_id, count(*) filter (where code <> 'battery') from (
     select device_id, code from readings where device_id = any(%(ids)s)
@@ -48,14 +48,14 @@ select device_id, count(*) filter (where code <> 'battery') from (
 
 @dataclass(frozen=True, slots=True)
 class EdgeBox:
-    """The edge box, its account, and what stands around it."""
+    """The edge box, its account, and the devices near it."""
 
     id: str
     secret: str
     plans: Sequence[BlePlan]
 
     def settings(self, mqtt_url: str, port: int, folder: Path) -> dict[str, str]:
-        """Return the settings of its program: an account that can do nothing but what an edge box does."""
+        """Return the settings of its program, with an account limited to what an edge box does."""
         broker = urlsplit(mqtt_url)
         address = f"{self.id}:{self.secret}@{broker.hostname}:{broker.port}"
         return {
@@ -68,14 +68,14 @@ class EdgeBox:
 async def live_at_the_bedside(
     settings: Mapping[str, str], folder: Path, run: int, programs: Programs, board: Board
 ) -> None:
-    """Admit the patients and have `vigil ble` read what was measured on them, then what is, until cancelled."""
+    """Admit the patients and have `vigil ble` read their devices' memories, then follow them live, until cancelled."""
     start = Start(clock.now_ms() - BEGUN_BEFORE_MS, DAYS, 2 * run + 1, f"demo{run}-ble")
     async with provisioning(settings, clock.now()) as clinic:
         edge = await _admit(clinic, around_the_box(start), start, board)
     async with _on_air(edge.plans, start.history_from_ms) as (devices, port):
         in_memory = [_catch_up(device) for device in devices]
         spool = folder / "edge"
-        shutil.rmtree(spool, ignore_errors=True)  # the edge box of the run before, which is another one
+        shutil.rmtree(spool, ignore_errors=True)  # of the previous run, whose edge box was another one
         began = clock.monotonic()
         programs.start("ble", edge.settings(settings["VIGIL_MQTT_URL"], port, spool))
         try:
@@ -83,11 +83,11 @@ async def live_at_the_bedside(
             board.show_bluetooth(len(devices), sum(in_memory), clock.monotonic() - began)
             await asyncio.Event().wait()
         finally:
-            await asyncio.to_thread(programs.stop, "ble")  # while there is a radio by which it can take its leave
+            await asyncio.to_thread(programs.stop, "ble")  # while there is still a radio for it to disconnect on
 
 
 def around_the_box(start: Start) -> list[Bedside]:
-    """Return a night low that a CGM sees, and a missed dose of somebody who also has a meter and a cuff."""
+    """Return two patients: a night low that a CGM sees; a missed dose of somebody who also has a meter and a cuff."""
     night, forgetful = bedsides(Scenario.DEMO, 2, start)
     zone = ZoneInfo(forgetful.patient.timezone)
     boxes = [plan for plan in forgetful.devices if plan.model is DeviceModel.PILLBOX]
@@ -102,7 +102,7 @@ def around_the_box(start: Start) -> list[Bedside]:
 
 
 async def _admit(clinic: Provisioning, beds: Sequence[Bedside], start: Start, board: Board) -> EdgeBox:
-    """Add the patients, their doses, the edge box and what it reads."""
+    """Add the patients, their doses, the edge box and the devices it reads."""
     since = datetime.fromtimestamp(start.history_from_ms / 1000, UTC)
     ids = await clinic.add_patients([_new_patient(bed) for bed in beds])
     box = f"{start.prefix}-edge"
@@ -144,13 +144,13 @@ async def _on_air(plans: Iterable[BlePlan], started_ms: int) -> AsyncIterator[tu
 
 
 def _catch_up(device: Peripheral) -> int:
-    """Have a device measure what was due by now; return how many records are in its memory."""
+    """Have a device measure what was due by now; return how many records its memory holds."""
     device.catch_up()
     return len(device.memory.between())
 
 
 async def _stored(database_url: str, expected: Mapping[str, int]) -> None:
-    """Wait until the database has something of each device, and so many measurements and events."""
+    """Wait until the database has data of each device, and the expected number of measurements and events."""
     values: dict[str, Any] = {"ids": list(expected)}
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         while True:

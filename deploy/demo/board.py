@@ -1,4 +1,4 @@
-"""What the demo says: stages on stderr, addresses and one line for each alert on stdout."""
+"""The demo's output: stages on stderr, addresses and one line for each alert on stdout."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from gateway.runtime import clock
 
 EXPECTED = ("nocturnal_hypoglycaemia", "missed_dose", "hrv_drift")
 LIVE = frozenset({"nocturnal_hypoglycaemia", "missed_dose"})
-"""Of these only an alert that is not retrospective counts."""
+"""Alerts of these rules count only if they are not retrospective."""
 
 
 class Board:
@@ -41,16 +41,16 @@ class Board:
         return [rule for rule in EXPECTED if rule not in self._arrived]
 
     def admit(self, wearers: Mapping[str, Wearer]) -> None:
-        """Show the alerts of these patients, too; they are given by id."""
+        """Show the alerts of these patients, given by id, as well."""
         self._wearers.update(wearers)
 
     def show_alert(self, alert: Alert) -> None:
-        """Print an alert of this run's patients when it is seen for the first time."""
+        """Print an alert of this run's patients when it is first seen."""
         wearer, rule = self._wearers.get(alert["patient_id"]), alert["rule"]
         if alert["id"] in self._seen or wearer is None:
             return
         self._seen.add(alert["id"])
-        # What is expected comes by MQTT: the edge box begins later, and not on every machine.
+        # Expected alerts come by MQTT: the edge box starts later, and not on every machine.
         if not (wearer.over_bluetooth or (alert["retrospective"] and rule in LIVE)):
             self._arrived.add(rule)
         name = f"{wearer.name} (over Bluetooth)" if wearer.over_bluetooth else wearer.name
@@ -70,7 +70,7 @@ class Board:
 
     @staticmethod
     def show_bluetooth(devices: int, records: int, seconds: float) -> None:
-        """Print that the edge box has told what lay in its devices' memories."""
+        """Print that the edge box has delivered what was in its devices' memories."""
         _print(f"bluetooth  {devices} devices read, {records} records caught up in {seconds:.1f} s   (ble.log)")
 
     @staticmethod

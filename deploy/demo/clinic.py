@@ -1,4 +1,4 @@
-"""The demo's clinic: two people who log in, and with each run a ward of new patients with their devices."""
+"""The demo's clinic: two people who log in, and in each run a ward of new patients with their devices."""
 
 import json
 import os
@@ -28,7 +28,7 @@ _DEVICE = re.compile(r"demo(?P<run>\d+)-[a-z0-9-]+")
 
 @dataclass(frozen=True, slots=True)
 class LogIn:
-    """Somebody who may log in to the API."""
+    """A log-in to the API."""
 
     email: str
     role: str
@@ -37,7 +37,7 @@ class LogIn:
 
 @dataclass(frozen=True, slots=True)
 class Wearer:
-    """A patient as the board shows them."""
+    """A patient as shown on the board."""
 
     name: str
     zone: ZoneInfo
@@ -57,7 +57,7 @@ class DemoClinic:
 
 @asynccontextmanager
 async def provisioning(settings: Mapping[str, str], now: datetime) -> AsyncIterator[Provisioning]:
-    """Give what changes the clinic of the stack with these settings."""
+    """Give a provisioning for the stack with these settings."""
     async with (
         BrokerAccounts.connect(settings["VIGIL_MQTT_URL"]) as accounts,
         await psycopg.AsyncConnection.connect(settings["VIGIL_DATABASE_URL"], autocommit=True) as connection,
@@ -67,7 +67,7 @@ async def provisioning(settings: Mapping[str, str], now: datetime) -> AsyncItera
 
 
 def log_ins(folder: Path) -> list[LogIn]:
-    """Return the demo's log-ins; their passwords are made once for each folder and kept there for its owner to read."""
+    """Return the demo's log-ins; their passwords are made once per folder and kept there, readable by its owner."""
     path = folder / "log-ins.json"
     try:
         passwords: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
@@ -79,14 +79,14 @@ def log_ins(folder: Path) -> list[LogIn]:
 
 
 async def open_clinic(clinic: Provisioning, people: Sequence[LogIn]) -> None:
-    """Add who is not there yet."""
+    """Add the people who are not there yet."""
     for person in people:
         with suppress(AlreadyExistsError):
             await clinic.add_user(person.email, person.role, person.password)
 
 
 async def admit(clinic: Provisioning, now_ms: int) -> DemoClinic:
-    """Discharge the ward of the run before and admit a new one, with the doctor in its care team.
+    """Discharge the ward of the previous run and admit a new one, with the doctor in its care team.
 
     The history of earlier wards stays; their devices, which nobody simulates any more, are disabled.
     """

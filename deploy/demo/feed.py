@@ -1,4 +1,4 @@
-"""Reads the API's live stream of alerts as any client would: logs in, resumes where it was cut off, starts over."""
+"""Reads the API's live stream of alerts as any client would: logs in, resumes after an interruption, starts over."""
 
 import http.client
 import json
@@ -14,7 +14,7 @@ from deploy.demo.clinic import LogIn
 
 _ANSWER_WITHIN_S = 5.0
 _QUIET_FOR_S = 60.0
-"""The stream says something at least every 15 s; a connection this quiet is dead."""
+"""The stream sends something at least every 15 s; a connection this quiet is dead."""
 _AGAIN_AFTER_S = 0.5
 
 Alert = Mapping[str, Any]
@@ -29,11 +29,11 @@ class ApiAddress:
 
     @property
     def url(self) -> str:
-        """The address for people."""
+        """The URL for people."""
         return f"http://{self.host}:{self.port}"
 
     def is_ready(self) -> bool:
-        """Tell whether the API can serve."""
+        """Return whether the API is ready."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=_ANSWER_WITHIN_S)
         try:
             connection.request("GET", "/readyz")
@@ -61,7 +61,7 @@ class ApiAddress:
 
 @dataclass(slots=True)
 class AlertFeed:
-    """A thread that hands every event of the stream to `on_alert` (called in the thread), from `begin` on."""
+    """A thread that passes every event of the stream to `on_alert` (called in the thread), from `begin` on."""
 
     api: ApiAddress
     person: LogIn
@@ -90,7 +90,7 @@ class AlertFeed:
             try:
                 self._read_stream(self.api.token(self.person))
             except (OSError, ValueError, http.client.HTTPException):
-                # The API restarts, or the token ran out: come back with the last id.
+                # The API restarts, or the token expired: reconnect with the last id.
                 self._stopped.wait(_AGAIN_AFTER_S)
 
     def _read_stream(self, token: str) -> None:

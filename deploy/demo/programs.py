@@ -26,10 +26,10 @@ class _Program:
 
 
 class Programs:
-    """Children in process groups of their own, so that Ctrl-C reaches them only through us; the kernel ends them with us.
+    """Children in their own process groups, so that Ctrl-C reaches them only through us; the kernel ends them with us.
 
-    Each sees no VIGIL_ setting but those it is given. Its output goes to `<folder>/<name>.log`, anew with each start.
-    Start them from the main thread: the kernel ends them when the thread that started them ends.
+    Each sees only the VIGIL_ settings that it is given. Its output goes to `<folder>/<name>.log`, truncated at each
+    start. Start them from the main thread: the kernel ends them when the thread that started them ends.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -67,7 +67,7 @@ class Programs:
                 raise ProgramEnded(f"vigil {program.command}", code, program.log)
 
     def stop(self, command: str | None = None) -> None:
-        """Ask `vigil <command>`, or all, to end, the last started first; insist where that takes too long."""
+        """Ask `vigil <command>`, or all, to end, the last started first; kill those that take too long."""
         ending = [program for program in reversed(self._running) if command in {None, program.command}]
         self._running = [program for program in self._running if program not in ending]
         for program in ending:

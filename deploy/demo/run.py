@@ -1,4 +1,4 @@
-"""The order of the demo: servers, schema, programs, clinic, history, then live until told to stop; all ended behind it."""
+"""Runs the demo: servers, schema, programs, clinic, history, then live until told to stop; then stops everything."""
 
 import asyncio
 import fcntl
@@ -34,7 +34,7 @@ _LOOK_AT_SERVERS_EVERY_S = 2.0
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 SETTINGS = {
-    # A visitor does not wait two minutes for a missed dose; the box's status comes just before its backfill.
+    # A visitor will not wait two minutes for a missed dose; the box's status comes just before its backfill.
     "VIGIL_CONTACT_GRACE_SECONDS": "5",
     "VIGIL_RECEIPT_INTERVAL_SECONDS": "1",
 }
@@ -42,14 +42,14 @@ SETTINGS = {
 _T = TypeVar("_T")
 
 
-class _Told:
-    """Whether a signal has told us to stop. Raising alone is not enough: in a destructor Python swallows it."""
+class _StopSignal:
+    """Whether a signal has told us to stop. Raising alone is not enough: Python swallows exceptions in destructors."""
 
     def __init__(self) -> None:
         self.to_stop = False
 
     def interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        """Stop what runs now; the handler of a signal."""
+        """Handle a signal: interrupt whatever runs now."""
         self.to_stop = True
         raise KeyboardInterrupt
 
@@ -62,8 +62,8 @@ class _Told:
 def run_demo(folder: Path, seconds: float | None) -> list[str]:
     """Run until told to stop, or `seconds` after everything was up; return the expected rules that raised no alert.
 
-    SIGINT and SIGTERM stop it in order, at any stage. Whatever ends it, no process stays behind: programs and servers
-    are stopped here, and the kernel ends them should this process be killed. (Containers, where the stack is Docker's,
+    SIGINT and SIGTERM stop it in order, at any stage. However it ends, no process stays behind: programs and servers
+    are stopped here, and the kernel ends them should this process be killed. (Containers, if the stack is Docker's,
     would outlive a SIGKILL.) Raises DemoFailed, StackError, MigrationError.
     """
     folder = folder.absolute()
@@ -71,13 +71,13 @@ def run_demo(folder: Path, seconds: float | None) -> list[str]:
     began = clock.monotonic()
     stack = LocalStack(folder)
     programs: Programs | None = None
-    told = _Told()
+    signal_seen = _StopSignal()
     with _only_one(folder):
-        _on_signals(told.interrupt)
+        _on_signals(signal_seen.interrupt)
         try:
             with board.stage("TimescaleDB and Mosquitto") as status:
                 stack.up(report=status.update, die_with_parent=True)
-            told.heed()
+            signal_seen.heed()
             settings = {**stack.environment(), **SETTINGS}
             with board.stage("Schema"):
                 migrate(settings["VIGIL_DATABASE_URL"], clock.now())
@@ -85,7 +85,7 @@ def run_demo(folder: Path, seconds: float | None) -> list[str]:
             programs = Programs(folder)
             for name in PROGRAMS:
                 programs.start(name, {**settings, "VIGIL_API_HOST": api.host, "VIGIL_API_PORT": str(api.port)})
-            asyncio.run(_Demo(stack, settings, api, programs, board, began).run(seconds, told))
+            asyncio.run(_Demo(stack, settings, api, programs, board, began).run(seconds, signal_seen))
         except KeyboardInterrupt:
             return board.missing
         finally:
@@ -99,7 +99,7 @@ def run_demo(folder: Path, seconds: float | None) -> list[str]:
 
 
 class _Demo:
-    """The part that runs while servers and programs do."""
+    """The part that runs while servers and programs are up."""
 
     def __init__(
         self,
@@ -118,12 +118,12 @@ class _Demo:
         self._board = board
         self._began = began
 
-    async def run(self, seconds: float | None, told: _Told) -> None:
-        """Return when told to stop or after `seconds` live. Raises DemoFailed when something ends that should not."""
+    async def run(self, seconds: float | None, signal_seen: _StopSignal) -> None:
+        """Return when told to stop or after `seconds` live. Raises DemoFailed if anything ends that should not."""
         stop = asyncio.Event()
         for number in _STOPPING:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        told.heed()
+        signal_seen.heed()
         ends = [
             asyncio.create_task(stop.wait(), name="stop signal"),
             asyncio.create_task(self._programs.watch(), name="programs"),
@@ -172,7 +172,7 @@ class _Demo:
         return AlertFeed(self._api, doctor, on_alert)
 
     async def _simulate(self, people: list[LogIn], ward: DemoClinic, seconds: float | None) -> None:
-        """Have the devices tell their history, then live for `seconds` (None: until cancelled), the edge box beside them."""
+        """Have the devices send their history, then live for `seconds` (None: until cancelled), with the edge box."""
 
         def show(progress: Progress) -> None:
             if not fleet.caught_up.is_set():
@@ -190,7 +190,7 @@ class _Demo:
                     task.result()
 
     async def _bedside(self, run: int) -> None:
-        """Live with an edge box; only now, so that everything is up as early as without one."""
+        """Start the edge box; only now, so that everything is up as early as without one."""
         try:
             live = await asyncio.to_thread(_bluetooth)
         except ModuleNotFoundError as error:
@@ -204,7 +204,7 @@ class _Demo:
 
 
 def _bluetooth() -> Callable[[Mapping[str, str], Path, int, Programs, Board], Awaitable[None]]:
-    """Import what the extra `sim` is needed for. Raises ModuleNotFoundError without it."""
+    """Import the part that needs the extra `sim`. Raises ModuleNotFoundError without it."""
     from deploy.demo.bedside import live_at_the_bedside  # noqa: PLC0415
 
     return live_at_the_bedside
@@ -222,15 +222,15 @@ async def _running(work: Coroutine[Any, Any, _T]) -> AsyncIterator[asyncio.Task[
 
 async def _caught_up(fleet: Fleet, running: asyncio.Task[Summary]) -> None:
     """Wait until every device is live and its history receipted."""
-    told = asyncio.create_task(fleet.caught_up.wait(), name="caught up")
+    caught_up = asyncio.create_task(fleet.caught_up.wait(), name="caught up")
     try:
-        await asyncio.wait({told, running}, timeout=CAUGHT_UP_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({caught_up, running}, timeout=CAUGHT_UP_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             running.result()
-        if not told.done():
+        if not caught_up.done():
             raise DemoFailed(f"The history was not taken in within {CAUGHT_UP_WITHIN_S:.0f} s.")
     finally:
-        told.cancel()
+        caught_up.cancel()
 
 
 async def _until_ready(api: ApiAddress) -> None:
@@ -254,7 +254,7 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 def _stop_children() -> None:
-    """Stop what a signal left between its start and its entry in a list: a server, or the package manager."""
+    """Stop what a signal caught between its start and its entry in a list: a server, or the package manager."""
     for child in processes.children(os.getpid()):
         processes.stop(child, signal.SIGINT, within_seconds=10)
 

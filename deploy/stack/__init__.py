@@ -1,1 +1,1 @@
-"""The local TimescaleDB and Mosquitto: by Docker where an engine answers, else unpacked from Debian's packages."""
+"""The local TimescaleDB and Mosquitto: in Docker if an engine answers, otherwise unpacked from Debian's packages."""

@@ -17,7 +17,7 @@ _ONE_LINE = re.compile(r"^deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """A Debian archive and what its signatures are checked with: key files, a key block, or None for apt's own keys."""
+    """A Debian archive and the key for its signatures: a key file, a key block, or None for apt's own keys."""
 
     uri: str
     signed_by: str | None
@@ -84,7 +84,7 @@ def _fields(stanza: str) -> dict[str, str]:
 def _debian_only(
     uris: Iterable[str], suites: Iterable[str], components: Iterable[str], signed_by: str | None
 ) -> Iterator[Mirror]:
-    """Pass on the archives that are Debian's own main archive: by suite name, component and how a mirror's path ends."""
+    """Yield the archives that are Debian's own main archive: by suite, component and the end of the mirror's path."""
     if "main" not in set(components) or not any(_DEBIAN_SUITE.match(suite) for suite in suites):
         return
     for uri in uris:

@@ -1,4 +1,4 @@
-"""The database and the broker of deploy/compose.yaml, where a Docker engine answers."""
+"""The database and the broker of deploy/compose.yaml, if a Docker engine answers."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from deploy.stack.state import StackState
 
 DATABASE_SERVICE = "database"
 BROKER_SERVICE = "broker"
-# Inside eclipse-mosquitto's image.
+# Path inside the eclipse-mosquitto image.
 BROKER_FOLDER = PurePosixPath("/mosquitto/data")
 BROKER_PLUGIN = PurePosixPath("/usr/lib/mosquitto_dynamic_security.so")
 BROKER_PORT = 1883
@@ -23,7 +23,7 @@ EVERYWHERE_INSIDE = "0.0.0.0"  # noqa: S104 - inside the container; compose publ
 
 
 def engine_answers() -> bool:
-    """Tell whether a Docker engine, not only its client, is here, and the compose plug-in with it."""
+    """Return whether a Docker engine, not only its client, is here, and the compose plug-in with it."""
     return all(_succeeds(["docker", *command]) for command in (["info"], ["compose", "version"]))
 
 
@@ -35,7 +35,7 @@ def _succeeds(command: list[str]) -> bool:
 
 
 def write_broker_folder(folder: Path, password: str) -> None:
-    """Write what the broker's container finds in its data folder; its accounts only if it has none yet."""
+    """Write the files that the broker's container needs in its data folder; its accounts only if there are none yet."""
     folder.mkdir(parents=True, exist_ok=True)
     contents = mosquitto_config.config_files(
         port=BROKER_PORT, bind=EVERYWHERE_INSIDE, folder=BROKER_FOLDER, plugin=BROKER_PLUGIN

@@ -1,4 +1,4 @@
-"""PostgreSQL with TimescaleDB, and Mosquitto, as child processes in a folder: for `vigil stack`, tests, demo and bench."""
+"""TimescaleDB and Mosquitto as child processes in a folder: for `vigil stack`, tests, demo and bench."""
 
 import secrets
 import shutil
@@ -68,10 +68,10 @@ class EmbeddedServer(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """The address with user and password, as Vigil's settings want it."""
+        """The URL with user and password, as in Vigil's settings."""
 
     def start(self) -> None:
-        """Start and wait until it answers; nothing if it runs. Raises ServerFailed with the end of its log."""
+        """Start and wait until it answers; does nothing if it runs. Raises ServerFailed with the end of its log."""
         if self.is_running:
             return
         processes.make_server_folder(self.folder)
@@ -79,13 +79,13 @@ class EmbeddedServer(ABC):
         self._launch()
 
     def stop(self) -> None:
-        """Stop in order and wait for the end; nothing if it does not run."""
+        """Stop in order and wait for the end; does nothing if it does not run."""
         if self.process is not None:
             processes.stop(self.process, self.stop_signal, within_seconds=_STOP_SECONDS)
         self._forget()
 
     def kill(self) -> None:
-        """End it with SIGKILL, as a crash would; `start` recovers."""
+        """Kill it with SIGKILL, as in a crash; `start` recovers."""
         if self.process is not None:
             helpers = processes.children(self.process.pid)
             for process in [self.process, *helpers]:
@@ -100,7 +100,7 @@ class EmbeddedServer(ABC):
         self.start()
 
     def adopt(self, process: ProcessIdentity | None) -> None:
-        """Take a process that an earlier program started in this folder for ours."""
+        """Take over a process that an earlier program started in this folder."""
         self.process = process
 
     def _launch(self) -> None:
@@ -128,7 +128,7 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def _prepare(self) -> None:
-        """Write what it needs before it starts."""
+        """Write the files it needs before it starts."""
 
     @abstractmethod
     def _command(self) -> list[str | Path]: ...
@@ -185,7 +185,7 @@ class PostgresServer(EmbeddedServer):
 
     def _prepare(self) -> None:
         if not self._bootstrapped.exists():
-            shutil.rmtree(self.data, ignore_errors=True)  # left by a first start that was cut short
+            shutil.rmtree(self.data, ignore_errors=True)  # left by a first start that was interrupted
             self._initialise()
         settings = {**postgres_config.SETTINGS, **postgres_config.EMBEDDED_ONLY, "port": str(self.port)}
         self._write("vigil.conf", postgres_config.render(settings))
@@ -249,7 +249,7 @@ class MosquittoServer(EmbeddedServer):
 
     @property
     def url(self) -> str:
-        """The broker as the account that may use any topic."""
+        """The broker with the account that may use any topic."""
         return f"mqtt://{mosquitto_config.ACCOUNT}:{self.password}@127.0.0.1:{self.port}"
 
     def _prepare(self) -> None:

@@ -1,14 +1,13 @@
-"""What can go wrong with the local servers.
+"""The errors of the local servers.
 
-StackError
-├── PackagesUnavailable   the machine cannot fetch Debian's packages (no apt, no mirror, no network, no key)
-├── ServerFailed          a server did not start, or stopped by itself; carries the end of its log
-└── StateInvalid          the stack's state file cannot be read
+StackError ├── PackagesUnavailable   the machine cannot fetch Debian's packages (no apt, no mirror, no network, no key)
+├── ServerFailed          a server did not start, or stopped by itself; carries the end of its log └── StateInvalid
+the stack's state file cannot be read
 """
 
 
 class StackError(Exception):
-    """A local server could not be had; the message is one clear sentence for the terminal."""
+    """A local server is not available; the message is one clear sentence for the terminal."""
 
 
 class PackagesUnavailable(StackError):

@@ -30,7 +30,7 @@ class ServerStatus:
 
 @dataclass(frozen=True, slots=True)
 class LocalStack:
-    """The stack whose state lies in `folder`."""
+    """The stack whose state is in `folder`."""
 
     folder: Path
 
@@ -57,7 +57,7 @@ class LocalStack:
                 (state.broker, statuses[1], mqtt_port),
             ):
                 _choose_port(server, status, wanted)
-            write_state(self.folder, state)  # the passwords must outlive a start that is cut short
+            write_state(self.folder, state)  # the passwords must survive an interrupted start
             if state.kind == "compose":
                 compose.up(self.folder, state, report)
             else:
@@ -65,7 +65,7 @@ class LocalStack:
             return state
 
     def down(self) -> bool:
-        """Stop what runs; the data stay. Returns whether anything ran."""
+        """Stop the running servers; the data stay. Returns whether any ran."""
         with self._one_at_a_time():
             state = read_state(self.folder)
             if state is None:
@@ -82,7 +82,7 @@ class LocalStack:
             return ran
 
     def status(self) -> list[ServerStatus]:
-        """Return what runs; nothing if this folder never had a stack."""
+        """Return the state of both servers; nothing if this folder never had a stack."""
         state = read_state(self.folder)
         return [] if state is None else self._statuses(state)
 
@@ -154,7 +154,7 @@ def _embedded_status(name: str, server: ServerState) -> ServerStatus:
 
 
 def _choose_port(server: ServerState, status: ServerStatus, wanted: int | None) -> None:
-    """Settle the port before a start: the wanted one, else the last one if it is still free, else a free one."""
+    """Choose the port before a start: the wanted one, otherwise the last one if still free, otherwise a free one."""
     if status.running:
         if wanted not in {None, server.port}:
             raise StackError(f"{status.name} already runs on port {server.port}; stop it first with: vigil stack down")
@@ -168,7 +168,7 @@ def _choose_port(server: ServerState, status: ServerStatus, wanted: int | None) 
 
 
 def _servers_folder(folder: Path) -> Path:
-    """Return where the servers' data go: into the stack's folder, unless root keeps that out of the servers' reach."""
+    """Return the folder for the servers' data: the stack's folder, unless root keeps that out of the servers' reach."""
     if os.geteuid() == 0 and not processes.is_reachable(folder / "postgres"):
         return Path("/var/lib/vigil") / secrets.token_hex(8)
     return folder.absolute()

@@ -24,7 +24,7 @@ from deploy.stack.processes import is_reachable
 
 SUITE = "trixie"
 WANTED = ("postgresql-17", "postgresql-17-timescaledb", "mosquitto")
-# Raise it when what is done to the unpacked files changes: the cache folder carries it in its name.
+# Raise this when the processing of the unpacked files changes: it is part of the cache folder's name.
 LAYOUT = 1
 # Needed by maintainer scripts and by the JIT compiler only; nothing of it is run here.
 _LEFT_OUT = re.compile(
@@ -75,9 +75,9 @@ class ServerFiles:
 
 
 def cache_folder() -> Path:
-    """Return the folder for downloads that outlive a stack: VIGIL_CACHE, else the XDG cache (root: /var/cache).
+    """Return the folder for downloads that outlive a stack: VIGIL_CACHE, otherwise the XDG cache (root: /var/cache).
 
-    Root's own home is closed to the unprivileged user the servers run as, hence the exception.
+    Root's own home is closed to the unprivileged user that the servers run as, hence the exception.
     """
     if chosen := os.environ.get("VIGIL_CACHE"):
         return Path(chosen).absolute()
@@ -116,7 +116,7 @@ def _one_at_a_time(lock: Path, report: Report) -> Iterator[None]:
 
 
 def _fetch(cache: Path, home: Path, report: Report) -> None:
-    """Download and unpack beside `home`, prove that the programs run, then rename: `home` is whole or absent."""
+    """Download and unpack beside `home`, prove that the programs run, then rename: `home` is complete or absent."""
     for program in ("apt-get", "dpkg"):
         if shutil.which(program) is None:
             raise PackagesUnavailable(f"{program} is not on this machine, so the servers cannot be unpacked.")
@@ -142,7 +142,7 @@ def _fetch(cache: Path, home: Path, report: Report) -> None:
 
 
 class _Apt:
-    """apt-get with lists, sources and status of its own; configuration (proxies, credentials) stays the host's."""
+    """apt-get with its own lists, sources and status; configuration (proxies, credentials) stays the host's."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -185,7 +185,7 @@ class _Apt:
         raise PackagesUnavailable(f"apt-get update failed: {failures[-1]}.")
 
     def closure(self, wanted: Sequence[str]) -> list[str]:
-        """Return the names of the packages `wanted` need on an empty machine, themselves included."""
+        """Return the names of all packages that `wanted` need on an empty machine, including themselves."""
         done = self._run("--no-install-recommends", "--simulate", "install", *wanted)
         if done.returncode != 0:
             raise PackagesUnavailable(f"apt-get cannot find {', '.join(wanted)}: {_last_lines(done.stderr)}.")
@@ -233,7 +233,7 @@ def _unpack(debs: Sequence[Path], root: Path) -> None:
 
 
 def _relocate(files: ServerFiles, home: Path) -> None:
-    """Point the programs at the loader and libraries as they will lie under `home`, and PostgreSQL at its own zones."""
+    """Point the programs at loader and libraries where they will be under `home`, and PostgreSQL at its own zones."""
     there = home / files.libraries.relative_to(files.root)
     loader = next(files.libraries.glob("ld-linux*.so.*"), None)
     if loader is None:

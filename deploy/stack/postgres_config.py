@@ -1,4 +1,4 @@
-"""How PostgreSQL is set, wherever Vigil starts it: the embedded server and the compose file read this one table."""
+"""PostgreSQL's settings, wherever Vigil starts it: the embedded server and the compose file read this one table."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ DATABASE = "vigil"
 SETTINGS: Mapping[str, str] = {
     "shared_preload_libraries": "timescaledb",
     "timescaledb.telemetry_level": "off",
-    # Durability is never traded for a figure.
+    # Durability is never traded for speed.
     "fsync": "on",
     "full_page_writes": "on",
     "synchronous_commit": "on",
@@ -36,7 +36,7 @@ EMBEDDED_ONLY: Mapping[str, str] = {
 
 
 def quoted(value: str) -> str:
-    """Return a value as postgresql.conf wants it."""
+    """Return a value quoted for postgresql.conf."""
     return "'" + value.replace("'", "''") + "'"
 
 

@@ -1,4 +1,4 @@
-"""Server processes: started as an unprivileged user, recognised again by pid and start time, stopped for certain."""
+"""Server processes: started as an unprivileged user, identified by pid and start time, and reliably stopped."""
 
 import ctypes
 import os
@@ -22,24 +22,24 @@ _POLL_SECONDS = 0.01
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """A process that cannot be mistaken for a later one with the same pid: `started` is in clock ticks since boot."""
+    """A process that cannot be confused with a later one of the same pid: `started` is in clock ticks since boot."""
 
     pid: int
     started: int
 
 
 def identify(pid: int) -> ProcessIdentity | None:
-    """Return who runs under `pid`, None if nobody does (a zombie does not run)."""
+    """Return the process running under `pid`, None if there is none (a zombie does not run)."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = stat.rpartition(")")[2].split()  # the name in parentheses may hold anything
+    fields = stat.rpartition(")")[2].split()  # the name in parentheses may contain anything
     return None if fields[0] in {"Z", "X"} else ProcessIdentity(pid, int(fields[19]))
 
 
 def is_running(process: ProcessIdentity) -> bool:
-    """Tell whether this very process still runs."""
+    """Return whether this very process still runs."""
     return identify(process.pid) == process
 
 
@@ -68,7 +68,7 @@ def spawn(
 
 
 def before_exec(when_parent_dies: signal.Signals | None) -> Callable[[], None]:
-    """Return what a child does before it becomes its program: all descriptors it may have, and how it ends with us."""
+    """Return what a child does before exec: allow itself all descriptors, and arrange to end with us."""
     libc = ctypes.CDLL(None, use_errno=True)
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
 
@@ -98,7 +98,7 @@ def run_unprivileged(command: Sequence[str | Path], *, cwd: Path) -> subprocess.
 
 
 def send(process: ProcessIdentity, number: signal.Signals) -> None:
-    """Send a signal to this very process; nothing happens if it has ended."""
+    """Send a signal to this very process; does nothing if it has ended."""
     if is_running(process):
         try:
             os.kill(process.pid, number)
@@ -107,7 +107,7 @@ def send(process: ProcessIdentity, number: signal.Signals) -> None:
 
 
 def stop(process: ProcessIdentity, number: signal.Signals, *, within_seconds: float) -> bool:
-    """Ask a process to end, then insist. Returns whether it went by itself."""
+    """Ask a process to end, then kill it. Return whether it ended by itself."""
     send(process, number)
     if wait_for_end(process, within_seconds=within_seconds):
         return True
@@ -117,7 +117,7 @@ def stop(process: ProcessIdentity, number: signal.Signals, *, within_seconds: fl
 
 
 def wait_for_end(process: ProcessIdentity, *, within_seconds: float) -> bool:
-    """Wait until a process has ended; returns whether it did in time."""
+    """Wait until a process has ended; return whether it did in time."""
     return wait_until(lambda: not is_running(process), within_seconds=within_seconds)
 
 
@@ -131,7 +131,7 @@ def children(pid: int) -> list[ProcessIdentity]:
 
 
 def wait_until(condition: Callable[[], bool], *, within_seconds: float) -> bool:
-    """Poll until the condition holds; returns whether it did in time."""
+    """Poll until the condition holds; return whether it did in time."""
     deadline = clock.monotonic() + within_seconds
     while not condition():
         if clock.monotonic() > deadline:
@@ -148,14 +148,14 @@ def free_port() -> int:
 
 
 def accepts_connections(port: int) -> bool:
-    """Tell whether somebody listens on the port of this machine."""
+    """Return whether something listens on this port of this machine."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def make_server_folder(folder: Path) -> None:
-    """Make a folder that belongs to the servers' user alone; its parents must let that user through."""
+    """Make a folder owned by the servers' user alone; its parents must let that user through."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     if os.geteuid() == 0:
@@ -165,14 +165,14 @@ def make_server_folder(folder: Path) -> None:
 
 
 def give_to_server(path: Path) -> None:
-    """Let the servers' user own a file, unreadable for others."""
+    """Give a file to the servers' user, unreadable for others."""
     path.chmod(0o600)
     if os.geteuid() == 0:
         os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
 
 
 def is_reachable(folder: Path) -> bool:
-    """Tell whether the servers' user may pass through all that lies above the folder."""
+    """Return whether the servers' user may traverse all parents of the folder."""
     above = (place.stat() for place in folder.resolve().parents)
     return all(place.st_mode & 0o001 or place.st_uid == UNPRIVILEGED for place in above)
 

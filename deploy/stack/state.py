@@ -1,4 +1,4 @@
-"""What `vigil stack` remembers between calls: a JSON file with ports, passwords and process ids, readable by its owner."""
+"""The state of `vigil stack` between calls: a JSON file with ports, passwords and process ids, for its owner only."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ class ServerState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class StackState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A whole stack. Passwords are made once; ports stay unless taken by somebody else."""
+    """A whole stack. Passwords are made once; ports stay unless something else has taken them."""
 
     kind: Literal["embedded", "compose"]
     servers: str
@@ -56,7 +56,7 @@ def read_state(folder: Path) -> StackState | None:
 
 
 def write_state(folder: Path, state: StackState) -> None:
-    """Replace the file in one step; nobody else may read it."""
+    """Replace the file atomically; nobody else may read it."""
     path = folder / FILE_NAME
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
