@@ -25,8 +25,8 @@ PROGRESS_EVERY_S = 0.5
 CONNECTIONS_A_FREEZE = 250
 SLICE_MS = 5
 """After measuring for so long, the connections have their turn."""
-SETTLE_STEP_S = 0.1
-SETTLE_S = 6.0
+RECEIPT_STEP_S = 0.1
+RECEIPT_WAIT_S = 6.0
 """At the end: how long to wait for one more receipt; a gateway gives one every few seconds."""
 
 
@@ -88,7 +88,7 @@ class Fleet:
         self._on_progress = on_progress
         self._connect_seconds = math.nan
         self._freeze_at = CONNECTIONS_A_FREEZE
-        self._told = asyncio.Event()
+        self._history_done = asyncio.Event()
         self._stopped = asyncio.Event()
         self._due: list[tuple[int, int]] = []
         self._next_due: dict[int, int] = {}
@@ -105,7 +105,7 @@ class Fleet:
 
     def stop(self) -> None:
         """Have `run` come to its end, whatever is still to be told."""
-        self._told.set()
+        self._history_done.set()
         self._stopped.set()
 
     async def run(self, seconds: float | None = None) -> Summary:
@@ -126,7 +126,7 @@ class Fleet:
                 if task.done():
                     task.result()
             measuring.cancel()
-            await self._settle()
+            await self._await_receipts()
             self._look()
         finally:
             for task in tasks:
@@ -137,11 +137,11 @@ class Fleet:
     def progress(self) -> Progress:
         """Return how far the fleet is."""
         elapsed = max(self._wall_ms() - self._settings.history_from_ms, 1)
-        told = sum(min(device.history_ms / elapsed, 1.0) if not device.live else 1.0 for device in self._devices)
+        done = sum(min(device.history_ms / elapsed, 1.0) if not device.live else 1.0 for device in self._devices)
         return Progress(
             devices=len(self._devices),
             connected=sum(link.connected for link in self._links),
-            history=told / max(len(self._devices), 1),
+            history=done / max(len(self._devices), 1),
             live=sum(device.live for device in self._devices),
             messages=self.meter.messages,
             readings=self.meter.readings,
@@ -231,7 +231,7 @@ class Fleet:
             self._connect_seconds = (self._wall_ms() - self._started_ms) / 1000
             self._freeze_at = self.meter.connects
         if progress.live == progress.devices:
-            self._told.set()
+            self._history_done.set()
             if all(device.history_receipted for device in self._devices):
                 self.caught_up.set()
         if self.meter.connects >= self._freeze_at:
@@ -244,18 +244,18 @@ class Fleet:
     async def _stop_after(self, seconds: float | None) -> None:
         """End once stopped, or `seconds` after the whole history is told."""
         if seconds is not None:
-            await self._told.wait()
+            await self._history_done.wait()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopped.wait()
 
-    async def _settle(self) -> None:
+    async def _await_receipts(self) -> None:
         """Wait for the receipts of what was sent, as long as they keep coming. Nothing new is measured any more."""
         least, still_s = math.inf, 0.0
-        while still_s < SETTLE_S and (waiting := sum(len(device.flash) for device in self._devices)):
-            still_s = still_s + SETTLE_STEP_S if waiting >= least else 0.0
+        while still_s < RECEIPT_WAIT_S and (waiting := sum(len(device.flash) for device in self._devices)):
+            still_s = still_s + RECEIPT_STEP_S if waiting >= least else 0.0
             least = min(least, waiting)
-            await asyncio.sleep(SETTLE_STEP_S)
+            await asyncio.sleep(RECEIPT_STEP_S)
 
 
 def raise_descriptor_limit(wanted: int) -> None:

@@ -58,6 +58,6 @@ class HeartBeats:
         night = self._nights.rmssd(local_day(mark, self._zone))
         rmssd_ms = night * float(np.exp(rng.normal(0.0, WINDOW_SPREAD)))
         measured = rr_intervals(rng, mean_ms=mean_ms, rmssd_ms=rmssd_ms, duration_ms=MEASURED_MS)
-        rest = rr_intervals(rng, mean_ms=mean_ms, rmssd_ms=rmssd_ms, duration_ms=RR_EVERY_MS)
-        intervals: list[int] = np.concatenate([measured, rest]).tolist()
+        filler = rr_intervals(rng, mean_ms=mean_ms, rmssd_ms=rmssd_ms, duration_ms=RR_EVERY_MS)
+        intervals: list[int] = np.concatenate([measured, filler]).tolist()
         return intervals

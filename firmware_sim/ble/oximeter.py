@@ -56,7 +56,7 @@ class OximeterPeripheral(SpotPeripheral):
         self.finger_in = True
         self.continuous: list[Measured] = []
         """What was notified continuously, by number of the notification."""
-        self._told_until = self.started_ticks
+        self._sent_until = self.started_ticks
         self._notified = 0
         encrypted = plan.encrypted
         self._spot = characteristic(0x2A5E, Properties.INDICATE, encrypted=encrypted)
@@ -94,14 +94,14 @@ class OximeterPeripheral(SpotPeripheral):
 
     def begin_stream(self) -> None:
         """Tell values from now on."""
-        self._told_until = self.clock.ticks()
+        self._sent_until = self.clock.ticks()
 
     async def send_live(self, connection: Connection) -> None:
         """Notify the values of this second, once."""
         now = self.clock.ticks()
-        if self.next_notification(self._told_until) > now:
+        if self.next_notification(self._sent_until) > now:
             return
-        self._told_until = now
+        self._sent_until = now
         self._notified += 1
         at_ms = self.clock.wall_of(now)
         spo2, pulse = self._values(now)

@@ -98,10 +98,10 @@ class CuffPeripheral(ForwardingPeripheral):
         high, low, mean_pressure = (sfloat(number, exponent) for number in units)
         beats = sfloat(round(pulse))
         packet = blood_pressure(high, low, mean_pressure, kpa=traits.kpa, stamp=stamp, pulse=beats)
-        unit, told = (Unit.KPA if traits.kpa else Unit.MM_HG), [number / 10**-exponent for number in units]
+        unit, numbers = (Unit.KPA if traits.kpa else Unit.MM_HG), [number / 10**-exponent for number in units]
         values = [
-            (Code.SYSTOLIC_PRESSURE, unit, told[0]),
-            (Code.DIASTOLIC_PRESSURE, unit, told[1]),
+            (Code.SYSTOLIC_PRESSURE, unit, numbers[0]),
+            (Code.DIASTOLIC_PRESSURE, unit, numbers[1]),
             (Code.HEART_RATE, Unit.PER_MIN, float(round(pulse))),
         ]
         self.record(at, values, packet)

@@ -44,7 +44,7 @@ class WristbandPeripheral(Peripheral):
         self._rates = HeartRateProcess([*plan.seed, 11], traits.heart, traits.zone)
         self._rate = round(float(self._rates.rhythm(np.array([self.started_ticks]))[0]))
         self._heart = HeartBeats(plan.seed, traits)
-        self._told_until = self.started_ticks
+        self._sent_until = self.started_ticks
         self._notifications = 0
         self._measurement = characteristic(0x2A37, Properties.NOTIFY, encrypted=plan.encrypted)
 
@@ -71,17 +71,17 @@ class WristbandPeripheral(Peripheral):
 
     def begin_stream(self) -> None:
         """Tell beats from now on."""
-        self._told_until = self.clock.ticks()
+        self._sent_until = self.clock.ticks()
 
     async def send_live(self, connection: Connection) -> None:
         """Notify the rate and the beats since the last notification, once a second at most."""
         now = self.clock.ticks()
-        since = self._told_until
+        since = self._sent_until
         if self.next_due(since) > now:
             return
-        self._told_until = now
-        told = self._heart.between(since, now)[-RR_A_PACKET:] if not self.off_body else []
-        beats = [Beat(self.clock.wall_of(at), rr) for at, rr in told]
+        self._sent_until = now
+        heard = self._heart.between(since, now)[-RR_A_PACKET:] if not self.off_body else []
+        beats = [Beat(self.clock.wall_of(at), rr) for at, rr in heard]
         bpm = 0 if self.off_body else self._rate
         self._notifications += 1
         self.beats += beats

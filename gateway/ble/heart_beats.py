@@ -116,7 +116,7 @@ def _emit(stream: HeartStream, complete: int) -> tuple[HeartStream, tuple[Findin
     stream = replace(
         stream,
         heard=heard,
-        held=sum(1 + len(one.measurement.rr_intervals) for one in heard),
+        held=sum(1 + len(notification.measurement.rr_intervals) for notification in heard),
         context=beats.context,
         reckoned_ms=beats.reckoned_ms,
         last_beat_ms=beats.last_beat_ms,
@@ -133,12 +133,12 @@ def _rate_runs(heard: Sequence[Heard], last_emitted_ms: int | None) -> Iterator[
     An implausible rate is emitted in a run of its own, so that its refusal costs no other.
     """
     slots: dict[int, HeartRateMeasurement] = {}
-    for one in heard:
-        second = one.arrived_ms // _SECOND_MS * _SECOND_MS
+    for notification in heard:
+        second = notification.arrived_ms // _SECOND_MS * _SECOND_MS
         if last_emitted_ms is not None and last_emitted_ms - _BACK_MS < second <= last_emitted_ms:
             continue
-        if one.measurement.rate or one.measurement.contact is False:
-            slots[second] = one.measurement
+        if notification.measurement.rate or notification.measurement.contact is False:
+            slots[second] = notification.measurement
     stretch: dict[int, float | None] = {}
     before: tuple[int, bool] | None = None
     for second in sorted(slots):
@@ -238,11 +238,11 @@ def _beat_runs(begun_ms: float, intervals: Sequence[float]) -> Iterator[BeatRun]
 def _unbroken(heard: Sequence[Heard], known: int) -> Iterator[tuple[int, int]]:
     """Yield [start, stop) of every stretch in which nothing is missing; the first `known` are emitted and whole."""
     start = None
-    for i, one in enumerate(heard):
-        if start is not None and (not one.beats or _silent(heard[i - 1], one)):
+    for i, notification in enumerate(heard):
+        if start is not None and (not notification.beats or _silent(heard[i - 1], notification)):
             yield from _whole(heard, start, i, known)
             start = None
-        if start is None and one.beats:
+        if start is None and notification.beats:
             start = i
     if start is not None:
         yield from _whole(heard, start, len(heard), known)
@@ -278,9 +278,9 @@ def _whole(heard: Sequence[Heard], start: int, stop: int, known: int) -> Iterato
 def _steadier(heard: Sequence[Heard]) -> tuple[list[float], float]:
     """Return the lags of a stretch by the steadier of its two measures, and by how much one hole raises them."""
     period = _period([heard.arrived_ms for heard in heard])
-    counted = [one.arrived_ms - i * period for i, one in enumerate(heard)]
+    counted = [notification.arrived_ms - i * period for i, notification in enumerate(heard)]
     summed = _lags(heard, 0.0)
-    intervals = [interval for one in heard for interval in one.measurement.rr_intervals_ms]
+    intervals = [interval for notification in heard for interval in notification.measurement.rr_intervals_ms]
     if intervals and _unrest(summed) < _unrest(counted):
         return summed, median(intervals)
     return counted, period
@@ -297,9 +297,9 @@ def _period(arrivals: Sequence[int]) -> float:
 
 def _lags(heard: Sequence[Heard], begun_ms: float) -> list[float]:
     """Return how long each notification arrived after its last beat, if the first interval began at `begun_ms`."""
-    reckoned = accumulate((one.total_ms for one in heard), initial=begun_ms)
+    reckoned = accumulate((notification.total_ms for notification in heard), initial=begun_ms)
     next(reckoned)
-    return [one.arrived_ms - beat for one, beat in zip(heard, reckoned, strict=True)]
+    return [notification.arrived_ms - beat for notification, beat in zip(heard, reckoned, strict=True)]
 
 
 def _unrest(lags: Sequence[float]) -> float:

@@ -215,9 +215,9 @@ class _Packer:
         flags: Flag = NO_FLAGS,
     ) -> int:
         """Put a whole run, in pieces that begin at `starts`."""
-        index, rest = -1, iter(values)
+        index, remaining = -1, iter(values)
         for at in starts:
-            piece = list(islice(rest, PIECE))
+            piece = list(islice(remaining, PIECE))
             run = _Run(code, unit, at, piece, flags, period)
             index = self._add(_Lane.TELEMETRY, run, _SERIES_BYTES + sum(map(_size, piece)), len(piece))
         return index

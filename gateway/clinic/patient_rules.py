@@ -129,19 +129,21 @@ async def pauses_of(connection: Connection, patient_id: int) -> list[Pause]:
 
 async def layers_of(connection: Connection, patient_id: int | None) -> Layers:
     """Return all stored layers of a patient's rules; without a patient, those of a stable one with no own changes."""
-    one = NOBODY if patient_id is None else patient_id
-    clinic, own = await _changes(connection, one)
-    groups = await _groups(connection, one)
-    pauses = await _pauses(connection, one)
-    known = groups.get(one, ((DISTANT_PAST_MS, PatientGroup.STABLE),))
-    return Layers(known, clinic, own.get(one, ()), pauses.get(one, ()))
+    key = NOBODY if patient_id is None else patient_id
+    clinic, own = await _changes(connection, key)
+    groups = await _groups(connection, key)
+    pauses = await _pauses(connection, key)
+    known = groups.get(key, ((DISTANT_PAST_MS, PatientGroup.STABLE),))
+    return Layers(known, clinic, own.get(key, ()), pauses.get(key, ()))
 
 
 async def own_layers(connection: Connection) -> dict[int, Layers]:
     """Return all stored layers of the rules of every patient who has changes of their own."""
     clinic, own = await _changes(connection, None)
     groups, pauses = await _groups(connection, None), await _pauses(connection, None)
-    return {one: Layers(groups[one], clinic, changes, pauses.get(one, ())) for one, changes in own.items()}
+    return {
+        patient: Layers(groups[patient], clinic, changes, pauses.get(patient, ())) for patient, changes in own.items()
+    }
 
 
 async def all_rules(connection: Connection) -> dict[int, RulesHistory]:
@@ -162,8 +164,8 @@ async def all_rules(connection: Connection) -> dict[int, RulesHistory]:
 
     for groups, patients in await _shares(connection):
         found |= dict.fromkeys(patients, history(Layers(groups, clinic)))
-        for one in alone.intersection(patients):
-            found[one] = history(Layers(groups, clinic, own.get(one, ()), pauses.get(one, ())))
+        for patient in alone.intersection(patients):
+            found[patient] = history(Layers(groups, clinic, own.get(patient, ()), pauses.get(patient, ())))
     stable = preset(PatientGroup.STABLE)
     usual = {id(made) for made in shared if len(made.spans) == 1 and made.spans[0][1] == stable}
     return {patient: made for patient, made in found.items() if id(made) not in usual}

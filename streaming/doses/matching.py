@@ -105,7 +105,7 @@ def _state_when_taken(dose: DueDose, at_ms: int) -> DoseState:
 def reach_ms(schedules: Iterable[DoseSchedule], settings: DoseSettings | None = None) -> int:
     """Return how far from an opening a dose may be due for the opening to say something about it."""
     settings = settings or DoseSettings()
-    windows = [max(one.window_before_ms, one.window_after_ms) for one in schedules]
+    windows = [max(schedule.window_before_ms, schedule.window_after_ms) for schedule in schedules]
     return max(settings.reach_ms, settings.late_ms, *windows)
 
 
@@ -123,14 +123,14 @@ def acts_of(openings: Iterable[Opening], settings: DoseSettings) -> list[Act]:
     """Return the acts in order of time; a `dose_taken` or `dose_skipped` right after its opening is part of it."""
     acts: list[Act] = []
     unconfirmed: dict[int | None, int] = {}
-    for one in sorted(set(openings), key=_opening_order):
-        act = Act(one.at, one.type is EventType.DOSE_SKIPPED, one.compartment, one.count)
-        if one.type is EventType.COMPARTMENT_OPENED:
-            unconfirmed[one.compartment] = len(acts)
+    for opening in sorted(set(openings), key=_opening_order):
+        act = Act(opening.at, opening.type is EventType.DOSE_SKIPPED, opening.compartment, opening.count)
+        if opening.type is EventType.COMPARTMENT_OPENED:
+            unconfirmed[opening.compartment] = len(acts)
             acts.append(act)
             continue
-        index = unconfirmed.pop(one.compartment, None)
-        if index is not None and one.at - acts[index].at <= settings.same_act_ms:
+        index = unconfirmed.pop(opening.compartment, None)
+        if index is not None and opening.at - acts[index].at <= settings.same_act_ms:
             acts[index] = replace(act, at=acts[index].at)
         else:
             acts.append(act)
@@ -140,9 +140,9 @@ def acts_of(openings: Iterable[Opening], settings: DoseSettings) -> list[Act]:
 _EVENT_ORDER: Final = (EventType.COMPARTMENT_OPENED, EventType.DOSE_TAKEN, EventType.DOSE_SKIPPED)
 
 
-def _opening_order(one: Opening) -> tuple[int, int, int, int]:
+def _opening_order(opening: Opening) -> tuple[int, int, int, int]:
     """Return a key that orders openings totally, so that the order of arrival never matters."""
-    return (one.at, _EVENT_ORDER.index(one.type), _number(one.compartment), _number(one.count))
+    return (opening.at, _EVENT_ORDER.index(opening.type), _number(opening.compartment), _number(opening.count))
 
 
 def _number(value: int | None) -> int:

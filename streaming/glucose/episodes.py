@@ -145,9 +145,11 @@ def consensus_episodes(series: ReadingSeries, cadence_ms: int | None = None) -> 
 def count_episodes(episodes: Iterable[ConsensusEpisode]) -> dict[Level, EpisodeCount]:
     """Return the number of episodes, of extended ones, and the total minutes for each level."""
     table = dict.fromkeys(Level, EpisodeCount(0, 0, 0))
-    for one in episodes:
-        old = table[one.level]
-        table[one.level] = EpisodeCount(old.episodes + 1, old.extended + one.extended, old.minutes + one.minutes)
+    for episode in episodes:
+        old = table[episode.level]
+        table[episode.level] = EpisodeCount(
+            old.episodes + 1, old.extended + episode.extended, old.minutes + episode.minutes
+        )
     return table
 
 

@@ -69,7 +69,7 @@ def fold_nights(
     than the last night or `now_ms` (`ended_by`: `rest`); then the test starts anew. Nights of a rest are assessed
     without a test, and baselines do not learn from nights of a pause.
     """
-    fold = _Fold(sorted(nights, key=lambda one: one.night), rules)
+    fold = _Fold(sorted(nights, key=lambda night: night.night), rules)
     for index in range(len(fold.nights)):
         fold.step(index)
     if now_ms is not None:
@@ -146,12 +146,12 @@ class _Fold:
     def _baseline(self, index: int, modality: Modality, settings: DriftSettings) -> Baseline | None:
         first = self.nights[index].night - timedelta(days=BASELINE_DAYS)
         values = [
-            one.night.ln_rmssd
-            for one in self.assessments[max(0, index - BASELINE_DAYS) :]
-            if one.teaches
-            and one.night.modality == modality
-            and one.night.night >= first
-            and one.night.ln_rmssd is not None
+            assessed.night.ln_rmssd
+            for assessed in self.assessments[max(0, index - BASELINE_DAYS) :]
+            if assessed.teaches
+            and assessed.night.modality == modality
+            and assessed.night.night >= first
+            and assessed.night.ln_rmssd is not None
         ]
         return baseline(values) if len(values) >= settings.least_to_show else None
 
@@ -215,14 +215,14 @@ class _Fold:
         if first < 0 or len(span) <= settings.falling_nights:
             return False
         return all(
-            one.ln_rmssd is not None
+            night.ln_rmssd is not None
             and before.ln_rmssd is not None
-            and one.ln_rmssd < before.ln_rmssd
-            and one.night - before.night == timedelta(days=1)
+            and night.ln_rmssd < before.ln_rmssd
+            and night.night - before.night == timedelta(days=1)
             and self._rules.at(before.ends_at).of(RULE) is not None
-            for before, one in pairwise(span)
+            for before, night in pairwise(span)
         )
 
     def _alike(self, first: int, end: int) -> list[NightValue]:
         """Return the nights in [first, end) of the same modality as the last of them."""
-        return [one for one in self.nights[first:end] if one.modality == self.nights[end - 1].modality]
+        return [night for night in self.nights[first:end] if night.modality == self.nights[end - 1].modality]

@@ -67,20 +67,22 @@ def night_value(night: date, bounds: tuple[int, int], windows: Iterable[HrvWindo
     windows (electrodes on a tie). Windows of the other one do not count.
     """
     starts_at, ends_at = bounds
-    inside = [one for one in windows if starts_at <= one.start_ms and one.end_ms <= ends_at]
+    inside = [window for window in windows if starts_at <= window.start_ms and window.end_ms <= ends_at]
     modality = max(Modality, key=lambda of: _evidence(inside, of)) if inside else Modality.PPG
-    valid = [one for one in inside if one.valid and one.modality == modality]
+    valid = [window for window in inside if window.valid and window.modality == modality]
     if len(valid) < MIN_WINDOWS:
         return NightValue(night, starts_at, ends_at, len(valid), None, None, None, None, modality)
-    rmssd = np.array([one.rmssd for one in valid], dtype=np.float64)
+    rmssd = np.array([window.rmssd for window in valid], dtype=np.float64)
     return NightValue(
         night=night,
         starts_at=starts_at,
         ends_at=ends_at,
         windows=len(valid),
         rmssd=float(np.median(rmssd)),
-        sdnn=float(np.median([one.sdnn for one in valid if one.sdnn is not None])),
-        mean_heart_rate=float(np.median([one.mean_heart_rate for one in valid if one.mean_heart_rate is not None])),
+        sdnn=float(np.median([window.sdnn for window in valid if window.sdnn is not None])),
+        mean_heart_rate=float(
+            np.median([window.mean_heart_rate for window in valid if window.mean_heart_rate is not None])
+        ),
         ln_rmssd=float(np.median(np.log(rmssd))),
         modality=modality,
     )
@@ -88,8 +90,8 @@ def night_value(night: date, bounds: tuple[int, int], windows: Iterable[HrvWindo
 
 def _evidence(windows: Sequence[HrvWindow], modality: Modality) -> tuple[int, int, bool]:
     """Return the sort key of a modality: number of valid windows, then of all windows, then electrodes first."""
-    of = [one for one in windows if one.modality == modality]
-    return sum(one.valid for one in of), len(of), modality is Modality.ECG
+    of = [window for window in windows if window.modality == modality]
+    return sum(window.valid for window in of), len(of), modality is Modality.ECG
 
 
 def baseline(values: Sequence[float]) -> Baseline:
@@ -110,5 +112,5 @@ def baseline(values: Sequence[float]) -> Baseline:
 def rolling_mean(nights: Sequence[NightValue], last: date) -> float | None:
     """Return the mean lnRMSSD of the 7 days that end with `last`, `None` with fewer than 3 nights (Plews 2013)."""
     first = last - timedelta(days=ROLLING_DAYS - 1)
-    values = [one.ln_rmssd for one in nights if first <= one.night <= last and one.ln_rmssd is not None]
+    values = [night.ln_rmssd for night in nights if first <= night.night <= last and night.ln_rmssd is not None]
     return float(np.mean(values)) if len(values) >= MIN_ROLLING_NIGHTS else None

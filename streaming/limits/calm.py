@@ -45,9 +45,9 @@ def calm_of(state: PatientState, rules: RulesHistory) -> Calm:
 def calmed(state: PatientState, since_ms: int) -> PatientState:
     """Return a state whose open episodes have been recovering since the first calm reading that was not folded."""
     of = {
-        key: replace(one, recovering_since_ms=since_ms)
-        if isinstance(one, Open) and one.recovering_since_ms is None
-        else one
-        for key, one in state.of.items()
+        key: replace(remembered, recovering_since_ms=since_ms)
+        if isinstance(remembered, Open) and remembered.recovering_since_ms is None
+        else remembered
+        for key, remembered in state.of.items()
     }
     return replace(state, of=of)

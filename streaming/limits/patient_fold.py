@@ -74,7 +74,7 @@ def fold_patient(
 
 def quiet_ms(code: Code, rules: RulesHistory) -> int:
     """Return for how long before an instant nothing may have been open for a fold to start there without state."""
-    return max((one.memory_ms for one in detectors_ever(code, rules)), default=0)
+    return max((detector.memory_ms for detector in detectors_ever(code, rules)), default=0)
 
 
 def _fold_in_order(
@@ -90,9 +90,9 @@ def _fold_in_order(
             continue
         if state is not None:
             state, ended = _rested(code, state, int(part.at[0]), rules)
-            found.update(((one.key, one.episode.opened_at), one) for one in ended)
+            found.update(((finding.key, finding.episode.opened_at), finding) for finding in ended)
         state, news = _fold_part(detectors, state, part, zone)
-        found.update(((one.key, one.episode.opened_at), one) for one in news)
+        found.update(((finding.key, finding.episode.opened_at), finding) for finding in news)
     return state, list(found.values())
 
 
@@ -100,14 +100,14 @@ def _closed(state: PatientState | None) -> PatientState | None:
     """Return the state as if no episode were open."""
     if state is None:
         return None
-    of = {key: closed for key, one in state.of.items() if (closed := one.closed()) is not None}
+    of = {key: closed for key, remembered in state.of.items() if (closed := remembered.closed()) is not None}
     return replace(state, of=of) if of else None
 
 
 def _merged(code: Code, series: ReadingSeries, detectors: tuple[AnyDetector, ...]) -> ReadingSeries:
     """Return the readings that count: one per instant for glucose; all for other codes, as each limit picks its own."""
     if code is Code.GLUCOSE:
-        return merge(series, sorted({limit for one in detectors for limit in one.limits}))
+        return merge(series, sorted({limit for detector in detectors for limit in detector.limits}))
     return judged_readings(series)
 
 
@@ -143,7 +143,7 @@ def _rested(
     kept = dict(state.of)
     ended: list[Finding] = []
     for start, then in since:
-        on = {(one.rule, one.subject) for one in detectors_of(code, then)}
+        on = {(detector.rule, detector.subject) for detector in detectors_of(code, then)}
         for key in [key for key in kept if key not in on]:
             remembered = kept.pop(key)
             if remembered.episode is not None:

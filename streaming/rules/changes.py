@@ -93,7 +93,7 @@ def default_rules() -> PatientRules:
 
 
 def _parsed(rule: Rule, base: Any, changes: Mapping[str, JSON]) -> Any:
-    known = {one.name: getattr(base, one.name) for one in fields(base)}
+    known = {field.name: getattr(base, field.name) for field in fields(base)}
     values: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in known:
@@ -122,20 +122,20 @@ def _scalar(name: str, standing: object, value: JSON) -> object:
 
 
 def _limits(value: JSON) -> tuple[VitalLimit, ...]:
-    names = {one.name for one in fields(VitalLimit)}
+    names = {field.name for field in fields(VitalLimit)}
     if not isinstance(value, list) or not all(
-        isinstance(one, Mapping) and {"code"} <= set(one) <= names for one in value
+        isinstance(limit, Mapping) and {"code"} <= set(limit) <= names for limit in value
     ):
         raise SettingError(f"threshold.limits must be a list of objects with {', '.join(sorted(names))}")
     words = {"code", "severity"}
-    for one in value:
-        for name, part in one.items():
+    for limit in value:
+        for name, part in limit.items():
             number = isinstance(part, int | float) and not isinstance(part, bool)
             if not (isinstance(part, str) if name in words else number or part is None):
                 raise SettingError(
                     f"threshold.limits: {name} must be {'text' if name in words else 'a number'}, not {part!r}"
                 )
     try:
-        return tuple(VitalLimit(**one) for one in value)
+        return tuple(VitalLimit(**limit) for limit in value)
     except ValueError as error:
         raise SettingError(f"threshold: {error}") from error
