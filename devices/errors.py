@@ -1,8 +1,9 @@
 """The errors in data from a device.
 
-DeviceDataError ├── UnitNotAcceptedError  a code is never measured in that unit: carries both ├── PayloadError
-bytes that are not a valid message: carries the reason and a sentence └── PacketError           bytes that are not a
-value of their Bluetooth characteristic: carries a sentence
+    DeviceDataError
+    ├── UnitNotAcceptedError  a code is never measured in that unit: carries both
+    ├── PayloadError          bytes that are no message of ours: carries the reason and a sentence
+    └── PacketError           bytes that are no value of their Bluetooth characteristic: carries a sentence
 
 `BatchBuilder` raises none of these to its caller: what a peer got wrong is a `Refusal`, a value.
 """

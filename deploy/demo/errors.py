@@ -1,6 +1,7 @@
 """What can end a demo early.
 
-DemoFailed └── ProgramEnded   a program of Vigil ended by itself; carries the end of its log
+DemoFailed
+└── ProgramEnded   a program of Vigil ended by itself; carries the end of its log
 """
 
 from pathlib import Path

@@ -1,8 +1,9 @@
 """The errors of the local servers.
 
-StackError ├── PackagesUnavailable   the machine cannot fetch Debian's packages (no apt, no mirror, no network, no key)
-├── ServerFailed          a server did not start, or stopped by itself; carries the end of its log └── StateInvalid
-the stack's state file cannot be read
+StackError
+├── PackagesUnavailable   the machine cannot fetch Debian's packages (no apt, no mirror, no network, no key)
+├── ServerFailed          a server did not start, or stopped by itself; carries the end of its log
+└── StateInvalid          the stack's state file cannot be read
 """
 
 

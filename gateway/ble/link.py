@@ -1,10 +1,13 @@
 """One connection to a device on bleak: reads, writes and notifications with limits, and one tree of errors.
 
-LinkError ├── LinkLostError      the device left, or never came: nothing was wrong with what it said │   └── CutOffError
-it left instead of answering ├── UnansweredError    it is connected and does not answer ├── FloodedError       it
-notifies faster than anybody reads; the link is closed, its records are read again ├── MissingError       it does not
-have that characteristic ├── RefusedError       it answered with an ATT error: carries the code └── BondError
-it refused to bond, or has forgotten the bond
+LinkError
+├── LinkLostError      the device left, or never came: nothing was wrong with what it said
+│   └── CutOffError    it left instead of an answer
+├── UnansweredError    it is connected and does not answer
+├── FloodedError       it notifies faster than anybody reads; the link is closed, its records are read again
+├── MissingError       it does not have that characteristic
+├── RefusedError       it answered with an ATT error: carries the code
+└── BondError          it would not bond, or has forgotten the bond
 """
 
 import asyncio

@@ -1,7 +1,9 @@
 """Opens the spool's file: one process at a time, durable, checked; a damaged file is moved aside and a fresh one begun.
 
-SpoolError ├── SpoolInUseError   another process works on the file ├── SpoolFullError    there is no room: nothing was
-kept └── SpoolBrokenError  the disk or the file fails while in use; opening it again shows whether it can be repaired
+SpoolError
+├── SpoolInUseError   another process works on the file
+├── SpoolFullError    there is no room: what was to be kept was not
+└── SpoolBrokenError  the disk or the file fails while in use; opening it again says whether it can be mended
 """
 
 import logging

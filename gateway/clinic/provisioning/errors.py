@@ -1,8 +1,10 @@
 """Why a provisioning was refused. Every text is a sentence for the person who asked.
 
-ProvisioningError ├── InvalidValueError      a value cannot be used as it is: may carry which ├── NotFoundError
-the request refers to something that does not exist ├── AlreadyExistsError     the name is taken, or the time └──
-WornByAnotherError     the device has a wearer at that time: carries who and when
+ProvisioningError
+├── InvalidValueError      a value cannot be used as it is: may carry which
+├── NotFoundError          what it refers to does not exist
+├── AlreadyExistsError     the name is taken, or the time
+└── WornByAnotherError     the device has a wearer at that time: carries who and when
 """
 
 from datetime import datetime
