@@ -95,7 +95,7 @@ def test_acknowledgements_are_counted_wherever_the_stream_is_cut(cut: int) -> No
     acks = Acks()
     for start in range(0, len(stream), cut):
         acks.take(stream[start : start + cut])
-    assert (acks.all, acks.unheard, acks.refused, acks.rest) == (4, 1, 1, b"")
+    assert (acks.all, acks.unheard, acks.refused, acks.remainder) == (4, 1, 1, b"")
 
 
 def test_many_acknowledgements_come_at_once() -> None:
