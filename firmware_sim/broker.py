@@ -1,4 +1,4 @@
-"""Where the broker is, and one MQTT connection to it."""
+"""The broker's address, and one MQTT connection to it."""
 
 import socket
 import ssl

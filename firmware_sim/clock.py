@@ -1,4 +1,4 @@
-"""A device's own clock: it starts a little wrong, runs a little fast or slow, and can be set."""
+"""A device's own clock: it starts slightly wrong, runs slightly fast or slow, and can be set."""
 
 from collections.abc import Callable
 

@@ -15,7 +15,7 @@ from firmware_sim.uplink import Uplink
 from firmware_sim.wristband import Wristband
 
 LIVE_MESSAGE_MS = 10 * 60_000
-"""After a longer pause than this the band batches what it has instead of sending minute by minute."""
+"""After a longer pause than this, the band batches its data instead of sending minute by minute."""
 
 REMEMBERED_COMMANDS = 64
 ROOM_AGAIN_MS = 100
@@ -44,7 +44,7 @@ class Device:
 
     @property
     def history_ms(self) -> int:
-        """How much history it has put into flash so far."""
+        """How much history is in flash so far."""
         return self._cursor - self._history_from
 
     @property
@@ -55,9 +55,9 @@ class Device:
     def advance(self, horizon_ms: int, *, backlog: int) -> int:
         """Measure what is due; return the true time (ms) at which to be called again.
 
-        `horizon_ms` is the true time up to which history may be told; a pill box tells all of it at once, because one
-        that is in contact and holds openings back would look like one that was not opened. History is told only while
-        flash holds fewer than `backlog` messages: receipts set the pace.
+        `horizon_ms` is the true time up to which history may be put into flash. A pill box does it all at once, because
+        a box that is in contact and holds openings back would look like one that was not opened. History is only added
+        while flash holds fewer than `backlog` messages: receipts set the pace.
         """
         now = self.clock.now_ms()
         if self.live:
@@ -80,15 +80,15 @@ class Device:
         return wall + PACED_MS if not self.live and end == horizon else wall
 
     def payload(self, record: Record) -> bytes:
-        """Return a message as it goes out now."""
+        """Return a message as it is transmitted now."""
         return self.encoder.message(record, sent_at=self.clock.now_ms(), oldest=self.flash.oldest)
 
     def is_live(self, record: Record) -> bool:
-        """Return whether the message was measured in real time, not told as history."""
+        """Return whether the message was measured in real time, not as history."""
         return self.live and record.seq >= self._live_seq
 
     def first_time(self, record: Record) -> bool:
-        """Return whether the message has never been sent before, and remember that it is now."""
+        """Return whether the message has never been sent before, and mark it as sent."""
         first = record.seq > self._sent_through
         self._sent_through = max(self._sent_through, record.seq)
         return first
@@ -106,13 +106,13 @@ class Device:
         self._done.clear()
 
     def receive_receipt(self, payload: bytes) -> bool:
-        """Free flash as a receipt allows; return whether it did. Rubbish on the topic frees nothing."""
+        """Free flash as a receipt allows; return whether it did. Garbage on the topic frees nothing."""
         message = _object(payload)
         seq = message.get("seq")
         return isinstance(seq, int) and not isinstance(seq, bool) and self.uplink.receipt(seq)
 
     def receive_command(self, payload: bytes) -> bool:
-        """Do a command once and put its `command_done` into flash each time it comes; return whether it was one."""
+        """Execute a command once, and put its `command_done` into flash each time; return whether it was one."""
         command = _object(payload)
         name = command.get("id")
         if not isinstance(name, str):
@@ -134,7 +134,7 @@ class Device:
             return False
         self.clock.set(clock_ms)
         if self.live:
-            # What the jump skipped was never measured; what it repeats is not stamped twice.
+            # Time skipped by the jump was never measured; time it repeats is not stamped twice.
             self._cursor = max(self._cursor, clock_ms)
         return True
 

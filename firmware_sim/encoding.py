@@ -1,4 +1,4 @@
-"""Writes payloads as a device's firmware would: JSON, or CBOR (RFC 8949) on devices that save bytes."""
+"""Encodes payloads as a device's firmware would: in JSON, or in CBOR (RFC 8949) on devices that save bytes."""
 
 import json
 import struct
@@ -9,7 +9,7 @@ from devices.vocabulary import Topic
 from firmware_sim.flash import Record
 
 Wire: TypeAlias = "bool | int | float | str | Sequence[Wire] | Mapping[str, Wire] | None"
-"""What a payload can hold."""
+"""The values a payload can have."""
 
 LIST_KEY = {Topic.TELEMETRY: "observations", Topic.EVENT: "events"}
 
@@ -24,7 +24,7 @@ class Encoder(Protocol):
         """Return the whole payload of one transmission."""
 
     def plain(self, payload: Mapping[str, Wire]) -> bytes:
-        """Encode a payload that never lies in flash (status)."""
+        """Encode a payload that is never in flash (status)."""
 
 
 class JsonEncoder:
@@ -47,7 +47,7 @@ class CborEncoder:
     """CBOR with definite lengths, shortest integers, and floats in 64 bits."""
 
     def body(self, topic: Topic, items: Sequence[Mapping[str, Wire]]) -> bytes:
-        """Return one key and its value, to be put behind a map's header."""
+        """Return one key and its value, to follow a map's header."""
         return _cbor(LIST_KEY[topic]) + _cbor(items)
 
     def message(self, record: Record, *, sent_at: int, oldest: int) -> bytes:

@@ -8,7 +8,7 @@ from devices.vocabulary import Topic
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One message as it lies in flash, without the parts that are stamped when it is sent."""
+    """One message as stored in flash, without the parts that are stamped when it is sent."""
 
     seq: int
     topic: Topic
@@ -20,7 +20,7 @@ class Record:
 
 
 class Flash:
-    """Holds `oldest … next_seq - 1`, all of it, at most `capacity` messages; a full ring overwrites its oldest."""
+    """Holds the messages `oldest … next_seq - 1`, at most `capacity`; a full ring overwrites its oldest."""
 
     def __init__(self, capacity: int) -> None:
         """Make an empty ring; the first message gets number 1."""
@@ -41,12 +41,12 @@ class Flash:
 
     @property
     def next_seq(self) -> int:
-        """The number the next message will get."""
+        """The number of the next message."""
         return self._next_seq
 
     @property
     def oldest(self) -> int:
-        """The lowest number held; `next_seq` when nothing is."""
+        """The lowest number held; `next_seq` if it is empty."""
         return self._next_seq - len(self._records)
 
     @property
@@ -55,7 +55,7 @@ class Flash:
         return self._overwritten
 
     def append(self, topic: Topic, body: bytes, *, readings: int, due_ms: int) -> Record:
-        """Give a message its number and keep it; a full ring loses its oldest one."""
+        """Give a message its number and store it; a full ring loses its oldest one."""
         if len(self._records) == self._capacity:
             del self._records[self.oldest]
             self._overwritten += 1
@@ -69,6 +69,6 @@ class Flash:
         return self._records[seq]
 
     def free_through(self, seq: int) -> None:
-        """Forget every message up to and including `seq`."""
+        """Delete every message up to and including `seq`."""
         for held in range(self.oldest, min(seq, self._next_seq - 1) + 1):
             del self._records[held]

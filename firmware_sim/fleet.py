@@ -20,14 +20,14 @@ from firmware_sim.plan import DevicePlan
 
 SPARE_DESCRIPTORS = 64
 BACKLOG_OF_A_FLEET = 20_000
-"""Messages of history a whole fleet may have waiting for receipts; shared out among its devices."""
+"""Messages of history that a whole fleet may have waiting for receipts; divided among its devices."""
 PROGRESS_EVERY_S = 0.5
 CONNECTIONS_A_FREEZE = 250
 SLICE_MS = 5
-"""After measuring for so long, the connections have their turn."""
+"""After measuring for this long, the connections get their turn."""
 RECEIPT_STEP_S = 0.1
 RECEIPT_WAIT_S = 6.0
-"""At the end: how long to wait for one more receipt; a gateway gives one every few seconds."""
+"""At the end: how long to wait for one more receipt; a gateway sends one every few seconds."""
 
 
 class TooManyDevices(Exception):
@@ -36,12 +36,12 @@ class TooManyDevices(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FleetSettings:
-    """How a fleet behaves as a whole."""
+    """The settings of a whole fleet."""
 
     history_from_ms: int
     """True time at which the devices began to measure."""
     speed: float = math.inf
-    """History seconds told per second until now is reached; inf: as fast as receipts allow."""
+    """History seconds sent per real second until now is reached; inf: as fast as receipts allow."""
     window: int = 8
     """Messages of one device without a PUBACK."""
     flash: int = 2_880
@@ -53,14 +53,14 @@ class FleetSettings:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A look at a running fleet."""
+    """The progress of a running fleet."""
 
     devices: int
     connected: int
     history: float
-    """0 … 1 of the history is in flash or beyond."""
+    """0 … 1 of the history has reached flash."""
     live: int
-    """Devices that have told their history and measure in real time."""
+    """Devices that have sent their history and measure in real time."""
     messages: int
     readings: int
     waiting: int
@@ -79,7 +79,7 @@ class Fleet:
         wall_ms: WallMs,
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
-        """Make the devices; `secrets` holds each one's password. Call inside a running event loop."""
+        """Create the devices; `secrets` has each one's password. Call inside a running event loop."""
         self.caught_up = asyncio.Event()
         self.meter = Meter()
         self._settings = settings
@@ -104,12 +104,12 @@ class Fleet:
         self._index = {device.plan.id: index for index, device in enumerate(self._devices)}
 
     def stop(self) -> None:
-        """Have `run` come to its end, whatever is still to be told."""
+        """Have `run` end, whether or not all history has been sent."""
         self._history_done.set()
         self._stopped.set()
 
     async def run(self, seconds: float | None = None) -> Summary:
-        """Run for `seconds` of real time after the history is told (None: until `stop`), settle, and sum up.
+        """Run for `seconds` of real time after the history (None: until `stop`), await receipts, and sum up.
 
         TooManyDevices: the descriptor limit is too low and cannot be raised.
         """
@@ -120,7 +120,7 @@ class Fleet:
         timer = asyncio.create_task(self._stop_after(seconds), name="timer")
         tasks = (measuring, links, watching, timer)
         try:
-            # Only the timer ends by itself; another one that ends has a defect, and says so here.
+            # Only the timer ends by itself; any other task that ends has a defect, and raises it here.
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
                 if task.done():
@@ -149,7 +149,7 @@ class Fleet:
         )
 
     def summary(self) -> Summary:
-        """Return what was done so far."""
+        """Return the totals so far."""
         meter = self.meter
         late = np.array(meter.lateness_ms) if meter.lateness_ms else np.array([math.nan])
         return Summary(
@@ -187,7 +187,7 @@ class Fleet:
                 continue
             heapq.heappop(self._due)
             if self._next_due[index] != due:
-                continue  # it was scheduled anew meanwhile
+                continue  # it has been rescheduled meanwhile
             device = self._devices[index]
             before = device.flash.next_seq
             self._schedule(index, device.advance(self._horizon_ms(), backlog=backlog))
@@ -202,7 +202,7 @@ class Fleet:
         heapq.heappush(self._due, (due_ms, index))
 
     def _horizon_ms(self) -> int:
-        """Return the true time up to which history may be told by now."""
+        """Return the true time up to which history may have been sent by now."""
         now = self._wall_ms()
         if math.isinf(self._settings.speed):
             return now
@@ -213,14 +213,14 @@ class Fleet:
         self._earlier.set()
 
     async def _run_links(self) -> None:
-        """Connect one after the other at a bearable rate, then keep all of them."""
+        """Connect one after the other at a bearable rate, then keep all connections."""
         async with asyncio.TaskGroup() as tasks:
             for link in self._links:
                 tasks.create_task(link.run(), name=f"link {link.device.plan.id}")
                 await asyncio.sleep(1.0 / self._settings.connects_per_s)
 
     async def _watch(self) -> None:
-        """Report progress, and notice the moments that matter."""
+        """Report progress, and notice milestones."""
         while True:
             self._look()
             await asyncio.sleep(PROGRESS_EVERY_S)
@@ -235,14 +235,14 @@ class Fleet:
             if all(device.history_receipted for device in self._devices):
                 self.caught_up.set()
         if self.meter.connects >= self._freeze_at:
-            # Thousands of connections are some million objects that stay: a collector that walks them over and over
-            # takes half of the processor and stops everything for a second each time.
+            # Freeze long-lived objects: thousands of connections are some million of them, and walking them at every
+            # collection takes half of the processor and stops everything for a second each time.
             gc.freeze()
             self._freeze_at = self.meter.connects + CONNECTIONS_A_FREEZE
         self._on_progress(progress)
 
     async def _stop_after(self, seconds: float | None) -> None:
-        """End once stopped, or `seconds` after the whole history is told."""
+        """End once stopped, or `seconds` after the whole history has been sent."""
         if seconds is not None:
             await self._history_done.wait()
         with suppress(TimeoutError):
@@ -250,7 +250,7 @@ class Fleet:
                 await self._stopped.wait()
 
     async def _await_receipts(self) -> None:
-        """Wait for the receipts of what was sent, as long as they keep coming. Nothing new is measured any more."""
+        """Wait for the receipts of sent messages, as long as they keep coming. Nothing new is measured."""
         least, still_s = math.inf, 0.0
         while still_s < RECEIPT_WAIT_S and (waiting := sum(len(device.flash) for device in self._devices)):
             still_s = still_s + RECEIPT_STEP_S if waiting >= least else 0.0

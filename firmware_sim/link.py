@@ -27,20 +27,20 @@ FAREWELL_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Air:
-    """What all links of a fleet share."""
+    """Shared by all links of a fleet."""
 
     broker: Broker
     wall_ms: WallMs
     meter: Meter
     gate: asyncio.Semaphore
-    """At most so many connections are being made at once."""
+    """Limits how many connections are being made at once."""
     window: int
     reschedule: Callable[[Device], None]
     """Called when something other than time gave the device work."""
 
 
 class Link:
-    """Connects, subscribes, reads the retained receipt, resends what follows it, then sends what comes."""
+    """Connects, subscribes, reads the retained receipt, resends everything after it, then sends new messages."""
 
     def __init__(self, device: Device, secret: str, air: Air) -> None:
         """Nothing is connected before `run`."""
@@ -57,7 +57,7 @@ class Link:
         self._ready_ms = 0
 
     def wake(self) -> None:
-        """There may be something to send."""
+        """Say that there may be something to send."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -97,7 +97,7 @@ class Link:
                 air.meter.disconnects += 1
 
     async def _session(self, client: Client) -> None:
-        """Introduce the device, then listen and send."""
+        """Announce the device, then listen and send."""
         self.device.uplink.connect()
         self._receipt_known.clear()
         async with asyncio.TaskGroup() as tasks:
@@ -114,7 +114,7 @@ class Link:
             await self._pump(client, tasks)
 
     async def _pump(self, client: Client, tasks: asyncio.TaskGroup) -> None:
-        """Send whatever the uplink gives; when it gives nothing, wait for a PUBACK, a receipt, a measurement."""
+        """Send what the uplink gives; when it gives nothing, wait for a PUBACK, a receipt or a measurement."""
         self._count_from_now()
         while True:
             self._wake.clear()
@@ -134,7 +134,7 @@ class Link:
         self._probe_at = asyncio.get_running_loop().time() + seconds
 
     async def _send(self, client: Client, record: Record) -> None:
-        """Publish one message and wait for its PUBACK; now and then repeat it byte for byte."""
+        """Publish one message and wait for its PUBACK; occasionally repeat it byte for byte."""
         device, meter = self.device, self._air.meter
         payload = device.payload(record)
         if device.first_time(record):
@@ -181,7 +181,7 @@ class Link:
             await asyncio.sleep(coverage.lost_for(self._air.wall_ms()) / 1000)
 
     async def _lose_signal(self, client: Client) -> None:
-        """Break the connection as a radio does: without a word, so that the broker speaks the last will."""
+        """Break the connection as a lost radio signal does, without DISCONNECT: the broker publishes the last will."""
         coverage = self.device.plan.coverage
         if coverage is None:
             return
@@ -193,7 +193,7 @@ class Link:
             connection.shutdown(socket.SHUT_RDWR)
 
     async def _farewell(self, client: Client) -> None:
-        """Say that the device is switched off; a DISCONNECT alone would leave it online for ever."""
+        """Report that the device is switched off; a DISCONNECT alone would leave it online forever."""
         with suppress(MqttError):
             await client.publish(
                 self._topic(Topic.STATUS),

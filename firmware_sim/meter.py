@@ -1,4 +1,4 @@
-"""What the fleet counts while it runs."""
+"""The counters of a fleet."""
 
 from array import array
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Meter:
-    """Counters of one fleet; every device adds to the same one."""
+    """Counters of one fleet, shared by all its devices."""
 
     messages: int = 0
     """Telemetry and event messages sent for the first time."""
@@ -15,7 +15,7 @@ class Meter:
     resends: int = 0
     """Messages sent again because no receipt had named them."""
     duplicates: int = 0
-    """Exact repeats sent on purpose."""
+    """Exact repeats, sent on purpose."""
     pubacks: int = 0
     connects: int = 0
     disconnects: int = 0
@@ -28,7 +28,7 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a fleet did, at its end."""
+    """The totals of a fleet, at its end."""
 
     devices: int
     messages: int

@@ -1,4 +1,4 @@
-"""The pill box: openings of compartments as a person's habits make them, reminders, a regular sign of life."""
+"""The pill box: openings of compartments according to a person's habits, reminders, a regular sign of life."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ EVENTS_A_MESSAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class Regimen:
-    """What is to be taken from one compartment, every day."""
+    """The daily doses from one compartment."""
 
     minutes: tuple[int, ...]
     """Local minutes of the day."""
@@ -30,13 +30,13 @@ class Regimen:
 
 @dataclass(frozen=True, slots=True)
 class PillBoxTraits:
-    """The box, what is in it, and the person who opens it."""
+    """The box, its contents, and the person who opens it."""
 
     zone: ZoneInfo
     regimens: tuple[Regimen, ...]
     habit: DoseHabit = field(default_factory=DoseHabit)
     counts_pills: bool = False
-    """A better box weighs its compartments and says `dose_taken`; a plain one knows openings only."""
+    """A better box weighs its compartments and sends `dose_taken`; a plain one only knows openings."""
     certain_misses: frozenset[int] = frozenset()
     """Due times (ms) that are missed for certain."""
     certain_since_ms: int | None = None
@@ -88,7 +88,7 @@ class PillBox:
         return 100 - at_ms % (365 * DAY_MS) * 90 // (365 * DAY_MS)
 
     def command(self, command: Mapping[str, Wire], now_ms: int) -> bool:
-        """Remind (and perhaps be answered with an opening), or take a new schedule (it lies with the person anyway)."""
+        """Remind (and perhaps be answered with an opening), or take a new schedule (the person keeps it anyway)."""
         if command.get("type") == CommandType.REMIND:
             rng = np.random.default_rng([*self._seed, 5, now_ms // MINUTE_MS])
             if rng.random() < self._traits.habit.answers_reminder:
@@ -99,7 +99,7 @@ class PillBox:
         return command.get("type") in {CommandType.REMIND, CommandType.SET_SCHEDULE}
 
     def _happenings(self, start_ms: int, end_ms: int) -> list[Happening]:
-        """Return what happened in `(start, end]`, in order of time."""
+        """Return the events in `(start, end]`, in order of time."""
         happened = []
         for at, compartment in self._openings(start_ms - LID_OPEN_MS, end_ms):
             inside: dict[str, Wire] = {"compartment": compartment}
@@ -110,7 +110,7 @@ class PillBox:
         return sorted((one for one in happened if start_ms < one.at <= end_ms), key=lambda one: one.at)
 
     def _openings(self, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
-        """Return (time, compartment) of every opening that may matter for the stretch."""
+        """Return (time, compartment) of every opening that may matter to this stretch."""
         zone = self._traits.zone
         openings = [one for one in self._reminded if start_ms < one[0] <= end_ms]
         for day in range(local_day(start_ms, zone) - 1, local_day(end_ms, zone) + 2):

@@ -1,4 +1,4 @@
-"""What a fleet is made of, as plain values: patients, their doses, their devices."""
+"""The plan of a fleet, as plain values: patients, their doses, their devices."""
 
 from dataclasses import dataclass
 from datetime import date, time
@@ -16,14 +16,14 @@ class Coverage:
     lost_ms: int
     phase_ms: int
     reboots: bool = False
-    """Whether it loses its memory too (a battery that is changed), not only its signal."""
+    """Whether it loses its memory too (a battery change), not only its signal."""
 
     def lost_for(self, wall_ms: int) -> int:
-        """Return for how many more ms there is no signal; 0 when there is."""
+        """Return for how many more ms there is no signal; 0 if there is one."""
         return max(self.lost_ms - (wall_ms - self.phase_ms) % self.every_ms, 0)
 
     def good_for(self, wall_ms: int) -> int:
-        """Return in how many ms the signal goes next."""
+        """Return in how many ms the signal is lost next."""
         return self.every_ms - (wall_ms - self.phase_ms) % self.every_ms
 
 

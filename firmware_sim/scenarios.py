@@ -1,4 +1,4 @@
-"""Named fleets: who is simulated, and what happens to them."""
+"""Named fleets: the simulated patients, and what happens to them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,14 +23,14 @@ from firmware_sim.zones import zone_where_it_is
 DRIFT_NIGHTS = 8
 """How many nights before now the HRV of a drifting patient steps down."""
 DRIFT_DEVIATIONS = 3.5
-"""How far: after 30 nights a sequential test notices each of 1,000 such patients."""
+"""By how much: after 30 nights a sequential test notices each of 1,000 such patients."""
 FIRST_LOW_AFTER_MS = 20_000
-"""A planned low shows this long after the start."""
+"""A planned low appears this long after the start."""
 MISS_AFTER_MS = -45_000
 """A planned miss: the window closes at the first whole minute that is not before start + this."""
 WINDOW_MINUTES = 60
 DEEP_ENOUGH = 1.2
-"""mmol/L that the planned compression low takes off at least, so that it looks like a low."""
+"""mmol/L that the planned compression low subtracts at least, so that it looks like a low."""
 NIGHT_HOUR = 3.0
 MORNING_HOUR = 9.0
 
@@ -40,7 +40,7 @@ MEDICATIONS = ("Metformin 500 mg", "Ramipril 5 mg", "Bisoprolol 2.5 mg", "Atorva
 
 
 class Scenario(StrEnum):
-    """What `--scenario` takes."""
+    """The values of `--scenario`."""
 
     STEADY = "steady"
     NIGHT_LOW = "night_low"
@@ -62,7 +62,7 @@ class Story(StrEnum):
     COMPRESSION_LOW = "compression_low"
     OFFLINE = "offline"
     ORDINARY = "ordinary"
-    """The life of a patient of a clinic: a low now and then, a pill forgotten now and then."""
+    """The life of a clinic's patient: an occasional low, an occasional forgotten pill."""
 
 
 STORIES: Mapping[Scenario, tuple[Story, ...]] = MappingProxyType(
@@ -91,7 +91,7 @@ STORIES: Mapping[Scenario, tuple[Story, ...]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a scenario is built from."""
+    """The inputs of a scenario."""
 
     now_ms: int
     days: float
@@ -149,7 +149,7 @@ def _patient(story: Story, index: int, start: Start) -> PatientPlan:
 
 
 def _doses(life: _Life, index: int, start: Start) -> tuple[DosePlan, ...]:
-    """Return the schedules, from the first day on whose doses all fall after the box was given (a planned miss counts)."""
+    """Return the schedules, from the first day whose doses all fall after the box was given (a planned miss counts)."""
     if not life.regimens:
         return ()
     first_day = local_day(start.history_from_ms, life.zone)
@@ -171,7 +171,7 @@ def _doses(life: _Life, index: int, start: Start) -> tuple[DosePlan, ...]:
 
 
 def _ordinary_life(rng: np.random.Generator, start: Start) -> _Life:
-    """Return somebody well: it is morning where they live, glucose never low, pills taken."""
+    """Return a healthy life: it is morning where they live, glucose is never low, pills are taken."""
     zone = ZoneInfo(zone_where_it_is(MORNING_HOUR, start.now_ms))
     return _Life(
         zone=zone,
@@ -184,7 +184,7 @@ def _ordinary_life(rng: np.random.Generator, start: Start) -> _Life:
 
 
 def _steady(life: _Life, _rng: np.random.Generator, _start: Start) -> _Life:
-    """Take no pills: a wristband and nothing that ever needs anybody."""
+    """No pills: a wristband, and nothing that ever needs anybody."""
     return replace(life, regimens=())
 
 
@@ -217,7 +217,7 @@ def _hrv_drift(life: _Life, _rng: np.random.Generator, start: Start) -> _Life:
 
 
 def _missed_dose(life: _Life, _rng: np.random.Generator, start: Start) -> _Life:
-    """Plan a dose whose window closes about now, and nobody to open the box."""
+    """Plan a dose whose window closes about now, with nobody to open the box."""
     window_end = -(-(start.now_ms + MISS_AFTER_MS) // MINUTE_MS) * MINUTE_MS
     due = window_end - WINDOW_MINUTES * MINUTE_MS
     local = datetime.fromtimestamp(due / 1000, UTC).astimezone(life.zone)
@@ -231,14 +231,14 @@ def _missed_dose(life: _Life, _rng: np.random.Generator, start: Start) -> _Life:
 
 
 def _offline(life: _Life, rng: np.random.Generator, start: Start) -> _Life:
-    """Lose the signal for two of every five minutes; every time the battery is changed, too."""
+    """Lose the signal for two of every five minutes, and every time the battery is changed."""
     phase = start.now_ms + int(rng.integers(60_000, 180_000))
     coverage = Coverage(5 * MINUTE_MS, 2 * MINUTE_MS, phase, reboots=True)
     return replace(life, coverage=coverage, duplicates=0.05)
 
 
 def _ordinary(life: _Life, rng: np.random.Generator, start: Start) -> _Life:
-    """Forget pills and have lows now and then, but nothing by chance during the last day."""
+    """Forget pills and have lows occasionally, but nothing by chance during the last day."""
     certain = start.now_ms - 25 * HOUR_MS
     return replace(
         life,

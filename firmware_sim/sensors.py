@@ -1,4 +1,4 @@
-"""What a simulated device measures: drafts of messages over a stretch of its own time."""
+"""The measurements of a simulated device: drafts of messages over a stretch of its own time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ class Draft:
     items: Sequence[Mapping[str, Wire]]
     """Series for telemetry, events for the event topic."""
     readings: int
-    """How many samples or events it holds."""
+    """The number of samples or events in it."""
     due_ms: int
     """When it should go out, on the device's clock."""
 
 
 class Sensors(Protocol):
-    """A device's measuring side. All times are ms on the device's own clock; stretches are `(start, end]`.
+    """The measuring side of a device. All times are ms on the device's own clock; stretches are `(start, end]`.
 
-    Stretches are asked for in ascending order and never overlap; how they are cut changes the messages, never the
+    Stretches are requested in ascending order and never overlap; how they are split changes the messages, never the
     samples in them.
     """
 
@@ -32,7 +32,7 @@ class Sensors(Protocol):
     """How much history is put into messages at once."""
 
     def measure(self, start_ms: int, end_ms: int, *, live: bool) -> list[Draft]:
-        """Return what was measured in the stretch. Live messages are small, history is batched."""
+        """Return the measurements of the stretch. Live messages are small, history is batched."""
 
     def next_due(self, after_ms: int) -> int:
         """Return when there will be something to send, later than `after_ms`."""
@@ -41,9 +41,9 @@ class Sensors(Protocol):
         """Return the charge in %."""
 
     def command(self, command: Mapping[str, Wire], now_ms: int) -> bool:
-        """Do what a command asks; return whether this device can."""
+        """Execute a command; return whether this device can."""
 
 
 def event(kind: EventType, at_ms: int, **details: Wire) -> dict[str, Wire]:
-    """Return one event as it stands in a message."""
+    """Return one event in the form it has in a message."""
     return {"type": str(kind), "at": at_ms, **details}

@@ -1,15 +1,15 @@
-"""Which message goes out next: the delivery rules of a device as a state machine without any I/O.
+"""Decides which message goes out next: the delivery rules of a device as a state machine without any I/O.
 
-Flash is freed by a receipt and by nothing else. A PUBACK only makes room in the window: a broker that dies can lose what
-it acknowledged. So every new connection starts over from the receipt, and a receipt that stands still although the
-broker took everything is probed.
+Flash is freed by a receipt and by nothing else. A PUBACK only makes room in the window: a broker that dies can lose
+what it acknowledged. So every new connection starts over from the receipt, and if the receipt stands still although the
+broker took everything, a message is sent again as a probe.
 """
 
 from firmware_sim.flash import Flash, Record
 
 
 class Uplink:
-    """The volatile side of delivery; a reboot throws it away and makes a new one on the same flash."""
+    """The volatile part of delivery; a reboot discards it and makes a new one on the same flash."""
 
     def __init__(self, flash: Flash, *, window: int) -> None:
         """Send from `flash`, at most `window` messages without a PUBACK at a time."""
@@ -24,7 +24,7 @@ class Uplink:
 
     @property
     def idle(self) -> bool:
-        """Whether everything held was handed to the broker and acknowledged by it (not: received by the gateway)."""
+        """Whether the broker has acknowledged everything held (the gateway may not have received it yet)."""
         return self._open and not self._in_flight and self._next >= self._flash.next_seq
 
     def connect(self) -> None:
@@ -34,7 +34,7 @@ class Uplink:
         self._in_flight.clear()
 
     def start(self) -> None:
-        """Send, from the lowest number held. Called when the retained receipt is known, or known to be missing."""
+        """Start to send, from the lowest number held, once the retained receipt is known, or known to be missing."""
         self._open = True
         self._next = self._flash.oldest
 
@@ -47,13 +47,13 @@ class Uplink:
             return False
         self._flash.free_through(seq)
         if self._probing:
-            # The gateway answers, and there was a hole: it may not be the only one.
+            # The gateway answered a probe, so there was a hole, and it may not be the only one.
             self._probing = False
             self._next = self._flash.oldest
         return True
 
     def take(self) -> Record | None:
-        """Return the next message to publish, which is in flight from now on; None while there is none or no room."""
+        """Return the next message to publish, which is in flight from now on; None if there is none or no room."""
         if not self._open or len(self._in_flight) >= self._window:
             return None
         self._next = max(self._next, self._flash.oldest)
@@ -71,7 +71,7 @@ class Uplink:
         self._in_flight.discard(seq)
 
     def probe(self) -> Record | None:
-        """Return the lowest message to be sent once more, when the broker took everything and the receipt stands still.
+        """Return the lowest message, to be sent again, if the broker took everything but the receipt stands still.
 
         One message only: while the gateway is down, the broker's queue must not fill with repeats.
         """

@@ -25,21 +25,21 @@ GLUCOSE_EVERY_MS = 5 * MINUTE_MS
 RR_EVERY_MS = 15 * MINUTE_MS
 RR_LASTS_MS = 5 * MINUTE_MS
 RR_MARGIN_MS = 3_000
-"""A measurement starts this much before a 5-min mark and ends as much behind the next: full windows for any reader."""
+"""A measurement starts this long before a 5-min mark and ends as long after the next: full windows for any reader."""
 NIGHT_MINUTES = 6 * 60
 WINDOW_SPREAD = 0.08
-"""Spread of ln RMSSD from one 5-min window of a night to another."""
+"""Spread of ln RMSSD between 5-min windows of a night."""
 
 SENSOR_RANGE_MG_DL = (40, 400)
 """Outside it a CGM says LO or HI instead of a number."""
 
 SAMPLES_A_MESSAGE = 3_000
-"""Well below what one message may hold, also in bytes."""
+"""Well below a message's cap, also in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class WristbandTraits:
-    """The body under the band and how the band is set up."""
+    """The body under the band and the settings of the band."""
 
     zone: ZoneInfo
     first_day: int
@@ -50,15 +50,15 @@ class WristbandTraits:
     dips: tuple[Dip, ...] = ()
     step: VariabilityStep | None = None
     phase_ms: int = 0
-    """Where in five minutes the CGM measures; the band sends every minute, in step with it."""
+    """When within five minutes the CGM measures; the band sends every minute, in step with it."""
     dropout_probability: float = 0.003
-    """Chance that the CGM does not get a sample through to the band."""
+    """Chance that a sample does not get from the CGM to the band."""
 
 
 class Wristband:
     """Measures on a grid of minutes of its own clock; every fifth grid point has a glucose sample.
 
-    Live it sends each minute. In flash it keeps heart rate at five-minute steps only, as bands do.
+    Live, it sends each minute. In flash it keeps heart rate in five-minute steps only, as bands do.
     """
 
     backlog_step_ms = 2 * HOUR_MS
@@ -102,7 +102,7 @@ class Wristband:
         return command.get("type") == CommandType.REMIND
 
     def _glucose_series(self, times: NDArray[np.int64]) -> list[dict[str, Wire]]:
-        """Return the CGM's samples as sent: nulls where one got lost, LO and HI as flagged samples of their own."""
+        """Return the CGM's samples as sent: nulls for lost ones, LO and HI as flagged samples of their own."""
         unit = self._traits.glucose_unit
         low, high = SENSOR_RANGE_MG_DL
         mg_dl = self._glucose.at(times) * 18.0

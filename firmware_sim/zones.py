@@ -1,4 +1,4 @@
-"""A zone in which it is a wanted hour now: night rules can be shown at any time of the day."""
+"""Finds a zone in which it is a given hour now, so that night rules can be shown at any time of the day."""
 
 from datetime import UTC, datetime
 from functools import lru_cache

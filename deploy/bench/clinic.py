@@ -110,7 +110,7 @@ class Clinic:
                 pause(poll_s)
 
     def bare_commits(self, count: int, rate: float) -> list[float]:
-        """Commit one small row, `rate` times a second; return how long each took in seconds: the least a row can take."""
+        """Commit one small row, `rate` times a second; return how long each took in seconds: no row can be faster."""
         self.connection.execute(SQL.make_commits)
         try:
             started, found = clock.monotonic(), []

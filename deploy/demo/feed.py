@@ -72,7 +72,7 @@ class AlertFeed:
     _connected: threading.Event = field(default_factory=threading.Event)
 
     def begin(self) -> bool:
-        """Connect; returns once the stream is open, so that nothing raised from now on is missed, or False if it does not open."""
+        """Connect; True once the stream is open, so that nothing is missed from now on, False if it cannot open."""
         threading.Thread(target=self._follow, name="alert feed", daemon=True).start()
         return self._connected.wait(2 * _ANSWER_WITHIN_S)
 

@@ -1,4 +1,4 @@
-"""What the attributes of a simulated GATT server owe the specification and bumble 0.0.236 does not give."""
+"""GATT server behaviour that the specification requires and bumble 0.0.236 lacks."""
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
@@ -46,7 +46,7 @@ def enforce(attribute: Attribute[Any]) -> None:
 
 
 def encrypt_subscriptions(attributes: Iterable[Attribute[Any]]) -> None:
-    """Let nobody subscribe in plain text; upstream leaves the CCCD of an encrypted characteristic open."""
+    """Refuse subscriptions over an unencrypted link; upstream leaves the CCCD of an encrypted characteristic open."""
     for attribute in attributes:
         if attribute.type == GATT_CLIENT_CHARACTERISTIC_CONFIGURATION_DESCRIPTOR:
             attribute.permissions |= Attribute.WRITE_REQUIRES_ENCRYPTION

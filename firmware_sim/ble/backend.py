@@ -11,7 +11,7 @@ from firmware_sim.ble.scanner import RadioScanner, Scanning
 
 
 class SteadyDevice(Device):
-    """A Bluetooth host among peers that keep their addresses."""
+    """A Bluetooth host whose peers never change their addresses."""
 
     async def refresh_resolving_list(self) -> None:
         """Resolve nothing.

@@ -1,4 +1,4 @@
-"""Every single heartbeat of a wearer, one after the other: what a heart-rate sensor hears."""
+"""Every single heartbeat of a wearer in order, as a heart-rate sensor sees it."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,14 +13,14 @@ MEASURED_MS = RR_LASTS_MS + 2 * RR_MARGIN_MS
 
 
 class HeartBeats:
-    """Beats in quarters of an hour, each beginning with the RR intervals a band on MQTT measures there at night.
+    """Beats in quarters of an hour, each beginning with the RR intervals that a band on MQTT measures there at night.
 
-    The intervals are the same; the beats follow the last one of the quarter before, so that the times may be off by one
+    The intervals are the same; the beats follow the last one of the quarter before, so the times may be off by one
     interval.
     """
 
     def __init__(self, seed: Sequence[int], traits: WristbandTraits) -> None:
-        """Everything follows from `seed` and from when somebody first listens."""
+        """Everything follows from `seed` and the time of the first call."""
         self._zone = traits.zone
         self._heart = HeartRateProcess([*seed, 11], traits.heart, traits.zone)
         self._nights = NightlyVariability([*seed, 12], traits.heart, traits.first_day, traits.step)
@@ -41,12 +41,12 @@ class HeartBeats:
         return found
 
     def _from(self, mark: int) -> Iterator[tuple[int, int]]:
-        """Yield beats for ever, beginning with the measurement at `mark`."""
+        """Yield beats without end, beginning with the measurement at `mark`."""
         at = mark - RR_MARGIN_MS
         while True:
             for interval in self._quarter(mark):
                 before, at = at, at + interval
-                # Each beat on the sensor's grid of 1/1024 s: rounding the intervals instead would add up.
+                # Round each beat to the sensor's grid of 1/1024 s: rounding errors of intervals would add up.
                 yield at, round(at * 1.024) - round(before * 1.024)
                 if at > mark + RR_EVERY_MS - RR_MARGIN_MS:
                     break

@@ -1,4 +1,4 @@
-"""A continuous glucose monitor: CGM Service with record access, a session clock of its own, E2E-CRC if wanted."""
+"""A continuous glucose monitor: CGM Service with record access, its own session clock, optional E2E-CRC."""
 
 import struct
 from collections.abc import Sequence
@@ -52,10 +52,10 @@ ZONE_UNKNOWN, DST_UNKNOWN = -128, 255
 
 @dataclass(frozen=True, slots=True)
 class CgmTraits:
-    """The body under the sensor and how the sensor is made."""
+    """The body under the sensor and the make of the sensor."""
 
     body: WristbandTraits
-    """Its glucose, zone, dips and `phase_ms` count; the same seed gives the glucose a wristband would send."""
+    """Its glucose, zone, dips and `phase_ms` are used; the same seed gives the glucose a wristband would send."""
     every_minutes: int = 5
     run_hours: int = 14 * 24
     crc: bool = True
@@ -87,7 +87,7 @@ class CgmPeripheral(Peripheral):
         self._last_mg_dl: float | None = None
         self._sent = 0
         self.session = 0
-        """How many sessions came before; `truth` says to which one a value belongs."""
+        """The number of earlier sessions; `truth` records to which one a value belongs."""
         self._measurement = characteristic(0x2AA7, Properties.NOTIFY, encrypted=plan.encrypted)
         self._access = RecordAccess(self, [self._measurement], encrypted=plan.encrypted)
 
@@ -97,7 +97,7 @@ class CgmPeripheral(Peripheral):
         return self.clock.wall_of(self._session_start)
 
     def new_session(self) -> None:
-        """Begin a session now, as if the sensor had been replaced: nothing of the old one is left."""
+        """Begin a session now, as if the sensor had been replaced: nothing of the old one remains."""
         self.catch_up()
         self.memory.clear()
         self.session += 1
@@ -168,7 +168,7 @@ class CgmPeripheral(Peripheral):
         self.truth.append(Measured(minutes, at_ms, Code.GLUCOSE, Unit.MG_DL, value, flags, self.session))
 
     def begin_stream(self) -> None:
-        """Leave what is stored already to record access."""
+        """Leave records that are already stored to record access."""
         self._sent = self.memory.newest
 
     async def send_live(self, connection: Connection) -> None:
@@ -191,7 +191,7 @@ class CgmPeripheral(Peripheral):
         return self._sealed(date_time(start) + struct.pack("<bB", zone, dst))
 
     def _write_start(self, _connection: Connection, packet: bytes) -> None:
-        """Take the time it is now from a client and count back to the start of the session (CGMS, Session Start Time)."""
+        """Take the current time from a client and count back to the start of the session (CGMS, Session Start Time)."""
         if self._traits.crc:
             if len(packet) == 9:
                 raise ATT_Error(MISSING_CRC)
@@ -208,7 +208,7 @@ class CgmPeripheral(Peripheral):
         self._start_stamp = (now - (self.clock.ticks() - self._session_start), zone, dst)
 
     def _known_start(self) -> tuple[int, int, int]:
-        """Return the start as the device's calendar has it, with zone and summer time in quarters of an hour."""
+        """Return the start by the device's calendar, with zone and daylight saving in quarters of an hour."""
         local = datetime.fromtimestamp(self._session_start // 1000, UTC).astimezone(self._traits.zone)
         dst = local.dst() or timedelta()
         standard = (local.utcoffset() or timedelta()) - dst
@@ -222,7 +222,7 @@ class CgmPeripheral(Peripheral):
             self._start_stamp = (self._start_stamp[0] + by_ms, *self._start_stamp[1:])
 
     def lose_power(self) -> None:
-        """Forget when the session began, if the calendar has no battery of its own; go on counting minutes."""
+        """Forget when the session began, if the calendar has no battery of its own; keep counting minutes."""
         super().lose_power()
         if not self.plan.keeps_clock:
             self._start_stamp = None

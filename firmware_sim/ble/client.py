@@ -45,7 +45,7 @@ class RadioClient(BaseBleakClient):
 
     @property
     def name(self) -> str:
-        """What the device calls itself, else its address."""
+        """The device's own name, otherwise its address."""
         return (self._known and self._known.name) or self.address.replace(":", "-")
 
     @property
@@ -79,7 +79,7 @@ class RadioClient(BaseBleakClient):
             raise
 
     async def _reach(self, peer: hci.Address, seconds: float) -> Connection:
-        """Connect; whoever gives up waiting takes the request back: upstream leaves it with the controller for ever."""
+        """Connect; on a timeout withdraw the request, which upstream would leave with the controller forever."""
         pending = asyncio.ensure_future(self.device.connect_le(peer, timeout=seconds))
         try:
             return await asyncio.shield(pending)
@@ -87,7 +87,7 @@ class RadioClient(BaseBleakClient):
             with suppress(BaseBumbleError):
                 if self.device.is_le_connecting:
                     await self.device.send_sync_command(hci.HCI_LE_Create_Connection_Cancel_Command())
-                await (await pending).disconnect()  # it came about all the same
+                await (await pending).disconnect()  # it was made after all
             raise
 
     async def _address(self, seconds: float) -> hci.Address:
@@ -144,7 +144,7 @@ class RadioClient(BaseBleakClient):
             raise BleakError(f"pairing failed: {error}") from error
 
     async def unpair(self) -> None:
-        """Forget the key, connected or not, and end the connection."""
+        """Delete the key, connected or not, and end the connection."""
         for name in await self._bond_names():
             await self._keystore().delete(name)
         await self.disconnect()
@@ -198,7 +198,7 @@ class RadioClient(BaseBleakClient):
         data: SizedBuffer,
         response: bool,  # noqa: FBT001  bleak's
     ) -> None:
-        """Write a value, of any length if there is to be a response."""
+        """Write a value, of any length if a response is requested."""
         await self._write(characteristic.obj.handle, bytes(data), response=response)
 
     async def write_gatt_descriptor(self, descriptor: BleakGATTDescriptor, data: SizedBuffer) -> None:
@@ -230,7 +230,7 @@ class RadioClient(BaseBleakClient):
         await self._secured(lambda: self._require().gatt_client.write_value(handle, data, response))
 
     async def _secured(self, operation: Callable[[], Awaitable[_T]]) -> _T:
-        """Do an ATT operation; once more over an encrypted link if the server asks for one."""
+        """Do an ATT operation; retry over an encrypted link if the server asks for one."""
         self._require()
         try:
             with self._errors():
@@ -249,7 +249,7 @@ class RadioClient(BaseBleakClient):
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn bumble's errors into bleak's. A lost link cancels what waits for it: that is a BleakError as well."""
+        """Turn bumble's errors into bleak's. A lost link cancels pending operations: that is a BleakError too."""
         try:
             with bleak_errors():
                 yield

@@ -1,6 +1,6 @@
 """Virtual Bluetooth controllers, the air between them, and faults on request.
 
-Written against bumble 0.0.236; each override names the behaviour of upstream that it mends.
+Written against bumble 0.0.236; each override names the upstream behaviour that it corrects.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ Advertiser = AdvertisingSet | LegacyAdvertiser
 class RadioLink(LocalLink):
     """Carries PDUs from one controller to the others.
 
-    `radios`: who is on it, in the order in which they came; upstream's set would give every run another order.
+    `radios`: the controllers, in the order in which they joined; upstream's set would have another order in every run.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class RadioLink(LocalLink):
         self.radios = [radio for radio in self.radios if radio is not controller]
 
     def advertiser(self, address: Address) -> tuple["RadioController", Advertiser] | None:
-        """Return who can be heard advertising under this address, and with which of its advertising sets."""
+        """Return the controller that advertises under this address, and its advertising set."""
         for controller in self.radios:
             for advertiser in controller.audible_advertisers():
                 if advertiser.address == address:
@@ -54,8 +54,8 @@ class RadioLink(LocalLink):
     def send_advertising_pdu(self, sender_controller: Controller, packet: AdvertisingPdu) -> None:
         """Deliver to those who listen; upstream wakes every controller for every advertisement, O(N²).
 
-        A CONNECT_IND arrives at once, so that of two centrals that call the same peripheral one is told no: upstream
-        delivers later and tells both that they are connected.
+        A CONNECT_IND arrives at once, so that of two centrals that connect to the same peripheral one is refused:
+        upstream delivers later and tells both that they are connected.
         """
         if isinstance(packet, ConnectInd):
             if found := self.advertiser(packet.advertiser_address):
@@ -80,8 +80,8 @@ class RadioLink(LocalLink):
 class RadioController(Controller):
     """One radio chip on a `RadioLink`.
 
-    `muted`: nothing is heard from it or sent to it, but nobody has noticed yet (`drop_links` is when they notice).
-    `rssi`: how loud scanners hear it, in dBm.
+    `muted`: it neither sends nor receives, but nobody has noticed yet (`drop_links` is when they notice). `rssi`: its
+    signal strength as scanners see it, in dBm.
     """
 
     # Upstream cuts every PDU into pieces of 27 bytes.
@@ -136,14 +136,14 @@ class RadioController(Controller):
             yield from (advertiser for advertiser in everyone if advertiser.enabled)
 
     def create_le_connection(self, peer_address: Address) -> None:
-        """Connect only to a peer that still advertises; upstream connects to one another central has just taken."""
+        """Connect only to a peer that still advertises; upstream connects to one that has just been taken."""
         if self.air.advertiser(peer_address):
             super().create_le_connection(peer_address)
 
     def on_hci_le_create_connection_cancel_command(
         self, _command: HCI_LE_Create_Connection_Cancel_Command
     ) -> HCI_StatusReturnParameters:
-        """Forget the pending connection and say so.
+        """Cancel the pending connection and report it.
 
         Upstream keeps the request and sends no LE Connection Complete: `Device.connect_le` never returns after its
         timeout (Core Specification, volume 4, part E, 7.8.13).
@@ -168,7 +168,7 @@ class RadioController(Controller):
     def send_hci_packet(self, packet: HCI_Packet) -> None:
         """Send to the host; upstream formats every packet for a disabled debug log, half of all CPU time.
 
-        Upstream also repeats the advertising data as the scan response, and hears everybody at -50 dBm.
+        Upstream also repeats the advertising data as the scan response, and reports everybody at -50 dBm.
         """
         if isinstance(packet, HCI_LE_Extended_Advertising_Report_Event):
             for report in packet.reports:

@@ -1,15 +1,15 @@
-"""The clock of a Bluetooth device: a quartz that only counts, and a calendar on top of it that can be wrong."""
+"""The clock of a Bluetooth device: a quartz that only counts, and a calendar on top that can be wrong."""
 
 from typing import Final
 
 from firmware_sim.clock import DriftingClock, WallMs
 
 FIRST_DAY_MS: Final = 946_684_800_000
-"""2000-01-01T00:00, where a clock begins that has lost its power."""
+"""2000-01-01T00:00, where a clock that lost its power starts."""
 
 
 class Calendar:
-    """`ticks` is the true time as a drifting quartz sees it and never jumps; the calendar is ticks plus a shift.
+    """`ticks` is the true time as a drifting quartz measures it, without jumps; the calendar is ticks plus a shift.
 
     A phone or a person may set the calendar, it may jump, and without power it is lost.
     """
@@ -29,7 +29,7 @@ class Calendar:
         return self._quartz.wall_of(ticks)
 
     def at(self, ticks: int) -> int:
-        """Return what the calendar shows, as it is set now, when the quartz shows `ticks`."""
+        """Return what the calendar, as it is set now, shows when the quartz shows `ticks`."""
         return ticks + self._shift_ms
 
     def now_ms(self) -> int:
@@ -45,5 +45,5 @@ class Calendar:
         self._shift_ms += by_ms
 
     def lose(self) -> None:
-        """Begin at 2000-01-01 again."""
+        """Restart at 2000-01-01."""
         self.set(FIRST_DAY_MS)

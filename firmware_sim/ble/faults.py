@@ -1,4 +1,4 @@
-"""What can be wrong with a simulated device, as switches a test turns."""
+"""The faults of a simulated device, as switches for tests."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,24 +7,24 @@ import numpy as np
 
 
 class Corruption(StrEnum):
-    """How a packet is spoiled."""
+    """How a packet is corrupted."""
 
     TRUNCATED = "truncated"
     """Its last byte is missing."""
     WRONG_CRC = "wrong_crc"
-    """A bit of its last byte is flipped: where a CRC stands last it no longer holds."""
+    """A bit of its last byte is flipped, so that a CRC at the end no longer matches."""
     RANDOM = "random"
-    """Other bytes, equally many."""
+    """Random bytes of the same number."""
     LENGTHENED = "lengthened"
-    """Bytes that do not belong to it follow."""
+    """Extra bytes follow."""
 
 
 @dataclass(slots=True)
 class Faults:
-    """The state of a device's defects; everything off is a healthy device. Change the fields at any time."""
+    """The active faults of a device; with everything off it is healthy. Change the fields at any time."""
 
     silent: bool = False
-    """Takes connections and then answers nothing."""
+    """Accepts connections and then answers nothing."""
     refuses_bonding: bool = False
     withholds_response: bool = False
     """Record access sends all the records, never the response that ends a procedure."""
@@ -33,9 +33,9 @@ class Faults:
     link_loss_probability: float = 0.0
     """Chance of that for each record of a report."""
     corrupt_next: tuple[Corruption, ...] = ()
-    """The next measurement packets are spoiled like this, one each."""
+    """The next measurement packets are corrupted like this, one each."""
     corruption_probability: float = 0.0
-    """Chance that any measurement packet is spoiled, in any of the ways."""
+    """Chance that any measurement packet is corrupted, in any of the ways."""
     pace_s: float = 0.0
     """Pause after each record of a report; on the air it is a connection interval."""
 
@@ -49,7 +49,7 @@ class Faults:
         return packet
 
     def loses_link(self, record: int, rng: np.random.Generator) -> bool:
-        """Return whether the link goes before record number `record` of a report."""
+        """Return whether the link is lost before record number `record` of a report."""
         if self.link_loss_at == record:
             self.link_loss_at = None
             return True

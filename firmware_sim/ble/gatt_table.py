@@ -17,7 +17,7 @@ Properties = Characteristic.Properties
 Permissions = Characteristic.Permissions
 
 ADVERTISING_BYTES: Final = 31
-"""Legacy advertising data and scan responses hold no more; the simulated radio would send it, a real one cannot."""
+"""Legacy advertising data and scan responses hold no more; the simulated radio would send more, a real one cannot."""
 
 Read = Callable[[], bytes]
 Write = Callable[[Connection, bytes], None]
@@ -36,7 +36,7 @@ def characteristic(
     write: Write | None = None,
     encrypted: bool,
 ) -> Characteristic[bytes]:
-    """Return a characteristic; what is read may be a value or a function that makes it at that moment."""
+    """Return a characteristic; `read` is a value, or a function that computes it at that moment."""
     permissions = Permissions(0)
     if properties & Properties.READ:
         permissions |= Permissions.READABLE | (Permissions.READ_REQUIRES_ENCRYPTION if encrypted else Permissions(0))
@@ -54,7 +54,7 @@ def readable(number: int | str, read: Read | bytes, *, encrypted: bool) -> Chara
 
 
 def information_service(*, model: str, serial: str, firmware: str) -> Service:
-    """Return a Device Information Service; who a device is it tells anybody."""
+    """Return a Device Information Service, readable without encryption."""
     texts = {0x2A29: "Vigil Simulated Devices", 0x2A24: model, 0x2A25: serial, 0x2A26: firmware}
     strings = [readable(number, text.encode(), encrypted=False) for number, text in texts.items()]
     return Service(uuid(0x180A), strings)

@@ -25,17 +25,17 @@ CASUAL_MEAL = 4
 
 @dataclass(frozen=True, slots=True)
 class GlucoseMeterTraits:
-    """The wearer's glucose and how the meter tells it."""
+    """The wearer's glucose and how the meter reports it."""
 
     zone: ZoneInfo
     use: Use = field(default_factory=lambda: Use((7 * 60, 12 * 60, 18 * 60, 22 * 60)))
     glucose: GlucoseTraits = field(default_factory=GlucoseTraits)
     dips: tuple[Dip, ...] = ()
     unit: Unit = Unit.MMOL_L
-    """MMOL_L is told in mol/L, MG_DL in kg/L."""
+    """MMOL_L is sent in mol/L, MG_DL in kg/L."""
     context: bool = True
     offset_minutes: int | None = None
-    """Where the person changed the displayed time: the base time stays, and this is added to it."""
+    """Set if the person changed the displayed time: the base time stays, and this is added to it."""
 
 
 class GlucoseMeterPeripheral(SpotPeripheral):
@@ -49,7 +49,7 @@ class GlucoseMeterPeripheral(SpotPeripheral):
         traits = self._traits = traits_of(plan, GlucoseMeterTraits)
         super().__init__(plan, traits, wall_ms, started_ms=started_ms)
         self.offset_minutes = traits.offset_minutes
-        """Of the records to come."""
+        """For the records to come."""
         self._glucose = GlucoseProcess([*plan.seed, 10], traits.glucose, traits.zone, traits.dips)
         self._sent = 0
         encrypted = plan.encrypted
@@ -95,7 +95,7 @@ class GlucoseMeterPeripheral(SpotPeripheral):
         self.record(at, [(Code.GLUCOSE, self._traits.unit, value)], *packets)
 
     def begin_stream(self) -> None:
-        """Leave what is stored already to record access."""
+        """Leave records that are already stored to record access."""
         self._sent = self.memory.newest
 
     async def send_live(self, connection: Connection) -> None:

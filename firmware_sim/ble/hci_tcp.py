@@ -1,7 +1,7 @@
 """The virtual radio for other processes: HCI, the protocol between a host and its controller, over TCP.
 
 The process with the simulated devices runs `serve_hci`; each connection to it is a controller on its radio. The other
-process hands the types of `tcp_backend` to bleak.
+process passes the types of `tcp_backend` to bleak.
 """
 
 import asyncio
@@ -26,15 +26,15 @@ from firmware_sim.ble.radio import VirtualRadio
 
 log = logging.getLogger(__name__)
 
-# A host that was stopped (SIGSTOP) reads nothing while the devices go on notifying: it leaves the air before the
-# packets kept for it fill our memory.
+# A host that was stopped (SIGSTOP) reads nothing while the devices keep notifying: it leaves the air before the packets
+# queued for it fill our memory.
 MAX_UNREAD_BYTES = 1 << 20
-_SEND_BUFFER_BYTES = 64 << 10  # of the kernel, which would take several MB before we noticed
+_SEND_BUFFER_BYTES = 64 << 10  # of the kernel, which would otherwise take several MB before we noticed
 
 
 @asynccontextmanager
 async def serve_hci(radio: VirtualRadio, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[int]:
-    """Give each TCP connection a controller on the radio for as long as it lasts; yields the port.
+    """Give each TCP connection a controller on the radio while it lasts; yields the port.
 
     When a connection ends, in whatever way, the peers of its controller see a supervision timeout. Any number of hosts
     may be connected at once.
@@ -96,9 +96,8 @@ class _ServedController(StreamPacketSource):
 async def tcp_backend(transport: str, keys: Path | None = None) -> AsyncIterator[Central]:
     """Return a central on the controller at `transport`, for example `tcp-client:127.0.0.1:9000`.
 
-    `keys`: the file its bonds and its own address are kept in, without which it is a new adapter each time. When the
-    connection to the controller is lost, links end and everything afterwards is a BleakError, as when an adapter is
-    pulled out.
+    `keys`: the file for its bonds and its own address; without it, it is a new adapter each time. When the connection
+    to the controller is lost, links end and everything afterwards is a BleakError, as when an adapter is pulled out.
     """
     async with await open_transport(transport) as opened:
         address = _own_address(keys)
@@ -116,7 +115,7 @@ async def tcp_backend(transport: str, keys: Path | None = None) -> AsyncIterator
 
 
 class _LosableSink:
-    """Refuses packets once the connection is gone; upstream would wait for their answers for ever."""
+    """Refuses packets once the connection is gone; upstream would wait for their answers forever."""
 
     def __init__(self, source: TransportSource, sink: TransportSink) -> None:
         self._source = source
@@ -130,10 +129,10 @@ class _LosableSink:
 
 
 def _own_address(keys: Path | None) -> Address:
-    """Return the address the bonds in the file were made with, else a new static random one."""
+    """Return the address with which the bonds in the file were made, otherwise a new static random one."""
     kept = json.loads(keys.read_bytes()) if keys is not None and keys.exists() else {}
     if kept:
         return Address(next(iter(kept)))
     octets = bytearray(secrets.token_bytes(6))
-    octets[-1] |= 0xC0  # what makes a random address a static one (Core Specification, volume 6, part B, 1.3.2.1)
+    octets[-1] |= 0xC0  # marks a random address as static (Core Specification, volume 6, part B, 1.3.2.1)
     return Address(bytes(octets))

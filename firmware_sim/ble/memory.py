@@ -1,4 +1,4 @@
-"""The flash of a Bluetooth device: numbered records as they will be sent, a ring that survives reboots."""
+"""The flash of a Bluetooth device: numbered records as they will be sent, in a ring that survives reboots."""
 
 import bisect
 from collections.abc import Iterable
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One record: its key, and a packet for each characteristic it is sent by."""
+    """One record: its key, and a packet for each characteristic that it is sent by."""
 
     key: int
-    """What record access filters by: a sequence number, or minutes since the session's start."""
+    """The key that record access filters by: a sequence number, or minutes since the session's start."""
     packets: tuple[bytes, ...]
 
 
@@ -32,7 +32,7 @@ class Memory:
         return len(self._records)
 
     def append(self, key: int, *packets: bytes) -> None:
-        """Store a record; its key is above 0 and above every one before."""
+        """Store a record; its key must be above 0 and above every earlier one."""
         if key <= self.newest:
             raise ValueError(f"key {key} does not follow {self.newest}")
         self._records.append(Stored(key, packets))
@@ -49,12 +49,12 @@ class Memory:
         return self._records[first:last]
 
     def delete(self, records: Iterable[Stored]) -> None:
-        """Forget these records."""
+        """Delete these records."""
         gone = {record.key for record in records}
         self._records = [record for record in self._records if record.key not in gone]
 
     def clear(self) -> None:
-        """Forget everything and number from the beginning, as a new session does."""
+        """Delete everything and number from the beginning, as a new session does."""
         self._records.clear()
         self.newest = 0
 

@@ -44,7 +44,7 @@ class OximeterTraits:
 
 
 class OximeterPeripheral(SpotPeripheral):
-    """`finger_in`: what the continuous measurement sees; without a finger its values are no numbers (NaN)."""
+    """`finger_in`: whether the continuous measurement has a finger; without one its values are NaN."""
 
     model: ClassVar[DeviceModel] = DeviceModel.OXIMETER
     advertised: ClassVar[tuple[UUID, ...]] = (uuid(0x1822),)
@@ -55,7 +55,7 @@ class OximeterPeripheral(SpotPeripheral):
         super().__init__(plan, self._traits, wall_ms, started_ms=started_ms)
         self.finger_in = True
         self.continuous: list[Measured] = []
-        """What was notified continuously, by number of the notification."""
+        """The values notified continuously, by number of the notification."""
         self._sent_until = self.started_ticks
         self._notified = 0
         encrypted = plan.encrypted
@@ -93,7 +93,7 @@ class OximeterPeripheral(SpotPeripheral):
         self.record(at, values, spot_check(sfloat(spo2), sfloat(pulse), stamp=stamp))
 
     def begin_stream(self) -> None:
-        """Tell values from now on."""
+        """Send values from now on."""
         self._sent_until = self.clock.ticks()
 
     async def send_live(self, connection: Connection) -> None:

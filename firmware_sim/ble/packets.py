@@ -1,7 +1,7 @@
-"""What simulated Bluetooth health devices send, byte for byte: medical floats, times, CRC and the measurements made of them.
+"""The packets of simulated Bluetooth health devices: medical floats, times, CRC, and the measurements made of them.
 
-Written from the Bluetooth SIG's service specifications and the GATT Specification Supplement, and on purpose not with
-the gateway's codecs.
+Written from the Bluetooth SIG's service specifications and the GATT Specification Supplement, deliberately without the
+gateway's codecs.
 """
 
 import struct
@@ -17,21 +17,21 @@ SFLOAT_POSITIVE_INFINITY: Final = bytes.fromhex("fe07")
 SFLOAT_NEGATIVE_INFINITY: Final = bytes.fromhex("0208")
 
 TIME_UNKNOWN: Final = bytes(7)
-"""A Date Time whose year, month and day are not known."""
+"""A Date Time whose year, month and day are unknown."""
 
 CONTACT_LOST, CONTACT_HELD = 0x04, 0x06
 """Flags of Heart Rate Measurement: the sensor can tell whether it touches skin, and whether it does."""
 
 
 def sfloat(mantissa: int, exponent: int = 0) -> bytes:
-    """Return `mantissa * 10 ** exponent` as IEEE 11073-20601 SFLOAT; ValueError where it has no room."""
+    """Return `mantissa * 10 ** exponent` as IEEE 11073-20601 SFLOAT; ValueError if it does not fit."""
     if not -2045 <= mantissa <= 2045 or not -8 <= exponent <= 7:
         raise ValueError(f"{mantissa}e{exponent} is no SFLOAT")
     return struct.pack("<H", (exponent & 0xF) << 12 | mantissa & 0xFFF)
 
 
 def float32(mantissa: int, exponent: int = 0) -> bytes:
-    """Return `mantissa * 10 ** exponent` as IEEE 11073-20601 FLOAT; ValueError where it has no room."""
+    """Return `mantissa * 10 ** exponent` as IEEE 11073-20601 FLOAT; ValueError if it does not fit."""
     if not -8_388_605 <= mantissa <= 8_388_605 or not -128 <= exponent <= 127:
         raise ValueError(f"{mantissa}e{exponent} is no FLOAT")
     return struct.pack("<I", (exponent & 0xFF) << 24 | mantissa & 0xFFFFFF)
@@ -48,7 +48,7 @@ def e2e_crc(data: bytes) -> int:
 
 
 def with_crc(data: bytes) -> bytes:
-    """Return `data` with its E2E-CRC behind it."""
+    """Return `data` followed by its E2E-CRC."""
     return data + struct.pack("<H", e2e_crc(data))
 
 
@@ -64,7 +64,7 @@ def date_time(calendar_ms: int) -> bytes:
 
 
 def calendar_ms(packet: bytes) -> int:
-    """Return what a Date Time says as ms of the device's calendar; ValueError for a time that does not exist."""
+    """Return the ms of the device's calendar in a Date Time; ValueError for a time that does not exist."""
     if len(packet) != 7:
         raise ValueError("a Date Time has 7 bytes")
     year, month, day, hour, minute, second = struct.unpack("<HBBBBB", packet)
@@ -115,7 +115,7 @@ def glucose_context(sequence: int, meal: int) -> bytes:
 
 
 def blood_pressure(systolic: bytes, diastolic: bytes, mean: bytes, *, kpa: bool, stamp: bytes, pulse: bytes) -> bytes:
-    """Return a Blood Pressure Measurement (0x2A35); without a stamp or pulse where those are empty."""
+    """Return a Blood Pressure Measurement (0x2A35); an empty stamp or pulse is left out."""
     flags = (0x01 if kpa else 0) | (0x02 if stamp else 0) | (0x04 if pulse else 0)
     return bytes([flags]) + systolic + diastolic + mean + stamp + pulse
 

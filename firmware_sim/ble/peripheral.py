@@ -1,4 +1,4 @@
-"""What every simulated Bluetooth device has in common: clock, flash, advertising, one connection, faults, the truth."""
+"""The base of every simulated Bluetooth device: clock, flash, advertising, one connection, faults, the truth."""
 
 import asyncio
 import logging
@@ -39,28 +39,28 @@ NOTIFY, INDICATE = 0x01, 0x02
 
 
 class Unconfirmed(Exception):
-    """The link went before the central had confirmed an indication."""
+    """The link was lost before the central had confirmed an indication."""
 
 
 class Peripheral(ABC):
-    """One device. Everything it should have measured since `started_ms` lies in its flash, also while nobody listens.
+    """One device. Its flash has everything it should have measured since `started_ms`, even if nobody listened.
 
-    It measures when somebody looks (`catch_up`); only a stream that somebody subscribed to has a timer. With a wall
-    clock that stands still until a test moves it, call `tick` after moving it.
+    It measures when somebody looks (`catch_up`); only a subscribed stream has a timer. With a wall clock that stands
+    still until a test moves it, call `tick` after moving it.
     """
 
     model: ClassVar[DeviceModel]
     advertised: ClassVar[tuple[UUID, ...]]
     local_calendar: ClassVar[bool] = True
-    """Whether its calendar shows local time (as it was in the wearer's zone at the start, and does not say so) or UTC."""
+    """Whether its calendar shows local time (of the wearer's zone at the start, without saying so) or UTC."""
 
     def __init__(self, plan: BlePlan, wall_ms: WallMs, *, started_ms: int | None = None) -> None:
-        """Switch the device on; it has been running since `started_ms` (true time), else since now."""
+        """Switch the device on; it has been running since `started_ms` (true time), by default since now."""
         self.plan = plan
         self.faults = replace(plan.faults)
         self.truth: list[Truth] = []
         self.defects: list[BaseException] = []
-        """What went wrong in the simulator itself; empty, or a test fails."""
+        """Errors in the simulator itself; if there are any, a test fails."""
         self.memory = Memory(plan.capacity)
         self.rng = np.random.default_rng([*plan.seed, 90])
         self.started_ticks = wall_ms() if started_ms is None else started_ms
@@ -86,7 +86,7 @@ class Peripheral(ABC):
         self._battery = characteristic(0x2A19, level, read=lambda: bytes([self.battery()]), encrypted=plan.encrypted)
         self._charge: int | None = None
 
-    # What a kind of device adds
+    # For subclasses
 
     @abstractmethod
     def services(self) -> Sequence[Service]:
@@ -98,23 +98,23 @@ class Peripheral(ABC):
 
     @abstractmethod
     def measure(self, after: int, until: int) -> None:
-        """Store what was measured in `(after, until]`, in ticks. Stretches ascend and do not overlap."""
+        """Store the measurements of `(after, until]`, in ticks. Intervals ascend and do not overlap."""
 
     @abstractmethod
     def next_due(self, after: int) -> int:
         """Return the ticks of the next measurement later than `after`."""
 
     def next_look(self, after: int) -> int:
-        """Return the ticks at which a stream has something to send next; for most devices the next measurement."""
+        """Return the ticks at which a stream next has something to send; for most devices the next measurement."""
         return self.next_due(after)
 
     @abstractmethod
     async def send_live(self, connection: Connection) -> None:
-        """Send to a subscriber what has come since the last call."""
+        """Send a subscriber everything since the last call."""
 
     @abstractmethod
     def begin_stream(self) -> None:
-        """Take note that somebody has just subscribed: what comes from now on is live."""
+        """Note that somebody has just subscribed: everything from now on is live."""
 
     def access(self) -> RecordAccess | None:
         """Return the control point, if the device has one."""
@@ -147,7 +147,7 @@ class Peripheral(ABC):
         await self.advertise()
 
     async def stop(self) -> None:
-        """Go off the air; flash stays."""
+        """Go off the air; the flash stays."""
         self.lose_link()
         await self._end_tasks()
         await self.device.stop_advertising()
@@ -207,7 +207,7 @@ class Peripheral(ABC):
             await self.device.notify_subscriber(connection, self._battery, bytes([charge]))
 
     def wake(self) -> None:
-        """Let a stream look at once whether there is something to send."""
+        """Have a stream check at once whether there is something to send."""
         self._wake.set()
 
     def _on_subscription(self, connection: Connection, notify: bool, indicate: bool) -> None:  # noqa: FBT001
@@ -231,13 +231,13 @@ class Peripheral(ABC):
                 continue
 
     def subscribed(self, connection: Connection, characteristic: Characteristic[bytes]) -> bool:
-        """Return whether the connection has switched this characteristic on."""
+        """Return whether the connection has subscribed to this characteristic."""
         bit = NOTIFY if characteristic.properties & Properties.NOTIFY else INDICATE
         cccds = self.device.gatt_server.subscribers.get(connection, {})
         return bool(cccds.get(characteristic.handle, b"\0")[0] & bit)
 
     async def send(self, connection: Connection, characteristic: Characteristic[bytes], packet: bytes) -> None:
-        """Notify or indicate a measurement, spoiled if the faults say so; an indication returns once it is confirmed."""
+        """Notify or indicate a measurement, corrupted if the faults say so; an indication returns once confirmed."""
         packet = self.faults.spoil(packet, self.rng)
         if characteristic.properties & Properties.NOTIFY:
             await self.device.notify_subscriber(connection, characteristic, packet)
@@ -245,9 +245,9 @@ class Peripheral(ABC):
             await self.indicate(connection, characteristic, packet)
 
     async def indicate(self, connection: Connection, characteristic: Characteristic[bytes], value: bytes) -> None:
-        """Indicate and wait for the confirmation; Unconfirmed if the link goes first.
+        """Indicate and wait for the confirmation; Unconfirmed if the link is lost first.
 
-        A central that never confirms is left (Core Specification, volume 3, part F, 3.3.3).
+        A central that never confirms is disconnected (Core Specification, volume 3, part F, 3.3.3).
         """
         confirmed = asyncio.ensure_future(self.device.indicate_subscriber(connection, characteristic, value))
         gone = asyncio.ensure_future(self.idle.wait())
@@ -264,7 +264,7 @@ class Peripheral(ABC):
             gone.cancel()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Run something for as long as the link lasts."""
+        """Run something while the link lasts."""
         task = asyncio.create_task(work, name=self.plan.id)
         self._tasks.add(task)
         task.add_done_callback(self._on_task_end)
@@ -283,7 +283,7 @@ class Peripheral(ABC):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # Faults that are moments; those that are states are in `faults`
+    # Momentary faults; lasting ones are in `faults`
 
     def lose_link(self) -> None:
         """End the connection as a lost signal does, at both ends."""
@@ -302,12 +302,12 @@ class Peripheral(ABC):
         self.reboot()
 
     def jump_clock(self, by_ms: int) -> None:
-        """Move the calendar; what was measured before keeps its stamps."""
+        """Move the calendar; earlier measurements keep their stamps."""
         self.catch_up()
         self.clock.jump(by_ms)
 
     async def forget_bonds(self) -> None:
-        """Forget every central's keys."""
+        """Delete every central's keys."""
         keystore: Any = self.device.keystore
         await keystore.delete_all()
 

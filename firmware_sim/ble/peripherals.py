@@ -53,11 +53,11 @@ class Peripherals:
         return iter(self._devices.values())
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of devices."""
         return len(self._devices)
 
     async def tick(self) -> None:
-        """Let every device look at the clock: for clocks that tests move."""
+        """Have every device check the clock: for clocks that tests move."""
         for device in self:
             await device.tick()
 

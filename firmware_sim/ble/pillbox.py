@@ -42,7 +42,7 @@ FARTHEST_ZONE_MINUTES: Final = 14 * 60
 MAX_DOSES: Final = 64
 COUNTS_PILLS, REMINDS, SCHEDULES = 0x01, 0x02, 0x04
 SMALLEST_STEP_MS: Final = 1_000
-"""A clock that is moved by no more leaves no trace in the log."""
+"""A clock that is moved by no more than this leaves no trace in the log."""
 INVALID_CRC, OUT_OF_RANGE = 0x81, 0xFF
 
 PROCEDURES: Final[Mapping[OpCode, frozenset[Operator]]] = {
@@ -65,7 +65,7 @@ class ScheduledDose:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """What the box was told to expect."""
+    """The doses that the box was told to expect."""
 
     revision: int = 0
     utc_offset_minutes: int = 0
@@ -74,7 +74,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Reminder:
-    """A reminder the box was asked for."""
+    """A reminder that the box was asked for."""
 
     at_ms: int
     """True time."""
@@ -89,7 +89,7 @@ def log_entry(sequence: int, time_ms: int, kind: int, compartment: int = 0, coun
 
 
 class PillboxPeripheral(Peripheral):
-    """Logs what its wearer's habits do to it; sequence numbers begin with 1 and survive everything."""
+    """Logs its wearer's habits; sequence numbers start at 1 and survive everything."""
 
     model: ClassVar[DeviceModel] = DeviceModel.PILLBOX
     advertised: ClassVar[tuple[UUID, ...]] = (uuid(SERVICE),)
@@ -133,11 +133,11 @@ class PillboxPeripheral(Peripheral):
         return self._access
 
     def next_due(self, after: int) -> int:
-        """Return the next opening or closing, or the next time it is worth looking."""
+        """Return the next opening or closing, or the next time when it is worth checking."""
         return self._box.next_due(after)
 
     def measure(self, after: int, until: int) -> None:
-        """Log what happened to the box."""
+        """Log the events of the box."""
         for draft in self._box.measure(after, until, live=True):
             if draft.topic is Topic.EVENT:
                 for event in draft.items:
@@ -151,7 +151,7 @@ class PillboxPeripheral(Peripheral):
         self.wake()
 
     def begin_stream(self) -> None:
-        """Leave what is logged already to record access."""
+        """Leave entries that are already logged to record access."""
         self._sent = self.memory.newest
 
     async def send_live(self, connection: Connection) -> None:
@@ -240,5 +240,5 @@ def _possible(dose: ScheduledDose) -> bool:
 
 
 def _number(value: object) -> int:
-    """Return a whole number of an event; 0 where there is none."""
+    """Return a whole number of an event; 0 if there is none."""
     return value if isinstance(value, int) else 0

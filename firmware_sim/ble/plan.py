@@ -1,4 +1,4 @@
-"""What a simulated Bluetooth device is made of, as plain values."""
+"""The plan of a simulated Bluetooth device, as plain values."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from firmware_sim.ble.faults import Faults
 
 
 class Traits(Protocol):
-    """What every device's traits have: where its wearer lives, for the body's day and the device's calendar."""
+    """Traits of every device: where its wearer lives, for the body's day and the device's calendar."""
 
     @property
     def zone(self) -> ZoneInfo:
@@ -26,16 +26,16 @@ class BlePlan:
     seed: tuple[int, ...]
     traits: Traits
     faults: Faults = field(default_factory=Faults)
-    """How it is broken from the beginning; each device gets a copy of its own."""
+    """Its faults from the beginning; each device gets a copy of its own."""
     drift_ppm: float = 0.0
     clock_error_ms: int = 0
     """How far its calendar was set wrong."""
     keeps_clock: bool = True
     """Whether the calendar has a battery of its own and survives a loss of power."""
     encrypted: bool = True
-    """Whether everything but the device information needs an encrypted link, hence a bond."""
+    """Whether everything but the device information needs an encrypted link, and so a bond."""
     capacity: int = 4096
-    """Records its flash holds."""
+    """The number of records its flash holds."""
     advertising_interval_ms: float = 250
     firmware: str = "1.4.2"
 
@@ -50,7 +50,7 @@ _T = TypeVar("_T", bound=Traits)
 
 
 def traits_of(plan: BlePlan, kind: type[_T]) -> _T:
-    """Return the plan's traits as the kind its model needs; TypeError if they are another's."""
+    """Return the plan's traits as the class its model needs; TypeError if they are another model's."""
     if not isinstance(plan.traits, kind):
         raise TypeError(f"{plan.id} is a {plan.model} and needs {kind.__name__}")
     return plan.traits

@@ -1,7 +1,7 @@
 """A Record Access Control Point server, shared by every device that stores records.
 
-Op codes, operators, response codes and order of events are those of the Glucose Service (GLS 1.0, 3.4), which CGMS, PLXS
-and the pill box take over; how wide an operand is, and what is supported, differs.
+Op codes, operators, response codes and order of events are those of the Glucose Service (GLS 1.0, 3.4), which CGMS,
+PLXS and the pill box adopt; operand widths and supported procedures differ.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ RECORD_ACCESS: Final = 0x2A52
 
 
 class OpCode(IntEnum):
-    """What a request asks for."""
+    """The kinds of requests."""
 
     REPORT = 1
     DELETE = 2
@@ -34,7 +34,7 @@ class OpCode(IntEnum):
 
 
 class Operator(IntEnum):
-    """Which records are meant."""
+    """Which records."""
 
     NULL = 0
     ALL = 1
@@ -64,7 +64,7 @@ PROCEDURE_IN_PROGRESS: Final = 0xFE
 """Common profile error codes (Core Specification Supplement, part B, 1.2)."""
 
 UNDER_WAY_S: Final = 0.005
-"""What was sent before a planned loss arrives, so that it happens at the same record each time."""
+"""Packets sent before a planned loss arrive within this time, so that it happens at the same record each time."""
 
 KEY_FILTER: Final = 1
 """Filter type: sequence number in GLS and the pill box, time offset in CGMS."""
@@ -86,7 +86,7 @@ class Refused(Exception):
 
 
 class Server(Protocol):
-    """What a control point needs of the device it belongs to."""
+    """What a control point needs from its device."""
 
     memory: Memory
     faults: Faults
@@ -105,13 +105,13 @@ class Server(Protocol):
         """Indicate a value as it is."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Run something for as long as the link lasts."""
+        """Run something while the link lasts."""
 
     def lose_link(self) -> None:
         """End the link as a lost signal does."""
 
     def wake(self) -> None:
-        """Go on with what had to wait for the end of a procedure."""
+        """Continue what had to wait for the end of a procedure."""
 
 
 class RecordAccess:
@@ -144,7 +144,7 @@ class RecordAccess:
         return self._procedure is not None and not self._procedure.done()
 
     def _request(self, connection: Connection, request: bytes) -> None:
-        """Take a write; the procedure runs behind it, since the write response goes out before the first record."""
+        """Take a write; the procedure runs afterwards, since the write response goes out before the first record."""
         if not self._server.subscribed(connection, self.characteristic):
             raise ATT_Error(CCCD_IMPROPERLY_CONFIGURED)
         if request[:1] == bytes([OpCode.ABORT]):
@@ -201,7 +201,7 @@ class RecordAccess:
             await self._server.indicate(connection, self.characteristic, answer)
 
     def _select(self, request: bytes) -> tuple[OpCode, list[Stored]]:
-        """Return what is asked for and the records it is about; Refused where it cannot be."""
+        """Return the op code and the records it is about; Refused if the request is invalid."""
         op = next((op for op in self._procedures if request[:1] == bytes([op])), None)
         if op is None:
             raise Refused(Response.OP_CODE_NOT_SUPPORTED)

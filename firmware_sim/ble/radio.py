@@ -24,7 +24,7 @@ class RadioDevice(SteadyDevice):
     controller: RadioController
 
     async def start_advertising(self, *arguments: Any, **options: Any) -> None:
-        """Advertise; ValueError for what no legacy advertisement can hold, which upstream would send."""
+        """Advertise; ValueError for more than a legacy advertisement can hold, which upstream would send."""
         for name in ("advertising_data", "scan_response_data"):
             if (size := len(options.get(name) or b"")) > _LEGACY_ADVERTISEMENT_BYTES:
                 raise ValueError(f"{size} bytes of {name}: there is room for {_LEGACY_ADVERTISEMENT_BYTES}")
@@ -32,7 +32,7 @@ class RadioDevice(SteadyDevice):
 
 
 class VirtualRadio:
-    """The air. Make it inside the running loop, and close it, or its timers outlive the test."""
+    """The air. Create it inside the running loop, and close it, or its timers outlive the test."""
 
     def __init__(self) -> None:
         self.link = RadioLink()
@@ -52,10 +52,10 @@ class VirtualRadio:
     ) -> RadioDevice:
         """Return a powered-on device with these services.
 
-        `address`: its static random address, else the next of C0:00:00:00:00:01… `encrypted`: subscriptions need an
-        encrypted link (what else does, say the permissions of the characteristics). A connection waits for an
-        advertisement: tests are quick with 20 ms, while many devices that are scanned for cost less at 100 ms.
-        `config`: further fields of bumble's `DeviceConfiguration`.
+        `address`: its static random address, by default the next of C0:00:00:00:00:01… `encrypted`: subscriptions need
+        an encrypted link (permissions of the characteristics decide the others). A connection waits for an
+        advertisement: tests are quick with 20 ms, while many devices cost less to scan at 100 ms. `config`: further
+        fields of bumble's `DeviceConfiguration`.
         """
         self._made += 1
         own = Address(address or f"C0:00:00:00:{self._made >> 8:02X}:{self._made & 255:02X}")
@@ -82,7 +82,7 @@ class VirtualRadio:
         return device
 
     async def central(self, name: str, keys: Path | None = None) -> Central:
-        """Return a new central with backends for bleak; its bonds outlive it in the file `keys`, if one is given."""
+        """Return a new central with backends for bleak; its bonds survive in the file `keys`, if one is given."""
         keystore = None if keys is None else JsonKeyStore(name, str(keys))
         return Central(await self.device(name, keystore=keystore))
 

@@ -44,7 +44,7 @@ def bleak_errors() -> Iterator[None]:
 
 @contextmanager
 def heeding_cancellation() -> Iterator[None]:
-    """Be cancelled also where upstream misses it: `wait_for` of Python 3.11 forgets that when the answer has just come."""
+    """Be cancelled even where upstream misses it: `wait_for` of Python 3.11 drops it if the answer has just come."""
     task = asyncio.current_task()
     before = task.cancelling() if task else 0
     yield
@@ -65,14 +65,14 @@ class Scanning:
         self._scanners = 0
 
     async def join(self) -> None:
-        """Scan, if nobody does yet."""
+        """Start the scan unless it is running."""
         self._scanners += 1
         if self._scanners == 1:
             with bleak_errors(), heeding_cancellation():
                 await self.device.start_scanning(filter_duplicates=False)
 
     async def leave(self) -> None:
-        """Stop the scan if nobody else wants it."""
+        """Stop the scan if nobody else needs it."""
         self._scanners -= 1
         if self._scanners == 0:
             with bleak_errors(), heeding_cancellation():
@@ -100,7 +100,7 @@ class RadioScanner(BaseBleakScanner):
         await self.scanning.join()
 
     async def stop(self) -> None:
-        """Hear nothing any more."""
+        """Stop hearing anything."""
         self.scanning.device.remove_listener(Device.EVENT_ADVERTISEMENT, self._on_advertisement)
         await self.scanning.leave()
 
@@ -113,14 +113,14 @@ class RadioScanner(BaseBleakScanner):
 
 
 def advertisement_data(advertisement: Advertisement) -> AdvertisementData:
-    """Return an advertisement in bleak's words."""
+    """Return an advertisement in bleak's form."""
     fields: Any = advertisement.data  # typed as the union of all that any field may hold
     lists = (uuids for kind in _SERVICE_LISTS for uuids in fields.get_all(kind))
     return AdvertisementData(
         local_name=fields.get(_Type.COMPLETE_LOCAL_NAME) or fields.get(_Type.SHORTENED_LOCAL_NAME),
         manufacturer_data=dict(fields.get_all(_Type.MANUFACTURER_SPECIFIC_DATA)),
         service_data={full_uuid(uuid): bytes(data) for kind in _SERVICE_DATA for uuid, data in fields.get_all(kind)},
-        # Advertising data and scan response may both name a service.
+        # Advertising data and scan response may name the same service.
         service_uuids=list(dict.fromkeys(full_uuid(uuid) for uuids in lists for uuid in uuids)),
         tx_power=fields.get(_Type.TX_POWER_LEVEL),
         rssi=advertisement.rssi,

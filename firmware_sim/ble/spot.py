@@ -1,4 +1,4 @@
-"""Devices a person uses now and then: when, with what clock, and what a body would show."""
+"""Devices that a person uses now and then: when, with what clock, and what a body would show."""
 
 import asyncio
 from abc import abstractmethod
@@ -28,25 +28,25 @@ OUT_OF_RANGE: Final = 0xFF
 
 
 class ClockKind(StrEnum):
-    """By which characteristic a device's calendar can be read and set."""
+    """The characteristic by which a device's calendar can be read and set."""
 
     CURRENT_TIME = "current_time"
     """Current Time Service."""
     DATE_TIME = "date_time"
-    """Date Time inside the device's own service, as many cuffs, scales and meters have it."""
+    """Date Time inside the device's own service, as in many cuffs, scales and meters."""
     NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """When a person uses a device, and how the device tells the time."""
+    """When a person uses a device, and how the device exposes its time."""
 
     minutes: tuple[int, ...] = (8 * 60,)
     """Local minutes of the day."""
     scatter_minutes: float = 10.0
     clock: ClockKind = ClockKind.CURRENT_TIME
     advertises_for_s: float | None = None
-    """After each use, so long; None: always."""
+    """How long it advertises after each use; None: always."""
 
     def between(self, seed: Sequence[int], zone: ZoneInfo, after: int, until: int) -> list[int]:
         """Return the times in `(after, until]` at which the device is used; a pure function."""
@@ -87,7 +87,7 @@ class SpotPeripheral(Peripheral):
         """Store a measurement made at `at` (ticks)."""
 
     def use_now(self) -> None:
-        """Use the device this moment."""
+        """Use the device now."""
         self.catch_up()
         self.take(self.clock.ticks())
         self._used.set()
@@ -120,7 +120,7 @@ class SpotPeripheral(Peripheral):
             self._attention = asyncio.create_task(self._attend(self._use.advertises_for_s), name=self.plan.id)
 
     async def stop(self) -> None:
-        """Go off the air; flash stays."""
+        """Go off the air; the flash stays."""
         if self._attention is not None:
             self._attention.cancel()
             await asyncio.gather(self._attention, return_exceptions=True)
@@ -185,10 +185,10 @@ class ForwardingPeripheral(SpotPeripheral):
         return [self.indicated]
 
     def begin_stream(self) -> None:
-        """Send from the beginning: all that is in flash is still unconfirmed."""
+        """Send from the beginning: everything in the flash is still unconfirmed."""
 
     async def send_live(self, connection: Connection) -> None:
-        """Indicate what is in flash, the oldest first; what is confirmed is forgotten."""
+        """Indicate the records in the flash, the oldest first; confirmed ones are deleted."""
         for record in self.memory.between():
             await self.send(connection, self.indicated, record.packets[0])
             self.memory.delete([record])

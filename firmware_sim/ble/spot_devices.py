@@ -1,4 +1,4 @@
-"""Blood-pressure cuff, thermometer and scale: one indication a measurement, kept until it is confirmed."""
+"""Blood-pressure cuff, thermometer and scale: one indication per measurement, kept until it is confirmed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ MOUTH: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class CuffTraits:
-    """A person's blood pressure in mm[Hg], and how the cuff tells it."""
+    """A person's blood pressure in mm[Hg], and how the cuff reports it."""
 
     zone: ZoneInfo
     use: Use = field(default_factory=lambda: Use((7 * 60 + 15, 21 * 60 + 15)))
@@ -39,7 +39,7 @@ class CuffTraits:
 
 @dataclass(frozen=True, slots=True)
 class ThermometerTraits:
-    """A person's temperature in °C, and how the thermometer tells it."""
+    """A person's temperature in °C, and how the thermometer reports it."""
 
     zone: ZoneInfo
     use: Use = field(default_factory=lambda: Use((8 * 60,)))
@@ -50,7 +50,7 @@ class ThermometerTraits:
 
 @dataclass(frozen=True, slots=True)
 class ScaleTraits:
-    """A person's weight in kg, and how the scale tells it."""
+    """A person's weight in kg, and how the scale reports it."""
 
     zone: ZoneInfo
     use: Use = field(default_factory=lambda: Use((7 * 60,)))

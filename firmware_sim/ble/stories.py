@@ -1,4 +1,4 @@
-"""Who wears Bluetooth devices beside one edge box, and what happens to them: the fleet's scenarios without a broker."""
+"""Patients with Bluetooth devices near one edge box, and their stories: the fleet's scenarios without a broker."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -51,7 +51,7 @@ def bedsides(scenario: Scenario, count: int, start: Start, *, advertising_interv
 
 
 def _over_bluetooth(device: DevicePlan) -> list[BlePlan]:
-    """Return what does a device's work over Bluetooth; the same seed, hence the same numbers."""
+    """Return the Bluetooth devices that do a device's work; the same seed, hence the same numbers."""
     traits = device.traits
     common = BlePlan(device.id, device.model, device.seed, traits, drift_ppm=device.drift_ppm, firmware=device.firmware)
     if not isinstance(traits, WristbandTraits):

@@ -10,19 +10,19 @@ NO_FLAGS: Final = Flag(0)
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One number a device stored, or sent live if it stores nothing. A record of several numbers is several of these."""
+    """One number that a device stored, or sent live if it stores nothing; a record may have several of them."""
 
     key: int
-    """The key of the record that holds it; the number of the notification for what is only sent live."""
+    """The key of the record; for a value that is only sent live, the number of the notification."""
     at_ms: int
     """True time of the measurement."""
     code: Code
     unit: Unit
     value: float | None
-    """Exactly as it stands in the packet, in `unit`; None where the device gives no number."""
+    """Exactly as in the packet, in `unit`; None if the device gives no number."""
     flags: Flag = NO_FLAGS
     session: int = 0
-    """How many sessions of a CGM came before."""
+    """The number of earlier sessions of a CGM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Happened:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """One heartbeat that a device told while somebody listened."""
+    """One heartbeat that a device sent while somebody listened."""
 
     at_ms: int
     """True time of the beat that ends the interval."""
@@ -50,13 +50,13 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class ClockStep:
-    """A pair of entries about the clock in the log of a pill box: numbers `key` and `key + 1`."""
+    """A pair of clock entries in the log of a pill box: numbers `key` and `key + 1`."""
 
     key: int
     at_ms: int
     """True time."""
     before_ms: int
-    """What the clock showed; 0 when it was lost."""
+    """The clock's reading; 0 if it was lost."""
     after_ms: int
 
 

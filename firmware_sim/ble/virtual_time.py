@@ -1,6 +1,6 @@
-"""An event loop in which nobody waits: its clock jumps to the next timer. Two weeks of a sensor pass in seconds.
+"""An event loop that never waits: its clock jumps to the next timer. Two weeks of a sensor pass in seconds.
 
-Only for what happens inside the process: while a socket is awaited, time would race ahead of it.
+Only for events inside the process: while a socket is awaited, time would race ahead of it.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            # Without any timer only another thread can have something for us: really wait a little.
+            # Without a timer only another thread can wake us: really wait a little.
             timeout = _IDLE_S
         elif timeout > 0:
             self.now_s += timeout

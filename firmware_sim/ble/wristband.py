@@ -27,7 +27,7 @@ WRIST: Final = b"\x02"
 
 
 class WristbandPeripheral(Peripheral):
-    """Heart Rate Service. `truth` holds a value for each notification, `beats` the beats that were told."""
+    """Heart Rate Service. `truth` has a value for each notification, `beats` the beats that were sent."""
 
     model: ClassVar[DeviceModel] = DeviceModel.WRISTBAND
     advertised: ClassVar[tuple[UUID, ...]] = (uuid(0x180D), uuid(0x180F))
@@ -37,7 +37,7 @@ class WristbandPeripheral(Peripheral):
         super().__init__(plan, wall_ms, started_ms=started_ms)
         traits = traits_of(plan, WristbandTraits)
         self.off_body = False
-        """Taken off: no contact, no pulse."""
+        """Not worn: no contact, no pulse."""
         self.beats: list[Beat] = []
         self._traits = traits
         self._band = Wristband(plan.seed, traits)
@@ -70,7 +70,7 @@ class WristbandPeripheral(Peripheral):
             self._rate = int(np.rint(self._rates.at(minutes))[-1])
 
     def begin_stream(self) -> None:
-        """Tell beats from now on."""
+        """Send beats from now on."""
         self._sent_until = self.clock.ticks()
 
     async def send_live(self, connection: Connection) -> None:

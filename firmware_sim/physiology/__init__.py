@@ -1,1 +1,1 @@
-"""Seeded processes with published shapes: what a body and its habits would give a sensor to measure."""
+"""Seeded processes with published shapes: what a body and its habits give a sensor to measure."""

@@ -21,7 +21,7 @@ SENSOR_NOISE_TAU_MS = -5 * MINUTE_MS / math.log(0.7)
 
 @dataclass(frozen=True, slots=True)
 class Dip:
-    """One fall and recovery. Insulin pulls glucose to a `level`; pressure on the sensor takes a `depth` off it.
+    """One fall and recovery. Insulin pulls glucose to a `level`; pressure on the sensor subtracts a `depth`.
 
     All times in ms, glucose in mmol/L; exactly one of `level` and `depth` is set.
     """
@@ -34,14 +34,14 @@ class Dip:
     depth: float | None = None
 
     def weight(self, times: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return 0 outside, 1 at the bottom, and a smooth way between."""
+        """Return 0 outside, 1 at the bottom, and a smooth transition between."""
         into = np.clip((times - self.start_ms) / self.fall_ms, 0.0, 1.0)
         out = np.clip((self.start_ms + self.fall_ms + self.hold_ms + self.rise_ms - times) / self.rise_ms, 0.0, 1.0)
         ramp = np.minimum(into, out)
         return ramp * ramp * (3.0 - 2.0 * ramp)
 
     def apply(self, times: NDArray[np.int64], glucose: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return `glucose` with this dip in it; a level never lifts what is below it already."""
+        """Return `glucose` with this dip; a level never raises what is already below it."""
         weight = self.weight(times)
         if self.level is not None:
             return glucose - weight * np.maximum(glucose - self.level, 0.0)
@@ -51,8 +51,8 @@ class Dip:
 def insulin_low(first_low_ms: int, *, level: float = 3.4, low_for_ms: int = 25 * MINUTE_MS) -> Dip:
     """Return a low that stays under 4.0 mmol/L for about `low_for_ms`, beginning just before `first_low_ms`.
 
-    Too much evening insulin, and somebody who wakes and eats. At a reading every 5 min, the one before `first_low_ms`
-    is still above 4.0 for a fall from 5.4 mmol/L or more.
+    Too much evening insulin in somebody who wakes and eats. With a reading every 5 min, the one before `first_low_ms`
+    is still above 4.0 if the fall starts at 5.4 mmol/L or more.
     """
     fall, rise = 18 * MINUTE_MS, 15 * MINUTE_MS
     into, back = round(0.85 * fall), round(0.32 * rise)
@@ -61,7 +61,7 @@ def insulin_low(first_low_ms: int, *, level: float = 3.4, low_for_ms: int = 25 *
 
 
 def compression_low(start_ms: int, rng: np.random.Generator) -> Dip:
-    """Return a dip as a sleeper lying on the sensor makes it: abrupt in and out.
+    """Return a dip like that of a sleeper lying on the sensor: abrupt in and out.
 
     45 (30-70) min and 24 (10-48) mg/dL: Facchinetti 2016 (10.1089/dia.2015.0250), Baysal 2014
     (10.1177/1932296814553267).
@@ -74,7 +74,7 @@ def compression_low(start_ms: int, rng: np.random.Generator) -> Dip:
 
 @dataclass(frozen=True, slots=True)
 class GlucoseTraits:
-    """What one person's glucose is like, in mmol/L."""
+    """One person's glucose, in mmol/L."""
 
     basal: float = 5.9
     dawn: float = 0.9
@@ -88,10 +88,10 @@ class GlucoseTraits:
 
 
 class GlucoseProcess:
-    """One person's glucose as the sensor sees it, at ascending times; the same whatever the pieces asked for."""
+    """One person's glucose as the sensor sees it, at ascending times; the same for any split into calls."""
 
     def __init__(self, seed: Sequence[int], traits: GlucoseTraits, zone: ZoneInfo, dips: Sequence[Dip] = ()) -> None:
-        """Everything follows from `seed`; `dips` are planned ones beside those of chance."""
+        """Everything follows from `seed`; `dips` are planned ones in addition to random ones."""
         self._seed = tuple(seed)
         self._traits = traits
         self._zone = zone
@@ -118,7 +118,7 @@ class GlucoseProcess:
         return np.maximum(glucose + self._noise.at(times), 1.5)
 
     def _draw_day(self, day: int) -> tuple[list[tuple[float, float]], list[Dip]]:
-        """Return the meals (local minute, height in mmol/L) and the dips that chance has for a local day."""
+        """Return the meals (local minute, height in mmol/L) and the random dips of a local day."""
         rng = np.random.default_rng([*self._seed, 1, day])
         meals = [
             (minute + rng.normal(0.0, 20.0), self._traits.meal * share * rng.lognormal(0.0, 0.25))

@@ -23,7 +23,7 @@ NIGHT_LAG_ONE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class HeartTraits:
-    """What one person's heart is like."""
+    """One person's heart."""
 
     mesor: float = 68.0
     """Mean heart rate over the day, /min."""
@@ -69,8 +69,8 @@ class VariabilityStep:
 class NightlyVariability:
     """The RMSSD each night aims at: lnRMSSD normal from night to night, with lag-1 correlation, and perhaps a step.
 
-    With a step, the nights before it have exactly the mean and spread of the traits, so that the step's size in
-    standard deviations is what a baseline over those nights measures.
+    With a step, the nights before it have exactly the mean and spread of the traits, so that a baseline over those
+    nights measures exactly the step's size in standard deviations.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ def rr_intervals(rng: np.random.Generator, *, mean_ms: float, rmssd_ms: float, d
     """Return RR intervals in whole ms over at least `duration_ms`, whose RMSSD is `rmssd_ms`.
 
     A mixture of breathing (the vagal rhythm of 0.15-0.4 Hz, Task Force 1996, 10.1161/01.CIR.93.5.1043, as AR(2)), white
-    noise, and slow AR(1) noise (all that only SDNN sees). It is scaled so that the series has the RMSSD, not merely the
-    expectation of it. Rounding to ms adds sqrt(1/6) ms in quadrature, which is taken off beforehand.
+    noise, and slow AR(1) noise (everything that only SDNN sees). It is scaled so that the series itself has the RMSSD,
+    not merely its expectation. Rounding to ms adds sqrt(1/6) ms in quadrature, which is subtracted beforehand.
     """
     beats = int(duration_ms / mean_ms) + 3
     white = rng.standard_normal(beats)

@@ -1,4 +1,4 @@
-"""Correlated noise that does not depend on how a series is cut into pieces."""
+"""Correlated noise that does not depend on how a series is split into calls."""
 
 import math
 

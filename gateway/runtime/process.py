@@ -32,7 +32,7 @@ async def ended(task: asyncio.Task[None]) -> None:
 
 @contextmanager
 def told_to_stop(registry: CollectorRegistry, metrics_port: int) -> Iterator[asyncio.Event]:
-    """Give an event that SIGTERM and SIGINT set; inside the block, metrics are served at `metrics_port` (0: none)."""
+    """Give an event that SIGTERM and SIGINT set; inside the block, metrics are at `metrics_port` (0: nowhere)."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
