@@ -38,13 +38,13 @@ class DrugHoliday(BaseModel):
 class Taking(BaseModel):
     """How doses were taken (Vrijens 2012, 10.1111/j.1365-2125.2012.04167.x). Shares are null where nothing is known."""
 
-    prescribed: int = Field(description="Doses due on these days that were not paused, those still to come too.")
-    judged: int = Field(description="Of which is known whether they were taken; the shares are of these.")
-    taken: int = Field(description="Whenever; a doubled dose counts once.")
+    prescribed: int = Field(description="Doses due on these days that were not paused, including those still to come.")
+    judged: int = Field(description="Doses known to be taken or not taken; the shares refer to these.")
+    taken: int = Field(description="At any time; a doubled dose counts once.")
     on_time: int = Field(description="Inside their window.")
     taking: float | None = Field(description="Taking adherence, 0 to 1.")
     timing: float | None = Field(description="Timing adherence: taken inside the window, 0 to 1.")
-    days: int = Field(description="Local days with doses of which all is known.")
+    days: int = Field(description="Local days on which all doses are judged.")
     correct_days: int = Field(description="Those of them on which every dose was taken and none twice.")
     correct_dosing: float | None = Field(description="The share of correct days, 0 to 1.")
     streak: int = Field(description="Doses in a row that were taken, up to the last that is known, of these days.")

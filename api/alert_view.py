@@ -66,11 +66,11 @@ class Alert(BaseModel):
     raised_at: datetime = Field(description="When Vigil wrote the alert.")
     updated_at: datetime
     retrospective: bool = Field(description="Found late, in data that came long after they were measured.")
-    data: DataState = Field(description="unknown: the data stopped, so nothing is known about now.")
+    data: DataState = Field(description="unknown: the data stopped, so the present is unknown.")
     summary: str
     evidence: dict[str, Any]
     acknowledged_by: PublicId | None = Field(description="Id of the user who acknowledged it.")
-    superseded_by: PublicId | None = Field(description="Id of the alert that a withdrawn one went into.")
+    superseded_by: PublicId | None = Field(description="Id of the alert that a withdrawn one was merged into.")
 
 
 def alert_json(row: Mapping[str, Any]) -> dict[str, Any]:

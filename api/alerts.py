@@ -54,7 +54,7 @@ class Delivery(BaseModel):
 
     id: str = Field(description="Of the channel `stream`: the id of the event.")
     channel: str = Field(examples=["stream"])
-    action: str = Field(description="What there was to tell.")
+    action: str = Field(description="The change that was delivered.")
     at: datetime
 
 

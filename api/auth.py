@@ -29,8 +29,8 @@ class Tokens(BaseModel):
 
     access_token: str
     token_type: Literal["bearer"] = "bearer"  # noqa: S105 - the name of a scheme
-    expires_in: int = Field(description="Seconds until the access token runs out.", examples=[900])
-    refresh_token: str = Field(description="Good for one use; using it again ends all that came from it.")
+    expires_in: int = Field(description="Seconds until the access token expires.", examples=[900])
+    refresh_token: str = Field(description="Good for one use; reuse revokes all tokens issued from it.")
 
 
 @router.post("/token", summary="Log in, or renew a token", responses=_RESPONSES)

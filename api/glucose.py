@@ -50,8 +50,8 @@ class Episodes(BaseModel):
     """The episodes of one level, as the consensus counts them."""
 
     episodes: int
-    extended: int = Field(description="Those with more than 120 min in a row beyond the limit.")
-    minutes: int = Field(description="Their lengths together.")
+    extended: int = Field(description="Episodes with more than 120 min in a row beyond the limit.")
+    minutes: int = Field(description="Their total length.")
 
 
 class EpisodesByLevel(BaseModel):
@@ -96,11 +96,11 @@ class GlucoseReport(BaseModel):
     unit: str = Field("mmol/L", description="The unit of all values.")
     readings: int = Field(description="Those that count: warm-up, calibration and artifacts do not; one an instant.")
     cadence_minutes: int | None = Field(None, description="The sensor's interval, by the readings themselves.")
-    active_percent: float | None = Field(None, description="How much of the period readings speak for.")
+    active_percent: float | None = Field(None, description="Share of the period that is covered by readings.")
     sufficient: bool = Field(False, description="At least 14 days of which at least 70 % were active.")
     mean: float | None = Field(None, description="mmol/L")
     gmi_percent: float | None = Field(
-        None, description="Glucose management indicator: the HbA1c that goes with the mean."
+        None, description="Glucose management indicator: the HbA1c that corresponds to the mean."
     )
     cv_percent: float | None = Field(None, description="Coefficient of variation.")
     times: TimesInRanges | None = None

@@ -87,7 +87,7 @@ class HrvNight(BaseModel):
     )
     band_low: float | None = Field(description="Baseline − 0.5 SD, the smallest worthwhile change.")
     band_high: float | None = Field(description="Baseline + 0.5 SD.")
-    rolling_mean: float | None = Field(description="7-day mean, to be seen against the band; null below 3 nights.")
+    rolling_mean: float | None = Field(description="7-day mean, to be compared with the band; null below 3 nights.")
     z: float | None = Field(description="The night standardised by the baseline.")
     drift: bool = Field(description="The sequential test says that the patient has drifted away from the baseline.")
 

@@ -40,7 +40,7 @@ class Problem(BaseModel):
     title: str = Field(examples=["Not Found"], description="The phrase of the status.")
     status: int = Field(examples=[404])
     detail: str = Field(examples=[_DETAILS[404]])
-    instance: str | None = Field(None, description="Names this one occurrence; the log of the server has it too.")
+    instance: str | None = Field(None, description="Identifies this occurrence; it is in the server's log too.")
     error: str | None = Field(None, description="A word for programs, where the status leaves a choice.")
     errors: list[FieldError] | None = Field(None, description="The parts of the request that are wrong.")
 

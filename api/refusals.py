@@ -25,7 +25,7 @@ class Refused(BaseModel):
     id: str
     received_at: datetime
     topic: str
-    device_id: str | None = Field(description="As in the topic; there need not be such a device.")
+    device_id: str | None = Field(description="As in the topic; the device may not exist.")
     patient_id: str | None
     reason: Reason
     detail: str = Field(description="Why, in a sentence.")

@@ -28,7 +28,7 @@ class RuleChange(BaseModel):
     """Changed settings of one rule; the others stay as they were set for the patient before."""
 
     changes: dict[str, JsonValue] | None = Field(
-        description="Settings by name, and `enabled`. null: forget all that was set of the rule for this patient.",
+        description="Settings by name, and `enabled`. null: remove the patient's own settings of the rule.",
         examples=[{"limit_mmol": 4.4}, {"limits": [{"code": "heart_rate", "high": 120, "duration_minutes": 10}]}],
     )
     note: Note = None

@@ -15,9 +15,9 @@ class RuleInForce(BaseModel):
     """One rule as it is now."""
 
     enabled: bool
-    settings: dict[str, Any] = Field(description="Also of a rule that is off: what it would have.")
+    settings: dict[str, Any] = Field(description="For a rule that is off, those it would have.")
     layer: Literal["default", "group", "clinic", "patient"] = Field(
-        description="The topmost layer that says something of the rule."
+        description="The topmost layer with a setting of the rule."
     )
 
 
@@ -26,7 +26,7 @@ class RuleChangeEntry(BaseModel):
 
     layer: Literal["group", "clinic", "patient"]
     rule: str | None = Field(description="null: the patient was given another group.")
-    changes: dict[str, Any] = Field(description="All that the layer said of the rule from then on; empty: nothing.")
+    changes: dict[str, Any] = Field(description="All settings of the rule in the layer from then on; may be empty.")
     valid_from: datetime
     changed_by: PublicId | None = Field(description="Id of the user who did it; null: from the shell.")
     changed_by_email: str | None
@@ -43,7 +43,7 @@ class Pause(BaseModel):
     until: datetime
     reason: str
     recorded_at: datetime
-    changed_by: PublicId | None = Field(description="Id of the user who wrote it down; null: from the shell.")
+    changed_by: PublicId | None = Field(description="Id of the user who entered it; null: from the shell.")
     ended_at: datetime | None = Field(description="When somebody ended it before its time.")
     ended_by: PublicId | None
 

@@ -55,7 +55,7 @@ class TrendPoint(BaseModel):
     mean: float | None
     min: float | None
     max: float | None
-    count: int = Field(description="Stored readings, those without a number too.")
+    count: int = Field(description="Stored readings, including those without a number.")
 
 
 class Trend(BaseModel):

@@ -23,7 +23,7 @@ PACED_MS = 1_000
 
 
 class Device:
-    """Everything a device knows. No I/O and no waiting: `advance` measures, `receive_*` react, `uplink` says what to send."""
+    """The logic of a device. No I/O, no waiting: `advance` measures, `receive_*` react, `uplink` says what to send."""
 
     def __init__(self, plan: DevicePlan, wall_ms: WallMs, *, history_from_ms: int, flash: int, window: int) -> None:
         """Switch the device on; it has been measuring since `history_from_ms` and has sent nothing yet."""

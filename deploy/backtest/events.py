@@ -37,7 +37,7 @@ def _event(
     if zone is None:
         raise RecordingError(f"{where}: there is no patient {patient!r}")
     if name not in TESTABLE:
-        raise RecordingError(f"{where}: {name!r} is none of the rules {', '.join(TESTABLE)}")
+        raise RecordingError(f"{where}: {name!r} is not one of the rules {', '.join(TESTABLE)}")
     start = instant(start_text, zone, where)
     end = instant(end_text, zone, where) if end_text else start
     if end < start:

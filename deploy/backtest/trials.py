@@ -95,7 +95,7 @@ def parse_trial(text: str) -> Trial:
     for word in words:
         name, given, value = word.partition("=")
         if name not in options:
-            raise TrialError(f"{word!r} is none of {', '.join(OPTIONS)}")
+            raise TrialError(f"{word!r} is not one of {', '.join(OPTIONS)}")
         following = value if given else next(words, None)
         if following is None:
             raise TrialError(f"{name} needs a value")
@@ -116,7 +116,7 @@ def _words(
 
 def _rule(name: str) -> Rule:
     if name not in TESTABLE:
-        raise TrialError(f"{name!r} is none of the rules {', '.join(TESTABLE)}")
+        raise TrialError(f"{name!r} is not one of the rules {', '.join(TESTABLE)}")
     return Rule(name)
 
 

@@ -123,5 +123,5 @@ def _request(port: int, method: str, path: str, headers: dict[str, str], body: s
     if response.status != HTTPStatus.OK:
         said = response.read().decode(errors="replace")
         response.close()
-        raise BenchError(f"{method} {path} answered {response.status}: {said}")
+        raise BenchError(f"{method} {path} was answered with {response.status}: {said}")
     return response

@@ -41,8 +41,8 @@ class _Severity(StrEnum):
 def alerts(
     state: Annotated[list[_State] | None, typer.Option(help="Repeatable; all but withdrawn if not given.")] = None,
     severity: Annotated[list[_Severity] | None, typer.Option(help="Repeatable; any if not given.")] = None,
-    patient_id: Annotated[int | None, typer.Option("--patient", metavar="ID", help="One patient's only.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many; all if not given.")] = None,
+    patient_id: Annotated[int | None, typer.Option("--patient", metavar="ID", help="Only this patient's.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many; all if not given.")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one Alert a line, as the API shows it.")] = False,
 ) -> None:

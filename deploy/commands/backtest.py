@@ -59,7 +59,7 @@ def backtest(
     *,
     stored: Annotated[
         bool,
-        typer.Option("--stored", help="What the database holds of --patient since --from, by the patients' rules."),
+        typer.Option("--stored", help="Read --patient from the database, since --from, by the patients' own rules."),
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -16,7 +16,7 @@ def demo(
     ),
     seconds: Annotated[
         float | None,
-        typer.Option(min=1.0, help="End so long after everything is up; exit code 1 unless all three alerts came."),
+        typer.Option(min=1.0, help="End this long after everything is up; exit code 1 unless all three alerts came."),
     ] = None,
 ) -> None:
     """Start servers, gateway, worker and API, tell a month of history, then live: three kinds of alerts within a minute.

@@ -106,7 +106,7 @@ def expect(
         typer.Argument(metavar="CODE=MINUTES", help="What the patient should send, how often: glucose=5."),
     ] = None,
     *,
-    none: Annotated[bool, typer.Option("--none", help="Nothing any more.")] = False,
+    none: Annotated[bool, typer.Option("--none", help="Expect nothing from now on.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say all that the patient should send; what is not named is not expected any more."""
@@ -143,7 +143,7 @@ def pause(
     begin: Begin = None,
     reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why, such as: in hospital.")] = None,
     *,
-    end: Annotated[bool, typer.Option("--end", help="End the pause now, or take back the next one planned.")] = False,
+    end: Annotated[bool, typer.Option("--end", help="End the pause now, or cancel the next planned one.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Have all rules of the patient rest: data are kept, doses are paused."""

@@ -33,11 +33,13 @@ def add_device(
     address: Annotated[str | None, typer.Option(help="Its Bluetooth address, such as AA:BB:CC:DD:EE:FF.")] = None,
     via: Annotated[str | None, typer.Option(metavar="EDGE_ID", help="The edge box that reads it.")] = None,
     modality: Annotated[
-        str | None, typer.Option(help="It measures the heart by ecg or ppg; else as its model.")
+        str | None, typer.Option(help="How it measures the heart, ecg or ppg; by default as its model does.")
     ] = None,
     interval: Annotated[
         float | None,
-        typer.Option("--expected-interval", metavar="MINUTES", help="How often it is heard; else as its model."),
+        typer.Option(
+            "--expected-interval", metavar="MINUTES", help="How often it is heard; by default as its model is."
+        ),
     ] = None,
     *,
     as_json: AsJson = False,
@@ -198,7 +200,7 @@ def add_dose(
 
 @dose.command("list")
 def list_doses(
-    patient_id: Annotated[int | None, typer.Option("--patient", metavar="ID", help="One patient's only.")] = None,
+    patient_id: Annotated[int | None, typer.Option("--patient", metavar="ID", help="Only this patient's.")] = None,
     *,
     as_json: AsJson = False,
 ) -> None:

@@ -55,11 +55,13 @@ class ReplayError(Exception):
 
 def replay(
     file: Annotated[Path, typer.Argument(metavar="FILE.csv", exists=True, dir_okay=False, help="The recording.")],
-    device_id: Annotated[str, typer.Option("--device", metavar="ID", help="The device that is to have measured it.")],
+    device_id: Annotated[str, typer.Option("--device", metavar="ID", help="The device to publish it as.")],
     timezone: Annotated[
         str | None, typer.Option(metavar="ZONE", help="Zone of times without offset; the wearer's if not given.")
     ] = None,
-    patient: Annotated[str | None, typer.Option(metavar="NAME", help="Of a recording of several: this one's.")] = None,
+    patient: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whom to publish, if the recording has several patients.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, max=MAX_SERIES, help="Readings a message.")] = 50,
     order: Annotated[Order, typer.Option(help="Which readings come first.")] = Order.OLDEST,
     seed: Annotated[int, typer.Option(help="For --order shuffled.")] = 1,

@@ -33,7 +33,9 @@ def rules(
     ] = None,
     on: Annotated[list[str] | None, typer.Option(metavar="RULE", help="Switch the rule on.")] = None,
     off: Annotated[list[str] | None, typer.Option(metavar="RULE", help="Switch the rule off.")] = None,
-    reset: Annotated[list[str] | None, typer.Option(metavar="RULE", help="Forget what was set of the rule.")] = None,
+    reset: Annotated[
+        list[str] | None, typer.Option(metavar="RULE", help="Remove the earlier settings of the rule.")
+    ] = None,
     limits: Annotated[
         list[str] | None,
         typer.Option(

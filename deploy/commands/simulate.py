@@ -32,14 +32,15 @@ from gateway.runtime import clock
 
 def simulate(
     patient_count: Annotated[int, typer.Option("--patients", min=1, max=100_000, help="How many wearers.")] = 10,
-    days: Annotated[float, typer.Option(min=0.0, max=400.0, help="Days of history told before real time.")] = 1.0,
+    days: Annotated[float, typer.Option(min=0.0, max=400.0, help="Days of history sent before real time.")] = 1.0,
     speed: Annotated[
         str, typer.Option(metavar="N|max", help="History runs N times as fast as time; max: as fast as receipts come.")
     ] = "max",
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same people and devices.")] = 1,
     scenario: Annotated[Scenario, typer.Option(help="What happens to them.")] = Scenario.CLINIC,
     seconds: Annotated[
-        float | None, typer.Option(min=0.0, help="Stop after so much real time past the history; else with Ctrl-C.")
+        float | None,
+        typer.Option(min=0.0, help="Stop this long after the history, in real time; by default with Ctrl-C."),
     ] = None,
     *,
     report_lateness: Annotated[

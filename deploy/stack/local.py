@@ -43,7 +43,7 @@ class LocalStack:
         report: Report = lambda _: None,
         die_with_parent: bool = False,
     ) -> StackState:
-        """Start what does not run. Without `kind`: Docker where an engine answers, else embedded. Raises StackError.
+        """Start what does not run; without `kind` in Docker if an engine answers, else embedded. Raises StackError.
 
         With `die_with_parent` embedded servers that are started here end with the calling thread, however it ends.
         """

@@ -322,7 +322,7 @@ def test_scores_against_what_the_clinic_says(
     assert score["nocturnal_hypoglycaemia"].items() >= wanted.items()
     for line, complaint in (
         ("b,nocturnal_hypoglycaemia,2026-06-02T02:20,", "there is no patient 'b'"),
-        ("a,weather,2026-06-02T02:20,", "'weather' is none of the rules"),
+        ("a,weather,2026-06-02T02:20,", "'weather' is not one of the rules"),
         ("a,urgent_low,soon,", "'soon' is not a time"),
         ("a,urgent_low,2026-06-02T02:20,2026-06-02T02:10", "it ends before it starts"),
     ):
@@ -378,11 +378,11 @@ def test_settings_that_mean_nothing_are_wrong_usage(
         (["--set", "urgent_low.enabled=false"], "--on and --off"),
         (["--set", "hypoglycaemia.limit_mmol=3.8"], "hypoglycaemia is off"),
         (["--on", "urgent_low", "--off", "urgent_low"], "on and off at once"),
-        (["--off", "device_offline"], "is none of the rules"),
+        (["--off", "device_offline"], "is not one of the rules"),
         (["--group", "old"], "--group must be one of"),
         (["--patient", "b"], "'b' is not in"),
         (["--from", "2026-06-02"], "are for --stored"),
-        (["--against", "--verbose"], "'--verbose' is none of"),
+        (["--against", "--verbose"], "'--verbose' is not one of"),
         (["--against", "--set"], "--set needs a value"),
         (["--against", "--set '"], "cannot be split"),
     ):
