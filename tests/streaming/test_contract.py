@@ -142,7 +142,7 @@ def standing(episodes: Episodes) -> list[Episode]:
 
 
 def test_every_detector_is_in_the_list() -> None:
-    modules = [import_module(f"streaming.{module.name}") for module in pkgutil.iter_modules(streaming.__path__)]
+    modules = [import_module(module.name) for module in pkgutil.walk_packages(streaming.__path__, "streaming.")]
     found = {
         thing
         for module in modules
