@@ -15,7 +15,7 @@ from devices.errors import PayloadError
 from devices.payload import DECODE_ERRORS, Form, form_of, load_cbor
 from devices.runs import beat_times
 from devices.units import to_canonical
-from devices.vocabulary import CODES, DEVICE_ID, UNIT_BY_UCUM, Code
+from devices.vocabulary import CODES, DEVICE_ID, MAX_EVENTS, UNIT_BY_UCUM, Code
 
 Int64 = NDArray[np.int64]
 
@@ -28,7 +28,8 @@ _RR: Final = Code.RR_INTERVAL
 class Instants:
     """`at`: every distinct instant that the message tells, int64[n], ascending, ms since the Unix epoch.
 
-    `complete`: nothing is in the message whose instant it does not tell. `device`: the one an edge box speaks for.
+    `complete`: nothing is in the message whose instant it does not tell; a message of more than MAX_EVENTS parts is not
+    looked through, for 64 KiB of them would hold up everybody. `device`: the one an edge box speaks for.
     """
 
     device: str | None
@@ -49,6 +50,8 @@ def instants_of(payload: bytes, content_type: str | None) -> Instants | None:
     if device is not None and not (isinstance(device, str) and DEVICE_ID.match(device)):
         return None
     parts = [part for name in ("observations", "events") for part in _parts_of(message.get(name, []))]
+    if len(parts) > MAX_EVENTS:
+        return Instants(device, np.zeros(0, np.int64), complete=False)
     told = [_instants_of_part(part) for part in parts]
     known = [instants for instants in told if instants is not None]
     at = np.unique(np.concatenate(known)) if known else np.zeros(0, np.int64)

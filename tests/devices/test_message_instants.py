@@ -94,6 +94,11 @@ def test_what_is_no_list_of_parts_tells_nothing() -> None:
     assert (found.device, found.at.tolist(), found.complete) == ("meter-3", [1], False)
 
 
+def test_more_parts_than_any_message_may_have_are_not_looked_through() -> None:
+    assert told(*[glucose(5.0)] * 256) == ([AT], True)
+    assert told(*[glucose(5.0)] * 257) == ([], False)
+
+
 def test_stamps_beyond_all_measure_stay_within_64_bits() -> None:
     assert told(heart([60, 61], at=2**63 - 1, period_ms=1000)) == ([FURTHEST_MS, FURTHEST_MS + 1000], True)
     assert told(glucose(5.0, at=-(10**30))) == ([-FURTHEST_MS], True)
