@@ -22,7 +22,7 @@ PREFIX = "/api/v1"
 
 def _version() -> str:
     try:
-        return version("vigil")
+        return version("vigil-gateway")
     except PackageNotFoundError:
         return "0"
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from deploy.extras import missing_extra
+from deploy.extras import DISTRIBUTION, missing_extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def _overview() -> typer.Typer:
         show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     ) -> None:
         if show_version:
-            typer.echo(f"vigil {version('vigil')}")
+            typer.echo(f"{DISTRIBUTION} {version(DISTRIBUTION)}")
         elif context.invoked_subcommand is None:
             typer.echo(context.get_help())
 

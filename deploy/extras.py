@@ -1,6 +1,10 @@
 """Which extra of the distribution contains which package, so that a command can say what to install."""
 
 import sys
+from typing import Final
+
+DISTRIBUTION: Final = "vigil-gateway"
+"""What pip calls this program; the package that pip calls `vigil` is somebody else's."""
 
 _SERVER = (
     *("argon2", "fastapi", "jwt", "matplotlib", "mqtt5", "numpy", "psycopg", "psycopg_pool", "python_multipart"),
@@ -17,4 +21,4 @@ def missing_extra(error: ModuleNotFoundError) -> str | None:
     if missing in sys.modules or missing not in EXTRAS:
         return None
     extra = EXTRAS[missing]
-    return f'this command needs the extra "{extra}": pip install "vigil[{extra}]"'
+    return f'this command needs the extra "{extra}": pip install "{DISTRIBUTION}[{extra}]"'

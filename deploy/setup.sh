@@ -45,5 +45,7 @@ echo "vigil setup: installing the pinned packages into .venv" >&2
 rm -f .venv/setup-stamp
 pip() { .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input "$@"; }
 pip install --require-hashes -r requirements-dev.lock
+# What this project was called before: it would keep the command, and two names for it.
+pip uninstall --yes vigil >/dev/null 2>&1 || :
 pip install --no-build-isolation --no-deps --editable .
 printf '%s\n' "$stamp" >.venv/setup-stamp

@@ -202,7 +202,9 @@ def test_a_program_that_dies_ends_the_demo_with_its_log_and_a_second_demo_is_ref
 def test_without_the_simulated_radio_the_demo_says_so_and_goes_on(folder: Path) -> None:
     with running_demo(folder, WITHOUT_BUMBLE) as demo:
         *_, told = until_said(demo, "bluetooth")
-        assert told == 'bluetooth  left out: for it this command needs the extra "sim": pip install "vigil[sim]"\n'
+        assert (
+            told == 'bluetooth  left out: for it this command needs the extra "sim": pip install "vigil-gateway[sim]"\n'
+        )
         time.sleep(1)
         assert demo.poll() is None
         demo.send_signal(signal.SIGINT)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.extras import EXTRAS
+from deploy.extras import DISTRIBUTION, EXTRAS
 
 ROOT = Path(__file__).parents[2]
 # What is locked in each: the requirements of every program, and these extras.
@@ -129,7 +129,7 @@ def test_its_command_explains_itself_without_them() -> None:
 def test_a_command_says_which_extra_it_lacks(command: str, extra: str, absent: list[str]) -> None:
     done = without(absent, f"from deploy.cli import main; main([{command!r}])")
     assert done.returncode == 1
-    assert done.stderr == f'vigil: this command needs the extra "{extra}": pip install "vigil[{extra}]"\n'
+    assert done.stderr == f'vigil: this command needs the extra "{extra}": pip install "{DISTRIBUTION}[{extra}]"\n'
 
 
 def test_a_module_of_our_own_that_is_missing_is_a_defect() -> None:
