@@ -47,6 +47,13 @@ async def until(clinic: Clinic, condition: str) -> None:
             await asyncio.sleep(0.01)
 
 
+async def heard(served: Served, entry: int) -> None:
+    """Wait until the listener knows of an entry."""
+    async with asyncio.timeout(10):
+        while served.parts.streams._head < entry:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+
+
 async def test_an_entry_that_is_committed_while_a_stream_reads_is_told_by_its_next_read(
     served: Served, clinic: Clinic
 ) -> None:
@@ -56,9 +63,7 @@ async def test_an_entry_that_is_committed_while_a_stream_reads_is_told_by_its_ne
     async with served.stream(headers={"Last-Event-ID": "0"}) as reader:
         await until(clinic, f"exists (select from pg_locks where {WAITING_READS})")
         clinic.alert("Ada", START + timedelta(hours=1))
-        async with asyncio.timeout(10):
-            while served.parts.streams._head < 2:  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.01)
+        await heard(served, 2)
         clinic.connection.execute("select pg_advisory_unlock(%s)", (HELD,))
         assert [event.id for event in await reader.take(2)] == [1, 2]
 
@@ -107,6 +112,7 @@ async def test_a_stream_that_begins_while_nobody_listens_tells_nothing_from_befo
         await served.open_streams(1)
         clinic.alert("Ada")
         assert (await first.next()).id == 1
+        await heard(served, 1)
         with no_new_connections(stack, clinic):
             clinic.alert("Ada", START + timedelta(hours=1))
             second = await later.enter_async_context(served.stream())
@@ -118,12 +124,16 @@ async def test_a_stream_that_begins_while_nobody_listens_tells_nothing_from_befo
 
 async def test_streams_that_read_leave_connections_for_requests(served: Served, clinic: Clinic) -> None:
     have_reads_wait(clinic)
+    reads = f"select count(*) from pg_locks where {WAITING_READS}"  # noqa: S608
     clinic.alert("Ada")
     clinic.connection.execute("select pg_advisory_lock(%s)", (HELD,))
     async with AsyncExitStack() as streams:
         for _ in range(5):
             await streams.enter_async_context(served.stream(headers={"Last-Event-ID": "0"}))
-        await until(clinic, f"2 = (select count(*) from pg_locks where {WAITING_READS})")  # noqa: S608
+        await served.open_streams(5)
+        await until(clinic, f"2 = ({reads})")
+        await asyncio.sleep(1)  # so that others could join them
+        assert clinic.value(reads) == 2
         headers = {"Authorization": f"Bearer {clinic.token('dora', 'doctor')}"}
         async with httpx.AsyncClient(base_url=served.url, headers=headers, timeout=30) as client:
             assert (await client.get("/api/v1/patients")).status_code == 200

@@ -1,4 +1,4 @@
-"""What the broker sends while the edge box's disk is full: it is not acknowledged, so it comes again."""
+"""What comes again with the next connection, and what is not believed then."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 
 from gateway.ble.spool import Spool
 from gateway.runtime import clock
-from tests.gateway.ble.test_uplink import EDGE, Box, account, running, say
+from tests.gateway.ble.test_uplink import EDGE, Box, account, keep, running, say
 from tests.gateway.processes import until
 from tests.gateway.wire import client
 
@@ -38,3 +38,16 @@ async def test_a_command_for_which_there_is_no_room_comes_again_with_the_next_co
             await until(lambda: box.commands, what="it comes again")
     assert [json.loads(command.body) for command in box.commands] == [long]
     assert spool.commands("box-1", clock.now_ms()) == box.commands
+
+
+async def test_a_receipt_for_what_was_kept_while_the_broker_was_away_frees_nothing(mqtt_url: str, spool: Spool) -> None:
+    """It was never sent: somebody else has earned that receipt under this box's name."""
+    uplink = Box().uplink(await account(mqtt_url, EDGE), spool)
+    async with running(uplink):
+        await until(lambda: uplink.connected, what="it has had a connection")
+    keep(spool, 1, 2, 3, 4, 5)
+    async with client(mqtt_url) as gateway:
+        await say(gateway, EDGE, "receipt", {"seq": 3}, retain=True)
+    async with running(uplink):
+        await until(lambda: uplink.connected, what="it has another")
+        assert [message.seq for message in spool.waiting(10)] == [4, 5, 6, 7, 8]
