@@ -39,7 +39,7 @@ async def add(
 
 async def tick(ward: Ward, now: int) -> None:
     ward.now = now
-    await ward.worker.tell_offline_devices(ward.connection, now)
+    await ward.worker.do("offline devices", ward.connection, now)
 
 
 async def told(ward: Ward) -> list[tuple[Any, ...]]:

@@ -45,7 +45,7 @@ async def test_an_alert_of_the_same_rule_that_was_over_before_the_rest_stays_as_
     await two_lows(ward)
     over = (START, START + 20 * MINUTE_MS, None)
     assert await alerts(ward) == [over, (AGAIN, None, None)]
-    await ward.worker.end_what_rests(ward.connection, REST + MINUTE_MS)
+    await ward.worker.do("rest", ward.connection, REST + MINUTE_MS)
     assert await alerts(ward) == [over, (AGAIN, REST, "rest")]
     actions = await ward.clinic.rows("select action from alert_history order by id")
     assert actions == [("raised",), ("raised",), ("resolved",)]
@@ -57,9 +57,9 @@ async def test_a_patient_somebody_else_is_at_is_left_for_later(ward: Ward, datab
     try:
         async with other.transaction():
             await other.execute("select id from patient where id = %s for no key update", [ada])
-            await ward.worker.end_what_rests(ward.connection, REST)
+            await ward.worker.do("rest", ward.connection, REST)
             assert (await alerts(ward))[1] == (AGAIN, None, None)
     finally:
         await other.close()
-    await ward.worker.end_what_rests(ward.connection, REST)
+    await ward.worker.do("rest", ward.connection, REST)
     assert (await alerts(ward))[1] == (AGAIN, REST, "rest")
