@@ -154,7 +154,10 @@ class Streams:
                 async with self._database.listening(CHANNEL) as connection:
                     await self._advance()  # for events that came while nobody listened
                     longest = _RECONNECT_FIRST
-                    async for _ in connection.notifies():
+                    # Asked each time: under Python 3.11 the pool swallows a cancellation that comes with a connection.
+                    while not self._closing.is_set():
+                        async for _ in connection.notifies(stop_after=1):
+                            pass
                         await self._advance()
             except BROKEN as error:
                 if self._closing.is_set():

@@ -13,7 +13,7 @@ from gateway.ingest.receipt_keeper import ReceiptKeeper
 from gateway.ingest.standby import RETRY_S, ActiveLock, LockLostError, active_lock
 from gateway.runtime.broker_address import Address
 from gateway.runtime.metrics import GatewayMetrics
-from gateway.runtime.process import told_to_stop
+from gateway.runtime.process import cancelled, ended, told_to_stop
 from gateway.store.errors import AWAY
 
 log = logging.getLogger(__name__)
@@ -57,12 +57,7 @@ async def _work_until(
     await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not working.done():
         await asyncio.wait({working}, timeout=LONGEST_STOP_S if active.is_set() else 0)
-        working.cancel()
-    try:
-        await working
-    except asyncio.CancelledError:
-        if not stop.is_set():
-            raise
+    await ended(working)
 
 
 async def _hold_and_work(
@@ -108,16 +103,16 @@ async def _work(settings: GatewaySettings, metrics: GatewayMetrics, lock: Active
             watching = group.create_task(lock.watch(), name="lock")
             bridging = group.create_task(bridge.run(), name="bridge")
             log.info("gateway active")
-            await stop.wait()
-            bridge.stop()
-            await storing
-            keeping.cancel()
-            await asyncio.wait({keeping})
-            if bridge.state is State.CONNECTED:
-                with suppress(TimeoutError):  # what is not told now is told after the next start
-                    async with asyncio.timeout(LAST_RECEIPTS_S):
-                        await keeper.flush(pipeline.journalled)
-            watching.cancel()
-            bridging.cancel()
+            try:
+                await stop.wait()
+                bridge.stop()
+                await storing
+                await cancelled([keeping])
+                if bridge.state is State.CONNECTED:
+                    with suppress(TimeoutError):  # what is not told now is told after the next start
+                        async with asyncio.timeout(LAST_RECEIPTS_S):
+                            await keeper.flush(pipeline.journalled)
+            finally:
+                await cancelled([storing, keeping, watching, bridging])
     finally:
         await keeper.close()

@@ -12,15 +12,23 @@ AGAIN_S: Final = 1.0
 
 
 async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks until they have ended, however they end.
+    """Cancel tasks until they have ended, however they end; who is cancelled meanwhile asks them again and stays.
 
-    Once is not enough: `asyncio.wait_for` of Python 3.11 swallows a cancellation that arrives together with its result.
+    Once is not enough: `asyncio.wait_for` of Python 3.11 swallows a cancellation that comes together with its answer.
+    For the same reason a task group is not left to the tasks in it: it cancels each only once (`cancelled` inside).
     """
     left = {task for task in tasks if not task.done()}
+    interrupted: asyncio.CancelledError | None = None
     while left:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=AGAIN_S)
+        try:
+            await asyncio.wait(left, timeout=AGAIN_S)
+        except asyncio.CancelledError as error:
+            interrupted = error
+        left = {task for task in left if not task.done()}
+    if interrupted is not None:
+        raise interrupted
 
 
 async def ended(task: asyncio.Task[None]) -> None:

@@ -20,7 +20,7 @@ from gateway.runtime import clock
 from gateway.runtime.backoff import full_jitter
 from gateway.runtime.broker_address import Address, mqtt_client
 from gateway.runtime.metrics import WorkerMetrics
-from gateway.runtime.process import ended, told_to_stop
+from gateway.runtime.process import cancelled, ended, told_to_stop
 from gateway.store.alerts import AlertWriter
 from gateway.store.connect import connect
 from gateway.store.errors import AWAY, FAULTS
@@ -131,10 +131,12 @@ class Worker:
     async def run(self) -> None:
         """Do all duties until cancelled; the database and the broker may go away and come back."""
         async with asyncio.TaskGroup() as group:
-            for duty in self.duties:
-                group.create_task(self._repeat(duty), name=duty.name)
-            for errand in ERRANDS:
-                group.create_task(self._attend(errand), name=errand.name)
+            tasks = [group.create_task(self._repeat(duty), name=duty.name) for duty in self.duties]
+            tasks += [group.create_task(self._attend(errand), name=errand.name) for errand in ERRANDS]
+            try:
+                await asyncio.wait(tasks)
+            finally:
+                await cancelled(tasks)
 
     async def _repeat(self, duty: Duty) -> None:
         connection: Connection | None = None
