@@ -141,9 +141,18 @@ def wait_until(condition: Callable[[], bool], *, within_seconds: float) -> bool:
 
 
 def free_port() -> int:
-    """Return a port nobody listens on at this moment."""
-    with socket.socket() as probe:
+    """Return a port nobody listens on, and which the system gives to nobody else for the next minute.
+
+    A connection that has just been closed waits there (TIME_WAIT): only who asks for this port by its number, and
+    reuses addresses as servers do, gets it.
+    """
+    with socket.socket() as probe, socket.socket() as client:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", 0))
+        probe.listen(1)
+        client.connect(probe.getsockname())
+        accepted, _ = probe.accept()
+        accepted.close()  # first: who closes first is the one that waits
         return int(probe.getsockname()[1])
 
 
