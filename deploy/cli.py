@@ -114,6 +114,7 @@ def _expected_failure(error: Exception) -> tuple[int, str] | None:
         ("deploy.settings", "SettingsError"): 2,
         ("deploy.stack.errors", "StackError"): 1,
         ("deploy.migrate", "MigrationError"): 1,
+        ("deploy.moved_clock", "MovedClock"): 2,
         ("gateway.clinic.broker_accounts", "BrokerAccountError"): 1,
         ("psycopg", "OperationalError"): 1,
         ("aiomqtt", "MqttError"): 1,

@@ -44,6 +44,10 @@ select to_regclass('public.schema_migration') is not null;
 -- What has been applied, oldest first.
 select version, name, sha256 from schema_migration order by version;
 
+-- name: first_applied
+-- When the schema was made; null while there is none.
+select min(applied_at) from schema_migration;
+
 -- name: record
 -- Notes a migration as applied, in its own transaction.
 insert into schema_migration (version, name, sha256, applied_at) values (%s, %s, %s, %s);

@@ -15,6 +15,7 @@ from api.settings import ApiSettings
 from api.streams import Streams
 from deploy.logs import configure_logs
 from deploy.migrate import load_migrations
+from deploy.moved_clock import refuse_moved_clock
 from deploy.settings import HttpSettings, load_settings
 
 _SHUTDOWN_SECONDS = 10
@@ -56,6 +57,7 @@ def api(
     """Serve the HTTP API. Ends with SIGTERM or Ctrl-C, after the requests under way."""
     settings = load_settings(HttpSettings)
     configure_logs(settings.log_level)
+    refuse_moved_clock(settings.database_url)
     app = create_app(
         ApiSettings(
             database_url=settings.database_url,

@@ -6,6 +6,7 @@ import uvloop
 
 from deploy.broker import broker_address
 from deploy.logs import configure_logs
+from deploy.moved_clock import refuse_moved_clock
 from deploy.settings import Settings, load_settings
 from gateway.ingest.main import GatewaySettings, run_gateway
 
@@ -14,6 +15,7 @@ def gateway() -> None:
     """Take in what devices send, store it, detect, alert; acknowledge after the commit. A second one stands by."""
     settings = load_settings(Settings)
     configure_logs(settings.log_level)
+    refuse_moved_clock(settings.database_url)
     configured = GatewaySettings(
         database_url=settings.database_url,
         broker=broker_address(settings),

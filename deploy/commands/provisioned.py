@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 import psycopg
 import typer
 
+from deploy.moved_clock import refuse_moved_clock
 from deploy.settings import DatabaseSettings, Settings, load_settings
 from gateway.clinic.broker_accounts import BrokerAccountError, BrokerAccounts
 from gateway.clinic.provisioning import InvalidValueError, Provisioning, ProvisioningError
@@ -55,6 +56,7 @@ async def _provisioning(*, broker: bool) -> AsyncIterator[Provisioning]:
             accounts = await stack.enter_async_context(BrokerAccounts.connect(settings.mqtt_url, ca_file))
             await accounts.ensure_device_role()
         url = load_settings(DatabaseSettings).database_url
+        refuse_moved_clock(url)
         connection = await psycopg.AsyncConnection.connect(url, autocommit=True)
         yield Provisioning(await stack.enter_async_context(connection), accounts, clock.now())
 

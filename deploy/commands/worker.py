@@ -4,6 +4,7 @@ import asyncio
 
 from deploy.broker import broker_address
 from deploy.logs import configure_logs
+from deploy.moved_clock import refuse_moved_clock
 from deploy.settings import Settings, load_settings
 from gateway.worker.main import WorkerSettings, run_worker
 
@@ -12,6 +13,7 @@ def worker() -> None:
     """Settle doses whose time is over, assess HRV nights, send commands and rosters. Any number of workers may run."""
     settings = load_settings(Settings)
     configure_logs(settings.log_level)
+    refuse_moved_clock(settings.database_url)
     asyncio.run(
         run_worker(
             WorkerSettings(

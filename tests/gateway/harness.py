@@ -1,6 +1,6 @@
 """The pipeline without a broker: batches of messages straight into `commit`, against the real database."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from gateway.ingest.pipeline import Pipeline, PipelineSettings
@@ -40,10 +40,12 @@ async def settle_all(database_url: str, batches: Sequence[Sequence[Outgoing]]) -
 
 
 @asynccontextmanager
-async def pipeline(database_url: str, book: ReceiptBook | None = None) -> AsyncIterator[Pipeline]:
-    """A pipeline whose `commit` the test calls itself."""
+async def pipeline(
+    database_url: str, book: ReceiptBook | None = None, now_ms: Callable[[], int] = clock.now_ms
+) -> AsyncIterator[Pipeline]:
+    """A pipeline whose `commit` the test calls itself, at the time that `now_ms` says."""
     receipts = ReceiptBook() if book is None else book
-    made = Pipeline(PipelineSettings(database_url), ListSource([]), receipts, GatewayMetrics(), clock.now_ms)
+    made = Pipeline(PipelineSettings(database_url), ListSource([]), receipts, GatewayMetrics(), now_ms)
     try:
         yield made
     finally:

@@ -179,13 +179,24 @@ async def test_what_a_doctor_resolved_stays_resolved_while_the_low_goes_on(
     assert (second.span, second.state) == ((at(50), None), "open")
 
 
-async def test_an_old_low_is_retrospective_and_one_of_now_is_not(clinic: Clinic, database_url: str) -> None:
-    now = datetime.now(UTC)  # noqa: TID251 - what is retrospective is judged by the real time
-    hours_ahead = (round(3 - now.hour - now.minute / 60) + 12) % 24 - 12  # of UTC, where it is about three at night
-    zone = f"Etc/GMT{-hours_ahead:+d}"
+@pytest.mark.parametrize(
+    ("zone", "now"),
+    [
+        ("UTC", "2026-03-10T01:00Z"),
+        ("Asia/Kathmandu", "2026-03-10T03:00+05:45"),
+        ("Pacific/Kiritimati", "2026-03-10T00:30+14:00"),
+        ("Pacific/Pago_Pago", "2026-03-10T04:00-11:00"),
+        ("Europe/Berlin", "2026-03-29T03:30+02:00"),
+        ("America/New_York", "2026-11-01T02:30-05:00"),
+    ],
+)
+async def test_an_old_low_is_retrospective_and_one_of_now_is_not(
+    clinic: Clinic, database_url: str, zone: str, now: str
+) -> None:
+    """At night in any zone, also an hour after its clocks were changed."""
     patient = await clinic.wearer("cgm", zone)
-    stamp = int(now.timestamp() * 1000)
-    async with pipeline(database_url) as running:
+    stamp = int(datetime.fromisoformat(now).timestamp() * 1000)
+    async with pipeline(database_url, now_ms=lambda: stamp) as running:
         await send(running, [Reading(stamp - 24 * 60 * MINUTE, LOW), Reading(stamp - 20 * 60 * MINUTE, WELL)])
         await send(running, [Reading(stamp - 19 * 60 * MINUTE, WELL), Reading(stamp - MINUTE, LOW)])
         alerts = await clinic.alerts(patient)

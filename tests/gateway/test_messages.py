@@ -86,9 +86,10 @@ async def test_an_event_is_stored_once_and_answers_close_commands(clinic: Clinic
     key = await clinic.value("select key from device")
     commands = [
         await clinic.value(
-            "insert into command (device_key, type, payload, created_at, expires_at) values (%s, 'remind', '{}', now(),"
-            " now()) returning id",
+            "insert into command (device_key, type, payload, created_at, expires_at) values (%s, 'remind', '{}', %s, %s) returning id",
             key,
+            EVER,
+            EVER,
         )
         for _ in range(3)
     ]
@@ -113,7 +114,9 @@ async def test_another_devices_answer_closes_nothing(clinic: Clinic, database_ur
     await clinic.wearers(["box", "other"])
     command = await clinic.value(
         "insert into command (device_key, type, payload, created_at, expires_at)"
-        " select key, 'remind', '{}', now(), now() from device where id = 'box' returning id"
+        " select key, 'remind', '{}', %s, %s from device where id = 'box' returning id",
+        EVER,
+        EVER,
     )
     answer = {"type": "command_done", "at": START, "id": str(command), "ok": True}
     async with pipeline(database_url) as running:

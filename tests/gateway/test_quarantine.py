@@ -96,8 +96,7 @@ async def test_every_reason_with_the_good_series_stored(gateway: GatewayProcess,
 async def _provision(clinic: Clinic) -> None:
     patient = await clinic.wearer("worn")
     await clinic.provisioning.add_device("nobodys", "wristband")
-    yesterday = datetime.now(UTC) - timedelta(days=1)  # noqa: TID251 - the device is worn since the real yesterday
-    await clinic.provisioning.add_device("since", "wristband", patient, since=yesterday)
+    await clinic.provisioning.add_device("since", "wristband", patient, since=clock.now() - timedelta(days=1))
 
 
 async def _kept(clinic: Clinic, count: int) -> bool:
