@@ -4,7 +4,11 @@ VENV := .venv/bin
 UV ?= uv
 LOCK := $(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet
 
-.PHONY: setup demo test soak lock clean
+# Beside each other, one worker a processor, each with servers of its own; what loads the machine is one group, so that
+# it runs one after the other. One after the other all: make test PYTEST_ARGS=-n0.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadgroup
+
+.PHONY: setup demo test check pytest soak lock clean
 
 setup:
 	@sh deploy/setup.sh
@@ -12,12 +16,18 @@ setup:
 demo: setup
 	@exec $(VENV)/vigil demo $(DEMO_ARGS)
 
+# The checks run beside the tests, which wait for servers a good part of their time.
 test: setup
+	@$(MAKE) --no-print-directory --jobs=2 check pytest
+
+check:
 	$(VENV)/ruff check
 	$(VENV)/ruff format --check
-	$(VENV)/mypy
 	$(VENV)/lint-imports
-	$(VENV)/pytest -m "not soak" $(PYTEST_ARGS)
+	$(VENV)/mypy
+
+pytest:
+	$(VENV)/pytest $(SIDE_BY_SIDE) -m "not soak" $(PYTEST_ARGS)
 
 soak: setup
 	$(VENV)/pytest -m soak --timeout 3600 $(PYTEST_ARGS)

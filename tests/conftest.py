@@ -1,6 +1,11 @@
-"""Real peers for every test: one TimescaleDB per session with a fresh database per test, one broker per test."""
+"""Real peers for every test: one TimescaleDB per session with a fresh database per test, one broker per test.
+
+Side by side, each worker of pytest-xdist is a session of its own with a TimescaleDB of its own: what one test does to
+its server, another worker's does not feel.
+"""
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 
@@ -23,7 +28,10 @@ _numbers = count(1)
 
 
 class TestStack:
-    """The session's TimescaleDB: `postgres` is the server; databases are cloned from a migrated template."""
+    """The session's TimescaleDB: `postgres` is the server; databases are cloned from a migrated template.
+
+    The next clone is made while a test runs, and dropped while the next one does.
+    """
 
     __test__ = False
 
@@ -31,6 +39,19 @@ class TestStack:
         self.postgres = postgres
         self.create_database(_TEMPLATE, template="vigil")
         migrate(postgres.database_url(_TEMPLATE), clock.now())
+        self._beside = ThreadPoolExecutor(1, "databases")
+        self._next = self._beside.submit(self._clone)
+        self._dropped: list[Future[None]] = []
+
+    def close(self) -> None:
+        """Wait for what is still made or dropped. Raises what went wrong with it."""
+        self._next.result()
+        for dropped in self._dropped:
+            dropped.result()
+        self._beside.shutdown()
+
+    def _clone(self) -> str:
+        return self.create_database(f"test_{next(_numbers)}")
 
     def create_database(self, name: str, template: str = _TEMPLATE) -> str:
         """Clone a database and return its address."""
@@ -44,11 +65,15 @@ class TestStack:
     @contextmanager
     def database(self, template: str = _TEMPLATE) -> Iterator[str]:
         """Give the address of a database of one's own: migrated, or with `template="vigil"` still empty."""
-        name = f"test_{next(_numbers)}"
+        if template == _TEMPLATE:
+            url = self._next.result()
+            self._next = self._beside.submit(self._clone)
+        else:
+            url = self.create_database(f"test_{next(_numbers)}", template)
         try:
-            yield self.create_database(name, template)
+            yield url
         finally:
-            self.drop_database(name)
+            self._dropped.append(self._beside.submit(self.drop_database, url.rpartition("/")[2]))
 
     def _administer(self, statement: str, *names: str) -> None:
         with psycopg.connect(self.postgres.superuser_url(), autocommit=True) as connection:
@@ -59,7 +84,9 @@ class TestStack:
 def stack() -> Iterator[TestStack]:
     """The TimescaleDB of this test session, on a free port in a temporary folder."""
     with temporary_folder() as folder, temporary_postgres(folder) as postgres:
-        yield TestStack(postgres)
+        stack = TestStack(postgres)
+        yield stack
+        stack.close()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from deploy.bench.workload import LATE, LATE_BY_MS, REPEATS, Plan, build
 from deploy.cli import main
 from gateway.runtime import clock
 
+pytestmark = pytest.mark.xdist_group("loads the machine")
 AT = 1_763_769_900_000
 
 

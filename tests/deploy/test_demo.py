@@ -22,6 +22,7 @@ from deploy.stack import processes
 from deploy.stack.embedded import temporary_folder
 from deploy.stack.local import LocalStack
 
+pytestmark = pytest.mark.xdist_group("loads the machine")
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 VIGIL = [sys.executable, "-c", "from deploy.cli import main; main()"]
 WITHOUT_BUMBLE = [

@@ -18,6 +18,7 @@ from gateway.runtime import clock
 from tests.gateway.clinic import EVER, Clinic
 from tests.gateway.processes import GatewayProcess, until
 
+pytestmark = pytest.mark.xdist_group("loads the machine")
 DEVICES = 100
 HISTORY_DAYS = 0.15
 KILLED_AFTER = (40, 110, 180)

@@ -20,6 +20,7 @@ from tests.gateway.wire import Outgoing, Publisher, readings_message
 from tests.streaming.nocturnal_reference import Reading
 from tests.streaming.series import synthetic_nights
 
+pytestmark = pytest.mark.xdist_group("loads the machine")
 DEVICES = 250
 READINGS = 50_000
 REPEATED = 0.02

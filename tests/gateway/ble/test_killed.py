@@ -29,6 +29,7 @@ from gateway.runtime.broker_address import parse_url
 from tests.gateway.ble.home import Home, home
 from tests.gateway.processes import VigilProcess, until
 
+pytestmark = pytest.mark.xdist_group("loads the machine")
 HOURS = 8
 RECORDS = HOURS * 12
 MINUTE_MS = 60_000

@@ -23,6 +23,7 @@ from gateway.ble.visit import UNREADABLE_A_VISIT
 from tests.gateway.ble.accounts import happened, told_events, told_samples
 from tests.gateway.ble.bedside import HOUR_MS, SHANGHAI, START, Bedside, bedside, in_virtual_time, plan
 
+pytestmark = pytest.mark.xdist_group("loads the machine")
 DEVICES = 50
 RUN_S = 450
 CLOCK_MS = 43_000
