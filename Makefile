@@ -8,7 +8,7 @@ LOCK := $(UV) pip compile --universal --generate-hashes --no-emit-index-url --no
 # it runs one after the other. One after the other all: make test PYTEST_ARGS=-n0.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadgroup
 
-.PHONY: setup demo test check pytest soak lock clean
+.PHONY: setup demo test check pytest hours soak lock clean
 
 setup:
 	@sh deploy/setup.sh
@@ -28,6 +28,10 @@ check:
 
 pytest:
 	$(VENV)/pytest $(SIDE_BY_SIDE) -m "not soak" $(PYTEST_ARGS)
+
+# What depends on the time of day, at every hour of it; tests/hours.py says which tests that are.
+hours: setup
+	$(VENV)/python -m tests.hours $(SIDE_BY_SIDE) -m "hours and not soak" $(PYTEST_ARGS)
 
 soak: setup
 	$(VENV)/pytest -m soak --timeout 3600 $(PYTEST_ARGS)

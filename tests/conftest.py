@@ -22,9 +22,18 @@ from deploy.stack.embedded import (
     temporary_postgres,
 )
 from gateway.runtime import clock
+from tests.hours import clock_readers
 
 _TEMPLATE = "vigil_template"
 _numbers = count(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what depends on the time of day, before anything is chosen by its marks."""
+    for item in items:
+        if item.path in clock_readers():
+            item.add_marker("hours")
 
 
 class TestStack:

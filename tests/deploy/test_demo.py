@@ -102,6 +102,7 @@ def until_up(demo: subprocess.Popen[str]) -> list[str]:
     return until_said(demo, "logs")
 
 
+@pytest.mark.hours
 @pytest.mark.timeout(300)
 def test_all_three_kinds_of_alerts_within_a_minute(folder: Path) -> None:
     done = subprocess.run(

@@ -38,6 +38,7 @@ async def simulate(
     return process.returncode or 0, out.decode(), err.decode()
 
 
+@pytest.mark.hours
 async def test_a_clinic_is_provisioned_and_its_history_told(database_url: str, mqtt_url: str) -> None:
     peer = Peer()
     async with peer.running(mqtt_url):
