@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from gateway.ingest.receipt_writer import ReceiptKeeper
+from gateway.ingest.receipt_keeper import ReceiptKeeper
 
 import gateway.worker.main
 from gateway.ingest.main import GatewaySettings, run_gateway
