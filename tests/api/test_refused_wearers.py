@@ -47,7 +47,7 @@ def at(clinic: Clinic) -> Instants:
 
 def assign(clinic: Clinic, device: str, patient: str, valid: str) -> None:
     keys = {"device_key": clinic.devices[device], "patient_id": clinic.patients[patient]}
-    clinic.insert("assignment", **keys, valid=valid, created_at=datetime.now(UTC))  # noqa: TID251 - the real clock's
+    clinic.insert("assignment", **keys, valid=valid, created_at=clock.now())
 
 
 def withdraw(clinic: Clinic, patient: str, at: int) -> None:

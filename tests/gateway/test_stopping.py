@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from gateway.ingest.receipt_keeper import ReceiptKeeper
 
 import gateway.worker.main
 from gateway.ingest.main import GatewaySettings, run_gateway
+from gateway.ingest.receipt_keeper import ReceiptKeeper
 from gateway.runtime import process
 from gateway.runtime.broker_address import parse_url
 from gateway.runtime.metrics import WorkerMetrics
