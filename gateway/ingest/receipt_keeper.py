@@ -8,10 +8,11 @@ from typing import Any, Protocol
 import numpy as np
 import psycopg
 
+from devices.instants import DISTANT_PAST_MS
 from devices.receipts import encode_receipt
 from devices.vocabulary import Topic, topic
 from gateway.ingest.mqtt.connection import ConnectionLostError
-from gateway.ingest.receipts import ABSENT, NumberedMessages, Receipt, ReceiptBook
+from gateway.ingest.receipts import ABSENT, Contact, NumberedMessages, Receipt, ReceiptBook
 from gateway.runtime import clock
 from gateway.runtime.metrics import GatewayMetrics
 from gateway.store.connect import connect
@@ -94,12 +95,13 @@ class ReceiptKeeper:
         """Write down and publish what moved; what fails, or is cancelled, is kept for the next time."""
         now_ms = self._now_ms()
         self._metrics.lost.inc(self.book.declare_lost(now_ms))
-        offsets = self.book.take_offsets()
+        contacts = self.book.take_contacts()
         moved = self.book.take_moved()
         done = False
         try:
             if moved:
-                await self._write(moved, offsets, max(journalled, self._leftover), now_ms)
+                await self._write(moved, contacts, max(journalled, self._leftover), now_ms)
+                contacts = {}
             self._to_publish.update(key for key, _ in moved)
             await self._publish()
             done = True
@@ -109,7 +111,7 @@ class ReceiptKeeper:
                 self._connection = None
         finally:
             if not done:
-                self.book.mark_moved(key for key, _ in moved)
+                self.book.mark_moved((key for key, _ in moved), contacts)
 
     async def close(self) -> None:
         """Close the connection to the database."""
@@ -117,7 +119,7 @@ class ReceiptKeeper:
             await self._connection.close()
 
     async def _write(
-        self, moved: list[tuple[int, Receipt]], offsets: dict[int, int], journalled: int, now_ms: int
+        self, moved: list[tuple[int, Receipt]], contacts: dict[int, Contact], journalled: int, now_ms: int
     ) -> None:
         devices = [key for key, _ in moved]
         receipts = [receipt for _, receipt in moved]
@@ -129,16 +131,17 @@ class ReceiptKeeper:
             "gap_since": [r.gap_since_ms for r in receipts],
             "lost": [r.lost for r in receipts],
         }
-        contacts = {
+        offsets = {key: one.offset_ms for key, one in contacts.items() if one.offset_ms != DISTANT_PAST_MS}
+        statuses = {
             "device": devices,
-            "contact_at": [now_ms] * len(devices),
+            "contact_at": [contacts[key].heard_ms if key in contacts else None for key in devices],
             "stamp": [None if r.stamp_ms == ABSENT else min(r.stamp_ms, now_ms) for r in receipts],
             "clock_offset": [offsets.get(key) for key in devices],
         }
         connection = await self._connected()
         async with connection.transaction():
             await connection.execute(SQL.write, row_values)
-            await connection.execute(SQL.contact, contacts)
+            await connection.execute(SQL.contact, statuses)
             await connection.execute(
                 SQL.set_clocks, {"devices": devices, "tolerated": TOLERATED_CLOCK_OFFSET_MS, "now": now_ms}
             )

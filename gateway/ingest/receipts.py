@@ -1,7 +1,7 @@
 """How far each device's messages are committed: the cumulative receipt behind which it may free its flash. Pure."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -117,6 +117,18 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Contact:
+    """When a device was last heard, and what its clock seems to be off by (ahead is positive, DISTANT_PAST_MS: unknown); ms."""
+
+    heard_ms: int
+    offset_ms: int
+
+    def join(self, other: "Contact") -> "Contact":
+        """Return both as one. The smallest delay counts: a message may have waited, but none arrives before it was sent."""
+        return Contact(max(self.heard_ms, other.heard_ms), max(self.offset_ms, other.offset_ms))
+
+
+@dataclass(frozen=True, slots=True)
 class NumberedMessages:
     """The numbered messages of one committed batch as columns of one length; ABSENT where a message did not say."""
 
@@ -152,7 +164,7 @@ class ReceiptBook:
         """Begin with what the store knows."""
         self._receipts = receipts if receipts is not None else {}
         self._moved: set[int] = set()
-        self._offsets: dict[int, int] = {}
+        self._contacts: dict[int, Contact] = {}
         self._aside: list[tuple[NumberedMessages, int]] = []
 
     def add(self, numbered: NumberedMessages, now_ms: int) -> None:
@@ -166,9 +178,11 @@ class ReceiptBook:
         self._fold()
         return self._receipts
 
-    def mark_moved(self, devices: Iterable[int]) -> None:
-        """Have receipts written again: the last time failed."""
+    def mark_moved(self, devices: Iterable[int], contacts: Mapping[int, Contact]) -> None:
+        """Have receipts and contacts written again: the last time failed."""
         self._moved.update(devices)
+        for key, contact in contacts.items():
+            self._note_contact(key, contact)
 
     def _fold(self) -> None:
         """Fold what was put aside; devices whose numbers simply went on are done column-wise."""
@@ -194,9 +208,9 @@ class ReceiptBook:
         plain = (base != -2) & follows & ~set_back & ~says_oldest
         newest_stamp = np.maximum.reduceat(stamp, starts)
         lead = np.maximum.reduceat(np.where(stamp == ABSENT, DISTANT_PAST_MS, stamp - arrival[order]), starts)
+        heard = np.maximum.reduceat(arrival[order], starts)
         for group, (key, receipt) in enumerate(zip(keys, known, strict=True)):
-            if lead[group] != DISTANT_PAST_MS:
-                self._offsets[key] = max(int(lead[group]), self._offsets.get(key, DISTANT_PAST_MS))
+            self._note_contact(key, Contact(int(heard[group]), int(lead[group])))
             if receipt is not None and plain[group]:
                 receipt.seq = max(receipt.seq, int(newest[group]))
                 receipt.stamp_ms = max(receipt.stamp_ms, int(newest_stamp[group]))
@@ -221,19 +235,20 @@ class ReceiptBook:
         self._moved.clear()
         return moved
 
-    def take_offsets(self) -> dict[int, int]:
-        """Return what devices' clocks seem to be off by since the last call, ms (ahead is positive).
-
-        The smallest delay counts: a message may have waited, but none arrives before it was sent.
-        """
+    def take_contacts(self) -> dict[int, Contact]:
+        """Return the contacts since the last call; a receipt may also move without one, when a gap is given up."""
         self._fold()
-        offsets, self._offsets = self._offsets, {}
-        return offsets
+        contacts, self._contacts = self._contacts, {}
+        return contacts
 
     def has_gap(self, device_key: int) -> bool:
         """Whether messages of the device are known to be missing."""
         receipt = self.receipts.get(device_key)
         return receipt is not None and bool(receipt.above)
+
+    def _note_contact(self, key: int, contact: Contact) -> None:
+        known = self._contacts.get(key)
+        self._contacts[key] = known.join(contact) if known else contact
 
     def _one_by_one(
         self, key: int, numbered: NumberedMessages, rows: Iterable[int], arrival: NDArray[np.int64]

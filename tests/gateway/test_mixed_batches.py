@@ -187,6 +187,29 @@ async def test_no_byte_of_a_wearer_who_withdrew_is_kept(clinic: Clinic, people: 
     assert kept == [("malformed", None, None), ("malformed", None, None), ("out_of_range", None, None)]
 
 
+async def test_no_byte_is_kept_of_a_device_an_edge_box_may_not_speak_for(
+    clinic: Clinic, people: People, database_url: str
+) -> None:
+    """Its wearer withdrew; the edge box is somebody else's."""
+    assert people.wearer("left", TURN) is None
+    async with pipeline(database_url) as running:
+        for device in ("left", "band", "nobody-knows"):
+            await send(running, telemetry("edge", [heart_rate(TURN)], device=device))
+    kept = await clinic.rows("select reason, payload is null from quarantine order by id")
+    assert kept == [("unknown_device", True), ("unknown_device", False), ("unknown_device", False)]
+
+
+@pytest.mark.usefixtures("people")
+async def test_no_byte_without_consent_is_kept_of_what_the_store_refuses(clinic: Clinic, database_url: str) -> None:
+    await clinic.connection.execute("alter table observation add constraint poison check (value <> 66.5)")
+    poison = heart_rate(TURN, 66.5)
+    async with pipeline(database_url) as running:
+        await send(running, telemetry("late", [poison, heart_rate(TURN - HOUR)]), telemetry("late", [poison]))
+    kept = await clinic.rows("select reason, device_id, payload is null from quarantine order by id")
+    assert kept == [("malformed", "late", True), ("malformed", "late", False)]
+    assert await clinic.stored() == 0
+
+
 @pytest.mark.usefixtures("people")
 async def test_one_message_is_refused_by_cause_with_its_own_series(clinic: Clinic, database_url: str) -> None:
     """Of one device: before it was worn, without consent, with consent, and words nobody knows."""

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devices.instants import DISTANT_PAST_MS
 from gateway.ingest.mqtt.connection import ConnectionLostError
 from gateway.ingest.pipeline import Pipeline, PipelineSettings
 from gateway.ingest.receipt_keeper import ReceiptKeeper
-from gateway.ingest.receipts import ABSENT, GAP_LOST_AFTER_MS, ReceiptBook
+from gateway.ingest.receipts import ABSENT, GAP_LOST_AFTER_MS, Contact, ReceiptBook
 from gateway.runtime import clock
 from gateway.runtime.metrics import GatewayMetrics
 from tests.gateway.clinic import Clinic
@@ -120,8 +121,10 @@ def test_the_smallest_delay_tells_how_far_a_clock_is_off() -> None:
     book = ReceiptBook()
     for seq, delay in ((1, 900), (2, 100), (3, 500)):
         say(book, seq, stamp=NOW, now=NOW + delay)
-    assert book.take_offsets() == {1: -100}
-    assert book.take_offsets() == {}
+    assert book.take_contacts() == {1: Contact(NOW + 900, -100)}
+    say(book, 4)
+    assert book.take_contacts() == {1: Contact(NOW, DISTANT_PAST_MS)}
+    assert book.take_contacts() == {}
 
 
 # With the store and the broker ---------------------------------------------------------------------------------------
@@ -289,6 +292,53 @@ async def test_a_device_that_says_no_time_has_no_clock_that_is_off(clinic: Clini
         await post.send(telemetry("a", [heart_rate(NOW + 2)], seq=3))
         await post.flush()
         assert await clinic.rows(query) == [(offset, NOW)]
+
+
+async def contact_at(post: Post) -> int | None:
+    found: int | None = await post.clinic.value("select to_ms(contact_at) from device_status")
+    return found
+
+
+async def test_only_what_arrived_is_a_contact(clinic: Clinic, database_url: str) -> None:
+    """Neither a gap that is given up, nor a restart, nor a second try: a dead device must not seem alive by them."""
+    await clinic.wearer("a")
+    async with open_post(clinic, database_url) as post:
+        await post.send(*(telemetry("a", [heart_rate(NOW + seq)], seq=seq) for seq in (1, 3)))
+        arrived = clock.now_ms()
+        post.now = arrived + MINUTE
+        await post.flush()
+        heard = await contact_at(post)
+        assert heard is not None
+        assert NOW <= heard <= arrived
+        post.now = arrived + GAP_LOST_AFTER_MS + MINUTE
+        await post.flush()
+        assert (await post.written(), await contact_at(post)) == ({"a": (3, 3)}, heard)
+        await post.send(telemetry("a", [heart_rate(NOW + 4)], seq=4))
+    arrived = clock.now_ms()
+    async with open_post(clinic, database_url) as post:
+        post.now = arrived + 60 * MINUTE
+        post.broker.away_after = 0
+        for _ in range(2):
+            await post.flush()
+            again = await contact_at(post)
+            assert again is not None
+            assert heard <= again <= arrived
+            post.now += MINUTE
+
+
+async def test_a_contact_that_could_not_be_written_is_written_the_next_time(clinic: Clinic, database_url: str) -> None:
+    await clinic.wearer("a")
+    async with open_post(clinic, database_url) as post:
+        await post.cut()
+        await post.send(telemetry("a", [heart_rate(NOW)], seq=1, sent_at=NOW - MINUTE))
+        await post.flush()
+        assert await contact_at(post) is None
+        post.now += 60 * MINUTE
+        await post.flush()
+        assert await contact_at(post) is not None
+        ((heard, offset),) = await clinic.rows("select to_ms(contact_at), clock_offset_ms from device_status")
+        assert heard < NOW + 60 * MINUTE
+        assert offset == NOW - MINUTE - heard
 
 
 # A counter that was reset --------------------------------------------------------------------------------------------
