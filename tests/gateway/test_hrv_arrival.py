@@ -79,7 +79,7 @@ def wanted(series: list[Series]) -> list[tuple[Any, ...]]:
     return [row(one) for one in windows_of({1: runs}, START - HOUR_MS, START + 5 * HOUR_MS)]
 
 
-@pytest.mark.parametrize("seed", [3, 12])
+@pytest.mark.parametrize("seed", [2, 3])
 async def test_windows_are_those_of_all_beats_in_whatever_order_these_came(ward: Ward, seed: int) -> None:
     """What comes beside a window changes what of it counts as an artifact."""
     rng = np.random.default_rng(seed)
