@@ -118,6 +118,7 @@ async def test_a_stream_that_begins_while_nobody_listens_tells_nothing_from_befo
             second = await later.enter_async_context(served.stream())
             assert second.response.headers["last-event-id"] == "2"
             await served.open_streams(2)
+            await asyncio.sleep(0.5)  # so that it reads while nobody listens
         clinic.alert("Ada", START + timedelta(hours=2))
         assert (await second.next(10)).id == 3
 
