@@ -70,10 +70,10 @@ def spawn(
 def before_exec(when_parent_dies: signal.Signals | None) -> Callable[[], None]:
     """Return what a child does before exec: allow itself all descriptors, and arrange to end with us."""
     libc = ctypes.CDLL(None, use_errno=True)
-    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, max_files = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def prepare() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
         if when_parent_dies is not None:
             libc.prctl(_PR_SET_PDEATHSIG, int(when_parent_dies), 0, 0, 0)
 

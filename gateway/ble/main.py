@@ -48,7 +48,7 @@ async def run_ble(settings: BleRunSettings, radio: Radio) -> None:
         stopping = asyncio.create_task(stop.wait(), name="stop signal")
         try:
             if await _clock_set(stop):
-                with Spool(settings.spool_path, most_bytes=settings.spool_bytes) as spool:
+                with Spool(settings.spool_path, max_bytes=settings.spool_bytes) as spool:
                     await _work(settings, radio, spool, metrics, stopping)
         finally:
             stopping.cancel()

@@ -64,10 +64,10 @@ class _Life:
 class Spool:
     """The spool in one file; a second process on the same file is refused. Every method may raise SpoolBrokenError."""
 
-    def __init__(self, path: Path | str, *, most_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, path: Path | str, *, max_bytes: int = MAX_BYTES) -> None:
         """Open or create the file. Raises SpoolError, with the path in its message."""
         self._path = Path(path)
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._db = open_spool(self._path)
         self._life = _Life(*self._all(SQL.life)[0])
         self._sending = False
@@ -260,8 +260,8 @@ class Spool:
             self._all, ("pragma page_count", "pragma freelist_count", "pragma page_size")
         )
         needed = sum(len(body.items) + _ROW_BYTES for body in bodies) + records * _ROW_BYTES
-        if (pages - free) * size + needed > self._most_bytes:
-            raise SpoolFullError(f"{self._path} has its {self._most_bytes} bytes: {len(self)} messages wait")
+        if (pages - free) * size + needed > self._max_bytes:
+            raise SpoolFullError(f"{self._path} has its {self._max_bytes} bytes: {len(self)} messages wait")
 
     def _add(self, device: str, bodies: Sequence[Body]) -> _Life:
         """Append messages; return the numbering to continue with once that is committed."""

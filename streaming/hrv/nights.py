@@ -104,9 +104,9 @@ def baseline(values: Sequence[float]) -> Baseline:
     nights = np.asarray(values, dtype=np.float64)
     median = float(np.median(nights))
     reach = WINSOR_SD * MAD_TO_SD * float(np.median(np.abs(nights - median)))
-    drawn_in = np.clip(nights, median - reach, median + reach)
-    spread = WINSORISED_TO_SD * float(np.std(drawn_in, ddof=1)) if nights.size > 1 else 0.0
-    return Baseline(float(np.mean(drawn_in)), max(spread, MIN_SPREAD), len(values))
+    clipped = np.clip(nights, median - reach, median + reach)
+    spread = WINSORISED_TO_SD * float(np.std(clipped, ddof=1)) if nights.size > 1 else 0.0
+    return Baseline(float(np.mean(clipped)), max(spread, MIN_SPREAD), len(values))
 
 
 def rolling_mean(nights: Sequence[NightValue], last: date) -> float | None:

@@ -46,9 +46,9 @@ class SequentialTest:
     def update(self, z: float) -> bool:
         """Take one night; return whether the test fires."""
         self._seen.append(z)
-        drawn_in = max(-self._settings.most_z, min(z, self._settings.most_z))
-        self._test.update(drawn_in)
-        self.cusum = max(0.0, self.cusum - drawn_in - self._settings.delta)
+        clipped = max(-self._settings.most_z, min(z, self._settings.most_z))
+        self._test.update(clipped)
+        self.cusum = max(0.0, self.cusum - clipped - self._settings.delta)
         return bool(self._test.drift_detected)
 
     @property

@@ -215,7 +215,7 @@ SETTINGS: dict[str, Alarms] = {
     "shipped": page_hinkley(),
     "δ 0.75, threshold 3": page_hinkley(DriftSettings(delta=0.75, threshold=3.0)),
     "δ 0.4, threshold 5.5": page_hinkley(DriftSettings(delta=0.4, threshold=5.5)),
-    "nights not drawn in, threshold 4.5": page_hinkley(DriftSettings(threshold=4.5, most_z=100)),
+    "nights not clipped, threshold 4.5": page_hinkley(DriftSettings(threshold=4.5, most_z=100)),
     "plain CUSUM k 0.5, h 5": cusum(0.5, 5.0),
     "widened, δ 0.5, threshold 4": widened(DriftSettings(delta=0.5, threshold=4.0), 20),
 }

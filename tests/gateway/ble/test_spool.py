@@ -234,7 +234,7 @@ def test_a_receipt_without_room_behind_it_does_not_move_the_numbers(spool: Spool
 
 
 def test_a_full_spool_refuses_everything_and_loses_nothing(path: Path) -> None:
-    with Spool(path, most_bytes=300_000) as spool:
+    with Spool(path, max_bytes=300_000) as spool:
         kept = 0
         with pytest.raises(SpoolFullError, match="messages wait"):  # noqa: PT012 (how many fit is not the point)
             for key in range(0, 100_000, 10):
