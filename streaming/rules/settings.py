@@ -11,14 +11,14 @@ from streaming.zones import DAY_MS, MINUTE_MS, MINUTES_PER_DAY
 
 MAX_LOW_LIMIT_MMOL: Final = 7.0
 """A limit for lows above this would alarm on normal glucose."""
-MAX_MINUTES: Final = 240.0
+MAX_GLUCOSE_MINUTES: Final = 240.0
 """A glucose rule that waits for more than four hours protects nobody; this also bounds what a rule remembers."""
 
 
-def check_minutes(what: str, minutes: float) -> None:
+def check_minutes(name: str, minutes: float) -> None:
     """Raise `ValueError` for a duration below 0 or above four hours."""
-    if not 0 <= minutes <= MAX_MINUTES:
-        raise ValueError(f"{what} must be 0 to {MAX_MINUTES:g} minutes")
+    if not 0 <= minutes <= MAX_GLUCOSE_MINUTES:
+        raise ValueError(f"{name} must be 0 to {MAX_GLUCOSE_MINUTES:g} minutes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +193,7 @@ class ThresholdSettings:
 
 BASELINE_DAYS: Final = 60
 """A night's baseline is taken from so many days before it, so none has more nights."""
+# The caps of the drift test lie far above sensible settings: they refuse typing errors.
 MAX_DELTA: Final = 5.0
 MAX_CUSUM_THRESHOLD: Final = 1000.0
 MAX_Z: Final = 100.0
