@@ -30,7 +30,7 @@ async def pulse(running: Pipeline, second: int, values: Sequence[float]) -> None
             "period_ms": SECOND_MS,
             "values": values[first : first + 500],
         }
-        await running.settle(messages_of([telemetry("band", [series])]))
+        await running.commit(messages_of([telemetry("band", [series])]))
 
 
 async def spans(clinic: Clinic) -> list[tuple[float, float | None]]:
