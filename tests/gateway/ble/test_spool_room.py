@@ -20,7 +20,7 @@ def fill(spool: Spool, first: int) -> int:
 
 
 def test_a_full_spool_whose_messages_were_receipted_takes_as_many_again(tmp_path: Path) -> None:
-    with Spool(tmp_path / "spool.db", most_bytes=200_000) as spool:
+    with Spool(tmp_path / "spool.db", max_bytes=200_000) as spool:
         spool._db.execute("pragma synchronous = off")  # how durably is not the matter here
         spool.begin_sending()
         last = fill(spool, 1)
