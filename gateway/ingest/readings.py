@@ -11,8 +11,6 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from devices.instants import DISTANT_PAST_MS
-from devices.vocabulary import Code
 from gateway.store.binary import observation_rows
 from gateway.store.queries import load_queries
 from gateway.store.rows import Rows
@@ -21,74 +19,6 @@ SQL = load_queries("gateway.store", "batch.sql")
 log = logging.getLogger(__name__)
 
 Connection = psycopg.AsyncConnection[Any]
-Positions = NDArray[np.int64]
-
-CODES = 16
-
-assert max(Code) < CODES  # noqa: S101 - a new code must fit the table
-
-
-class HighWaterMarks:
-    """A table int64[devices, CODES] of newest stored times in ms; of RR intervals the last stored beat.
-
-    `DISTANT_PAST_MS` where the store has not been asked yet, -1 where it answered that nothing is stored.
-    """
-
-    def __init__(self) -> None:
-        """Begin knowing nothing; every device is asked for once."""
-        self.newest: NDArray[np.int64] = np.full((0, CODES), DISTANT_PAST_MS, np.int64)
-
-    def grow(self, devices: int) -> None:
-        """Make room for device keys below `devices`."""
-        if devices > len(self.newest):
-            bigger = np.full((max(devices, 2 * len(self.newest)), CODES), DISTANT_PAST_MS, np.int64)
-            bigger[: len(self.newest)] = self.newest
-            self.newest = bigger
-
-    async def hydrate(self, connection: Connection, device: NDArray[np.int32], code: NDArray[np.int16]) -> None:
-        """Ask the store for every pair that is not known yet."""
-        unknown = self.newest[device, code] == DISTANT_PAST_MS
-        if not unknown.any():
-            return
-        pairs = np.unique(np.stack((device[unknown], code[unknown].astype(np.int32))), axis=1)
-        parameters = {"device": pairs[0], "code": pairs[1].astype(np.int16)}
-        cursor = await connection.execute(SQL.newest, parameters)
-        self.newest[pairs[0], pairs[1]] = [row[0] for row in await cursor.fetchall()]
-
-    async def hydrate_rr(self, connection: Connection, devices: set[int]) -> None:
-        """Ask the store for the last stored beat of devices that are not known yet."""
-        unknown = sorted(device for device in devices if self.newest[device, Code.RR_INTERVAL] == DISTANT_PAST_MS)
-        if unknown:
-            cursor = await connection.execute(SQL.newest_rr, {"device": unknown})
-            self.newest[unknown, Code.RR_INTERVAL] = [row[0] for row in await cursor.fetchall()]
-
-    def advance(self, device: NDArray[np.int32], code: NDArray[np.int16], at: NDArray[np.int64]) -> None:
-        """Note what a committed transaction stored."""
-        np.maximum.at(self.newest, (device, code), at)
-
-    def forget(self) -> None:
-        """Ask the store again: a transaction failed, or another process wrote."""
-        self.newest.fill(DISTANT_PAST_MS)
-
-
-@dataclass(frozen=True, slots=True)
-class Lanes:
-    """Positions of rows: `fast` are later than all stored, `slow` are not, `repeats` share a key with one before."""
-
-    fast: Positions
-    slow: Positions
-    repeats: Positions
-
-
-def split(rows: Rows, newest: NDArray[np.int64]) -> Lanes:
-    """Split rows by lane; `newest` is the newest stored time of each row's device and code. Order within is by key."""
-    key = rows.device.astype(np.int64) * CODES + rows.code
-    order = np.lexsort((rows.at, key))
-    sorted_key, sorted_at = key[order], rows.at[order]
-    repeat = np.zeros(len(order), np.bool_)
-    repeat[1:] = (sorted_key[1:] == sorted_key[:-1]) & (sorted_at[1:] == sorted_at[:-1])
-    late = sorted_at <= newest[order]
-    return Lanes(fast=order[~repeat & ~late], slow=order[~repeat & late], repeats=order[repeat])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +30,12 @@ class StoredReadings:
     conflicts: int = 0
 
 
-async def store_readings(connection: Connection, rows: Rows, lanes: Lanes, now_ms: int) -> StoredReadings:
-    """Store what is new among rows, fast lane first, in a transaction whose savepoint `fast_lane` was just set."""
-    fast, slow, known = rows.take(lanes.fast), rows.take(lanes.slow), rows.take(lanes.repeats)
+async def store_readings(connection: Connection, fast: Rows, slow: Rows, repeats: Rows, now_ms: int) -> StoredReadings:
+    """Store what is new among rows, fast lane first, in a transaction whose savepoint `fast_lane` was just set.
+
+    `fast` is new by construction, `slow` may be stored already, `repeats` share a key with a row of the other two.
+    """
+    known = repeats
     if len(fast):
         try:
             await copy_observations(connection, fast, now_ms)
