@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 from gateway.ingest.pipeline import Pipeline
 from gateway.rules.readings.refold import PAGE
 from streaming.zones import MINUTE_MS
-from tests.gateway.clinic import Clinic
+from tests.gateway.clinic import EVER, Clinic
 from tests.gateway.harness import messages_of, pipeline
 from tests.gateway.ward import ms as at
 from tests.gateway.wire import telemetry
@@ -20,7 +20,7 @@ FAST, WELL = 130.0, 90.0
 LIMIT = {"code": "heart_rate", "high": 120, "duration_minutes": 10, "recovery_minutes": 5}
 
 
-async def pulse(running: Pipeline, second: int, values: Sequence[float]) -> None:
+async def pulse(running: Pipeline, second: int, values: Sequence[float], device: str = "band") -> None:
     """Heart rate once a second from a time on."""
     for first in range(0, len(values), 500):
         series: dict[str, Any] = {
@@ -30,7 +30,7 @@ async def pulse(running: Pipeline, second: int, values: Sequence[float]) -> None
             "period_ms": SECOND_MS,
             "values": values[first : first + 500],
         }
-        await running.commit(messages_of([telemetry("band", [series])]))
+        await running.commit(messages_of([telemetry(device, [series])]))
 
 
 async def spans(clinic: Clinic) -> list[tuple[float, float | None]]:
@@ -85,3 +85,25 @@ async def test_an_alert_far_behind_a_late_reading_stays_as_it_is(clinic: Clinic,
         await pulse(running, 1400, [WELL])
     assert await spans(clinic) == found
     assert await clinic.rows(history) == before
+
+
+@pytest.mark.parametrize("fast", ["band", "second"])
+async def test_a_page_never_ends_between_two_devices_at_one_instant(
+    fast: str, clinic: Clinic, patient: int, database_url: str
+) -> None:
+    """Two devices each second, of which one is fast; the late reading makes the number of rows before the page's end odd."""
+    await clinic.provisioning.add_device("second", "wristband", patient, EVER)
+    run = 10 * 60
+    async with pipeline(database_url) as running:
+        for device in ("band", "second"):
+            beyond = FAST if device == fast else WELL
+            rows = [WELL] * run + [beyond] * (25 * 60 - run)
+            if device == "band":
+                await pulse(running, 0, rows[:5])
+                await pulse(running, 7, rows[7:])
+            else:
+                await pulse(running, 0, rows, device)
+        assert await spans(clinic) == [(20, None)]
+        assert run * 2 < PAGE < 20 * 60 * 2
+        await pulse(running, 5, [WELL])
+    assert await spans(clinic) == [(20, None)]

@@ -68,7 +68,7 @@ async def one_whose_sensor_went_to_another(ward: Ward) -> tuple[int, int]:
 async def test_readings_of_the_next_wearer_are_no_news_of_the_one_before(ward: Ward) -> None:
     ada, bob = await one_whose_sensor_went_to_another(ward)
     for day in (1, 2, 3):
-        ward.now = START + day * DAY_MS - HOUR_MS
+        ward.now = START + day * DAY_MS - 5 * MINUTE_MS
         await send(ward, "cgm", ward.now)
     await tick(ward, TOLD)
     assert await told(ward, ada) == [(TOLD, None)]
