@@ -11,6 +11,7 @@ from itertools import count
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from deploy.migrate import migrate
@@ -23,6 +24,10 @@ from deploy.stack.embedded import (
 )
 from gateway.runtime import clock
 from tests.hours import clock_readers
+
+# How long an example takes says something of the machine, not of the code.
+settings.register_profile("vigil", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("vigil")
 
 _TEMPLATE = "vigil_template"
 _numbers = count(1)

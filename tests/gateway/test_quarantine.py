@@ -153,7 +153,7 @@ async def test_at_most_1000_entries_a_device_a_day_are_kept(clinic: Clinic, data
     now = clock.now_ms()  # of one day, also while midnight passes
     async with pipeline(database_url, now_ms=lambda: now) as running:
         for start in range(0, len(sent), 500):
-            await running.settle(messages_of(sent[start : start + 500]))
+            await running.commit(messages_of(sent[start : start + 500]))
     kept = await clinic.rows("select device_id, count(*) from quarantine group by 1 order by 1")
     assert kept == [("chatty", KEPT_A_DAY), ("modest", 2)]
     counts = await clinic.rows("select device_id, refused, kept from quarantine_count order by 1")
