@@ -14,7 +14,7 @@ from gateway.ingest.pipeline import Pipeline
 from gateway.ingest.receipts import ReceiptBook
 from gateway.runtime import clock
 from tests.gateway.clinic import EVER, Clinic
-from tests.gateway.harness import messages_of, pipeline
+from tests.gateway.harness import messages_of, pipeline, settle_all
 from tests.gateway.wire import Outgoing, events, telemetry
 
 MINUTE = 60_000
@@ -99,6 +99,10 @@ BESIDE = {
     "an event": ([events("box", [opened(START)])], {"pillbox_event": 1}),
     "a refusal": ([Outgoing("vigil/v1/box/event", b"{")], {"quarantine": 1}),
     "a contradiction": ([telemetry("band", [heart_rate(TURN, 80)])], {"conflict": 1}),
+    "two values of an instant": (
+        [telemetry("band", [heart_rate(TURN + 1), heart_rate(TURN + 1, 80), heart_rate(TURN + 1)])],
+        {"observation": 3, "conflict": 1},
+    ),
     "an older reading": ([telemetry("band", [heart_rate(TURN - 1)])], {"observation": 3}),
 }
 
@@ -114,6 +118,46 @@ async def test_what_comes_beside_a_new_reading_is_stored_too(clinic: Clinic, dat
     tables = ("observation", "rr_series", "pillbox_event", "conflict", "quarantine", "device_status")
     found = {table: await clinic.value(f"select count(*) from {table}") for table in tables}  # noqa: S608 - our names
     assert found == dict.fromkeys(tables, 0) | {"observation": 2} | wanted
+
+
+@pytest.mark.usefixtures("people")
+@pytest.mark.parametrize("beside", [[], [events("box", [opened(START)])]], ids=["plain", "with an event"])
+@pytest.mark.parametrize("late", [[], [heart_rate(TURN - 1), heart_rate(TURN, 80)]], ids=["new", "with late ones"])
+async def test_what_another_process_stored_meanwhile_costs_no_reading(
+    clinic: Clinic, database_url: str, beside: list[Outgoing], late: list[dict[str, Any]]
+) -> None:
+    """What is taken for new is not: the batch is stored again, row by row, the late ones with it."""
+    known = heart_rate(TURN + MINUTE)
+    async with pipeline(database_url) as running, pipeline(database_url) as other:
+        await send(running, telemetry("band", [heart_rate(TURN)]))
+        await send(other, telemetry("band", [known]))
+        await send(running, telemetry("band", [known, heart_rate(TURN + 2 * MINUTE), *late]), *beside)
+        results = {result: running._metrics.readings.labels(result)._value.get() for result in ("stored", "duplicate")}
+    ats = [row[0] for row in await clinic.rows("select to_ms(at) from observation order by at")]
+    assert ats == [TURN - 1] * bool(late) + [TURN, TURN + MINUTE, TURN + 2 * MINUTE]
+    assert await clinic.value("select count(*) from conflict") == bool(late)
+    assert await clinic.value("select count(*) from pillbox_event") == len(beside)
+    assert results == {"stored": len(ats) - 1, "duplicate": 1}
+
+
+@pytest.mark.usefixtures("people")
+@pytest.mark.parametrize("size", [255, 256, 257, 600])
+async def test_a_batch_that_is_read_in_parts_is_one_batch(
+    clinic: Clinic, database_url: str, size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A large batch is read while the one before is stored, part by part; every tenth message of it is refused."""
+    first = [[telemetry("band", [heart_rate(START + n)])] for n in range(2)]  # the directory is not there yet
+    bad = {"code": "mood"}
+    large = [
+        telemetry("band", [heart_rate(TURN + n) | ({} if n % 10 else bad)], seq=n) for n in range(1, size + 1)
+    ]  # fmt: skip
+    await settle_all(database_url, [*first, large])
+    assert caplog.records == [], "it was read at the first go"
+    refused = [message.payload for n, message in enumerate(large, 1) if n % 10 == 0]
+    assert [row[0] for row in await clinic.rows("select payload from quarantine order by id")] == refused
+    assert await clinic.stored() == 2 + size - len(refused)
+    ((seqs, news),) = await clinic.rows("select seqs, news from receipt_journal")
+    assert dict(zip(seqs, news, strict=True)) == {n: n % 10 > 0 for n in range(1, size + 1)}
 
 
 # Who wore it, who consented ------------------------------------------------------------------------------------------

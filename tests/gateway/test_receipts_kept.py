@@ -294,6 +294,19 @@ async def test_a_device_that_says_no_time_has_no_clock_that_is_off(clinic: Clini
         assert await clinic.rows(query) == [(offset, NOW)]
 
 
+async def test_the_clock_of_a_status_is_a_contact_only_without_a_gap(clinic: Clinic, database_url: str) -> None:
+    """What is missing may be the opening that a dose waits for."""
+    await clinic.wearer("a")
+    query = "select to_ms(contact_stamp) from device_status"
+    said = Outgoing("vigil/v1/a/status", b'{"online": true, "clock": %d}' % (NOW - 5))
+    async with open_post(clinic, database_url) as post:
+        for seq, wanted in ((1, None), (3, None), (2, NOW - 5)):
+            await post.send(telemetry("a", [heart_rate(NOW + seq)], seq=seq))
+            if seq > 1:
+                await post.send(said)
+                assert await clinic.rows(query) == [(wanted,)]
+
+
 async def contact_at(post: Post) -> int | None:
     found: int | None = await post.clinic.value("select to_ms(contact_at) from device_status")
     return found
@@ -388,6 +401,26 @@ async def test_what_is_known_under_an_old_number_is_no_reset(clinic: Clinic, dat
         )
         await post.flush()
         assert post.broker.told() == [("a", b'{"seq":3}')]
+
+
+async def test_messages_without_a_number_between_others_leave_those_what_they_say(
+    clinic: Clinic, database_url: str
+) -> None:
+    await clinic.wearer("a")
+    key = await clinic.value("select key from device")
+    async with open_post(clinic, database_url) as post:
+        await post.send(
+            telemetry("a", [heart_rate(NOW)], oldest=1, sent_at=NOW - 9),
+            telemetry("stranger", [heart_rate(NOW)], seq=9, oldest=2, sent_at=NOW - 8),
+            telemetry("a", [heart_rate(NOW + 1)], seq=4, oldest=3, sent_at=NOW - 2),
+            Outgoing("vigil/v1/a/telemetry", b"no message"),
+        )
+        receipt = post.keeper.book.receipts[key]
+        assert (receipt.first_seq, receipt.seq, receipt.above, receipt.stamp_ms) == (3, 2, [(4, 5)], ABSENT)
+        await post.send(telemetry("a", [heart_rate(NOW + 2)], seq=3, sent_at=NOW - 3), telemetry("a", [], sent_at=NOW))
+        receipt = post.keeper.book.receipts[key]
+        assert (receipt.seq, receipt.above, receipt.stamp_ms) == (4, [], NOW - 2)
+        assert list(post.keeper.book.receipts) == [key]
 
 
 async def test_the_journal_is_emptied_though_the_last_batch_had_no_number(clinic: Clinic, database_url: str) -> None:
