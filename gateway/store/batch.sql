@@ -116,9 +116,12 @@ select min(sent.n) - 1 from sent join stored
 group by stored.device_key, stored.type, stored.at, stored.compartment;
 
 -- name: command_done
--- What devices answered to commands.
+-- What devices answered to commands; the first answer counts.
 update command c set done_at = from_ms(done.at), ok = done.ok
-from unnest(%(device)s::int[], %(id)s::bigint[], %(at)s::bigint[], %(ok)s::bool[]) as done (device, id, at, ok)
+from (select distinct on (device, id) *
+      from unnest(%(device)s::int[], %(id)s::bigint[], %(at)s::bigint[], %(ok)s::bool[]) with ordinality
+          as answer (device, id, at, ok, n)
+      order by device, id, n) as done
 where c.id = done.id and c.device_key = done.device and c.done_at is null;
 
 -- name: status

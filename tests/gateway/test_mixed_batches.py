@@ -160,6 +160,75 @@ async def test_a_batch_that_is_read_in_parts_is_one_batch(
     assert dict(zip(seqs, news, strict=True)) == {n: n % 10 > 0 for n in range(1, size + 1)}
 
 
+@pytest.mark.usefixtures("people")
+async def test_only_another_value_or_unit_contradicts(clinic: Clinic, database_url: str) -> None:
+    """LO without a number repeats itself; 25 is not 25 in another unit."""
+    low = {"code": "glucose", "unit": "mg/dL", "at": TURN, "value": None, "flags": ["below_range"]}
+    high = {"code": "glucose", "unit": "mmol/L", "at": TURN + MINUTE, "value": 25}
+    async with pipeline(database_url) as running:
+        await send(running, telemetry("band", [low, low, high, high]))
+        await send(running, telemetry("band", [low, high]))
+        assert await clinic.value("select count(*) from conflict") == 0
+        await send(running, telemetry("band", [high | {"unit": "mg/dL"}, low | {"value": 30, "flags": []}]))
+    conflicts = "select to_ms(at), value, kept_value, unit <> kept_unit from conflict order by at"
+    assert await clinic.rows(conflicts) == [(TURN, 30, None, False), (TURN + MINUTE, 25, 25, True)]
+    assert await clinic.rows("select value from observation order by at") == [(None,), (25.0,)]
+
+
+@pytest.mark.usefixtures("people")
+@pytest.mark.parametrize("beside", [[], [events("box", [opened(START)])]], ids=["alone", "with an event"])
+async def test_a_flag_without_a_number_is_stored_without_one(
+    clinic: Clinic, database_url: str, beside: list[Outgoing]
+) -> None:
+    """Null, not NaN: NaN is greater than every number to the database."""
+    flagged = {"code": "heart_rate", "unit": "/min", "value": None, "flags": ["off_body"]}
+    ats = (TURN, TURN - 1, TURN + 1)  # each way into the store: new, late, new once more
+    async with pipeline(database_url) as running:
+        for at in ats:
+            await send(running, telemetry("band", [flagged | {"at": at}]), *beside)
+    assert await clinic.rows("select distinct value is null, flags > 0 from observation") == [(True, True)]
+    assert await clinic.stored() == len(ats)
+
+
+@pytest.mark.usefixtures("people")
+async def test_beats_are_stored_once_over_a_restart(clinic: Clinic, database_url: str) -> None:
+    """What is stored of a device is asked anew: its last beat, not its first."""
+    runs = [telemetry("band", [rr(START + n * HOUR, [800] * 5)]) for n in range(3)]
+    for again in (runs, runs[1:], runs[::-1]):
+        async with pipeline(database_url) as running:
+            for message in again:
+                await send(running, message)
+    found = "select to_ms(at), cardinality(intervals) from rr_series order by at"
+    assert await clinic.rows(found) == [(START + n * HOUR, 5) for n in range(3)]
+
+
+@pytest.mark.usefixtures("people")
+async def test_a_status_of_a_clock_that_is_ahead_is_a_contact_of_now(clinic: Clinic, database_url: str) -> None:
+    async with pipeline(database_url) as running:
+        await send(running, status("box", clock=clock.now_ms() + HOUR))
+    stamp = await clinic.value("select to_ms(contact_stamp) from device_status")
+    assert START < stamp <= clock.now_ms()
+
+
+@pytest.mark.usefixtures("people")
+@pytest.mark.parametrize("together", [True, False])
+async def test_the_first_answer_to_a_command_counts(clinic: Clinic, database_url: str, *, together: bool) -> None:
+    """Ids that no command can have are events like others."""
+    number = await clinic.value(
+        "insert into command (device_key, type, payload, created_at, expires_at)"
+        " select key, 'remind', '{}', now(), now() from device where id = 'box' returning id"
+    )
+    answer = {"type": "command_done", "at": START, "id": str(number), "ok": True}
+    strange = [answer | {"at": START + n, "id": "9" * n} for n in (18, 19, 40)]
+    answers = [events("box", [answer, *strange]), events("box", [answer | {"at": START + 1, "ok": False}])]
+    async with pipeline(database_url) as running:
+        for part in [answers] if together else [[one] for one in answers]:
+            await send(running, *part)
+    assert await clinic.rows("select to_ms(done_at), ok from command") == [(START, True)]
+    assert await clinic.value("select count(*) from pillbox_event") == 5
+    assert await clinic.quarantined() == []
+
+
 # Who wore it, who consented ------------------------------------------------------------------------------------------
 
 

@@ -82,7 +82,7 @@ def test_stamps_that_wait_beyond_a_gap_are_forgotten_with_it_by_a_reset() -> Non
     say(book, 1, stamp=NOW)
     say(book, 3, stamp=NOW + 900)
     for seq in (1, 2, 3):
-        say(book, seq, stamp=NOW + seq)
+        say(book, seq, stamp=NOW + seq, oldest=1)
     assert (book.receipts[1].seq, book.receipts[1].stamp_ms) == (3, NOW + 3)
 
 
