@@ -7,8 +7,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.ingest.lanes import SAME_BEAT_MS, split, uncovered
-from gateway.ingest.reader import Rows
+from gateway.ingest.rr_runs import SAME_BEAT_MS, uncovered
+from gateway.ingest.transaction import split
+from gateway.store.rows import Rows
 
 Key = tuple[int, int, int]  # device, code, at
 SENT = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 6)), max_size=30)
