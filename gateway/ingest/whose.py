@@ -21,7 +21,7 @@ from gateway.store.rows import NOBODY
 class Whose:
     """`patient`: the one to file a refused message under; None: it is the administrators' to see.
 
-    `keep_bytes`: everybody whose data it may hold has consented.
+    `keep_bytes`: everybody whose data it may hold consented when it was measured, and consents now.
     """
 
     patient: int | None
@@ -62,7 +62,7 @@ def _of_wearers_then(directory: Directory, device: int, told: Instants, now_ms: 
         start, stop = np.searchsorted(at, (interval.since_ms, interval.until_ms)).tolist()
         if start < stop:
             patients.add(interval.patient_id)
-            consented = consented and directory.has_consented(interval.patient_id, at[start:stop])
+            consented = consented and directory.has_consented(interval.patient_id, np.append(at[start:stop], now_ms))
             worn += stop - start
     if not told.complete or not len(at):
         anybody = _of_any_wearer(directory, device, now_ms)

@@ -66,9 +66,7 @@ vocabulary_unit       others    all    all     all    all      all          all
 # Whoever logs in is nobody yet: users, refresh tokens and log-in attempts are for the API's own code to guard.
 WRITTEN = """
                              rows of   admin  doctor  nurse  patient  integration  nobody
-insert alert_history         patients  all    team    team   none     none         none
 insert login_attempt         others    all    all     all    all      all          all
-insert outbox                patients  all    team    team   none     none         none
 insert patient_group_history patients  all    team    team   none     none         none
 insert pause                 patients  all    team    team   none     none         none
 insert refresh_token         others    all    all     all    all      all          all
@@ -95,29 +93,32 @@ COLUMNS = {
 FUNCTIONS = {
     "alert_outbox_lock": "invoker",
     "bump_directory_version": "trigger",
+    "counts": "invoker",
     "current_user_id": "invoker",
     "current_user_role": "definer",
+    "devices_of": "invoker",
     "dose_rules_changed": "trigger",
     "dose_schedule_changed": "trigger",
     "flag_names": "invoker",
     "follow_newest_group": "trigger",
     "from_ms": "invoker",
     "may_administer": "invoker",
+    "newest_reading": "invoker",
     "note_first_groups": "trigger",
     "pillbox_contact": "invoker",
     "recompute_doses": "trigger",
     "seen_patients": "definer",
+    "spans_of": "invoker",
+    "tell_of_alert": "definer",
     "to_ms": "invoker",
+    "watched_at": "invoker",
+    "zone_at": "invoker",
 }
 """Whose rights a function works with; one with its owner's is asked below what it gives to whom."""
 
 # Updates and deletes name no column that they read: what they touch is decided by their own policy alone.
 STATEMENTS = {
-    "insert alert_history": "insert into alert_history (alert_id, at, action, actor)"
-    " select id, %(now)s, 'note', %(user)s from unnest(%(alerts)s::bigint[]) as given (id)",
     "insert login_attempt": "insert into login_attempt values ('b', '192.0.2.8', %(now)s, 1)",
-    "insert outbox": "insert into outbox (alert_id, patient_id, action, alert, created_at)"
-    " values (%(alert)s, %(patient)s, 'updated', '{}', %(now)s)",
     "insert patient_group_history": "insert into patient_group_history values (%(patient)s, %(now)s, 'new', %(user)s)",
     "insert pause": "insert into pause (patient_id, valid, reason, recorded_at, changed_by)"
     " values (%(patient)s, '[2026-12-01T00:00Z,2026-12-02T00:00Z)', 'on holiday', %(now)s, %(user)s)",

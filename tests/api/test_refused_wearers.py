@@ -149,7 +149,7 @@ WITHDRAWN: dict[str, tuple[Callable[[Instants], Outgoing], dict[Seer, list[bool]
         lambda at: telemetry(BOX, [odd(at.ada), good(at.ada) | {"unit": "%"}, odd(at.ada - DAY)]),
         {"dora": [False, False], "emil": [], "anna": [False, False]},
     ),
-    "before the withdrawal": (lambda at: telemetry(BOX, [odd(at.ada - DAY)]), only("dora", "anna")),
+    "before the withdrawal": (lambda at: telemetry(BOX, [odd(at.ada - DAY)]), only("dora", "anna", kept=False)),
     "of both": (lambda at: telemetry(BOX, [odd(at.ada), odd(at.cleo)]), only("anna", kept=False)),
     "of the other": (lambda at: telemetry(BOX, [odd(at.cleo)]), only("emil", "anna")),
     "an implausible value": (

@@ -297,7 +297,7 @@ async def test_no_byte_of_a_wearer_who_withdrew_is_kept(clinic: Clinic, people: 
         )
     assert await clinic.rows("select patient_id from observation") == [(people.leaving,)]
     kept = await clinic.rows("select reason, patient_id, payload from quarantine order by reason")
-    assert kept == [("malformed", None, None), ("malformed", None, None), ("out_of_range", None, None)]
+    assert kept == [(reason, people.leaving, None) for reason in ("malformed", "malformed", "out_of_range")]
 
 
 async def test_no_byte_is_kept_of_a_device_an_edge_box_may_not_speak_for(
@@ -339,11 +339,11 @@ async def test_one_message_is_refused_by_cause_with_its_own_series(clinic: Clini
         "select reason, series, patient_id, detail ~ 'new' from quarantine order by topic, reason, id"
     )
     assert kept == [
-        ("malformed", [1], patient, False),
-        ("unassigned_device", [2], patient, True),
-        ("unassigned_device", [1, 5], patient, True),
-        ("unassigned_device", [6], patient, True),
-        ("unknown_code", [7], patient, False),
+        ("malformed", [1], None, False),
+        ("unassigned_device", [2], None, False),
+        ("unassigned_device", [1, 5], None, False),
+        ("unassigned_device", [6], None, False),
+        ("unknown_code", [7], None, False),
     ]
     counted = "select reason, refused, kept from quarantine_count order by reason"
     assert await clinic.rows(counted) == [
@@ -385,7 +385,8 @@ class Model:
         device = body.get("device", sender)
         self.committed.setdefault(sender, set()).add(body["seq"])
         unworn, unknown = self._take_parts(device, body)
-        private = bool(unworn) or device == "left"
+        parts = (*body.get("observations", ()), *body.get("events", ()))
+        private = device == "left" or any(self.people.wearer(device, part["at"]) is None for part in parts)
         for reason, positions in [("unknown_code", tuple(unknown))] if unknown else []:
             self.kept.add((sender, reason, positions, private, message.payload))
             self._count(sender, reason)

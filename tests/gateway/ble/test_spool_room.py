@@ -35,7 +35,7 @@ def test_a_record_that_waits_is_remembered_however_many_others_were_receipted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forgotten, it would no longer hold the mark back, and the device would be told to forget it too."""
-    monkeypatch.setattr(spool_module, "MOST_REMEMBERED", 5)
+    monkeypatch.setattr(spool_module, "MAX_REMEMBERED", 5)
     with Spool(tmp_path / "spool.db") as spool:
         spool.keep_records("cgm", "a", records(*range(10, 30)))
         others = spool.next_seq - 1
