@@ -1,6 +1,5 @@
 """One batch's transaction as a list of steps: `BatchWriter.steps`. Memory follows the store only after the commit.
 
-from gateway.ingest.readings import columns_of, store_readings
 What the gateway remembers between two batches is a cache of the store: the high-water marks of readings, what the rules
 remember of patients, and the book of receipts. A step may read memory; only `apply`, called after the commit, changes
 it. Whatever fails in a step, `roll_back` forgets all that the transaction touched, and the next one asks the store.
@@ -38,9 +37,9 @@ Connection = psycopg.AsyncConnection[Any]
 
 Positions = NDArray[np.int64]
 
-CODES = 16
+CODE_SLOTS = 16
 
-assert max(Code) < CODES  # noqa: S101 - a new code must fit the table
+assert max(Code) < CODE_SLOTS  # noqa: S101 - a new code must fit the table
 
 # Up to here one INSERT in one round trip is quicker than COPY with its own.
 MAX_PLAIN_ROWS = 64
@@ -51,19 +50,19 @@ class StaleDirectoryError(Exception):
 
 
 class HighWaterMarks:
-    """A table int64[devices, CODES] of newest stored times in ms; of RR intervals the last stored beat.
+    """A table int64[devices, CODE_SLOTS] of newest stored times in ms; of RR intervals the last stored beat.
 
     `DISTANT_PAST_MS` where the store has not been asked yet, -1 where it answered that nothing is stored.
     """
 
     def __init__(self) -> None:
         """Begin knowing nothing; every device is asked for once."""
-        self.newest: NDArray[np.int64] = np.full((0, CODES), DISTANT_PAST_MS, np.int64)
+        self.newest: NDArray[np.int64] = np.full((0, CODE_SLOTS), DISTANT_PAST_MS, np.int64)
 
     def grow(self, devices: int) -> None:
         """Make room for device keys below `devices`."""
         if devices > len(self.newest):
-            bigger = np.full((max(devices, 2 * len(self.newest)), CODES), DISTANT_PAST_MS, np.int64)
+            bigger = np.full((max(devices, 2 * len(self.newest)), CODE_SLOTS), DISTANT_PAST_MS, np.int64)
             bigger[: len(self.newest)] = self.newest
             self.newest = bigger
 
@@ -104,7 +103,7 @@ class Lanes:
 
 def split(rows: Rows, newest: NDArray[np.int64]) -> Lanes:
     """Split rows by lane; `newest` is the newest stored time of each row's device and code. Order within is by key."""
-    key = rows.device.astype(np.int64) * CODES + rows.code
+    key = rows.device.astype(np.int64) * CODE_SLOTS + rows.code
     order = np.lexsort((rows.at, key))
     sorted_key, sorted_at = key[order], rows.at[order]
     repeat = np.zeros(len(order), np.bool_)

@@ -18,14 +18,14 @@ from gateway.rules.expected import try_lock
 from gateway.store.alerts import AlertWriter, RuleContext
 from gateway.store.queries import load_queries
 from streaming.episodes import Episode, Rule
-from streaming.limits.detectors import GLUCOSE_RULES
+from streaming.limits.detectors import READING_RULES
 from streaming.silence.rest import rest_of
 
 SQL = load_queries("gateway.store", "rest.sql")
 
 Connection = psycopg.AsyncConnection[Any]
 
-RULES: Final = (*GLUCOSE_RULES, Rule.THRESHOLD, Rule.HRV_DRIFT)
+RULES: Final = (*READING_RULES, Rule.HRV_DRIFT)
 NOTE: Final = "the rule was switched off, or the patient began to rest"
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar
+from types import MappingProxyType
+from typing import Any, Final, Protocol, TypeVar
 
-from devices.vocabulary import Code
-from streaming.episodes import Episode, Rule
+from devices.vocabulary import CODE_BY_WIRE, Code
+from streaming.episodes import Episode, Key, Rule
 from streaming.glucose.values import counts
 from streaming.limits.highs import FastingHyperglycaemia, Hyperglycaemia
 from streaming.limits.lows import Graver, Hypoglycaemia, NocturnalHypoglycaemia, UrgentLow
@@ -118,21 +120,34 @@ def counts_for(code: Code, value: Float64, flags: Int16) -> Bool:
     return counts(value, flags) if code is Code.GLUCOSE else judged_mask(value, flags)
 
 
-GLUCOSE_RULES = (
+GLUCOSE_RULES: Final = (
     Rule.NOCTURNAL_HYPOGLYCAEMIA,
     Rule.URGENT_LOW,
     Rule.HYPOGLYCAEMIA,
     Rule.PREDICTED_LOW,
     Rule.HYPERGLYCAEMIA,
 )
+VITAL_SIGN_RULES: Final[Mapping[Rule, Code]] = MappingProxyType({})
+"""Rules about one vital sign, each with its code. `threshold` may be about any: the subject of an alert says which."""
+READING_RULES: Final = (*GLUCOSE_RULES, *VITAL_SIGN_RULES, Rule.THRESHOLD)
+"""All rules that fold over readings."""
+
+
+def code_of(key: Key) -> Code | None:
+    """Return the code whose readings raise the alerts of a rule and subject; None: the rule is not about readings."""
+    rule, subject = key
+    if rule in GLUCOSE_RULES:
+        return Code.GLUCOSE
+    return CODE_BY_WIRE.get(subject.partition(":")[0]) if rule is Rule.THRESHOLD else VITAL_SIGN_RULES.get(rule)
+
+
+def is_about(code: Code, key: Key) -> bool:
+    """Whether alerts of a rule and subject come from the readings of a code."""
+    return code_of(key) is code
 
 
 def rules_about(code: Code) -> tuple[Rule, ...]:
-    """Return the rules whose alerts readings of a code can raise."""
-    return GLUCOSE_RULES if code is Code.GLUCOSE else (Rule.THRESHOLD,)
-
-
-def is_about(code: Code, key: tuple[Rule, str]) -> bool:
-    """Whether alerts of a rule and subject come from the readings of a code."""
-    rule, subject = key
-    return rule in rules_about(code) and (rule is not Rule.THRESHOLD or subject.partition(":")[0] == code.wire)
+    """Return the rules of which some alerts come from the readings of a code; `is_about` says which alerts."""
+    if code is Code.GLUCOSE:
+        return GLUCOSE_RULES
+    return (*(rule for rule, its_code in VITAL_SIGN_RULES.items() if its_code is code), Rule.THRESHOLD)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from devices.vocabulary import Code
 from streaming.episodes import Rule
-from streaming.limits.detectors import detectors_of
+from streaming.limits.detectors import code_of, detectors_of
 from streaming.rules.history import PatientRules, RulesHistory
 from streaming.silence.gaps import off_since
 
@@ -19,5 +18,7 @@ def rest_of(rule: Rule, subject: str, rules: RulesHistory, opened_at: int, now_m
 def _watches(rule: Rule, subject: str) -> Callable[[PatientRules], bool]:
     if rule is Rule.HRV_DRIFT:
         return lambda then: then.of(rule) is not None
-    code = Code[subject.partition(":")[0].upper()] if rule is Rule.THRESHOLD else Code.GLUCOSE
+    code = code_of((rule, subject))
+    if code is None:
+        raise ValueError(f"{rule} is not about readings")
     return lambda then: any((one.rule, one.subject) == (rule, subject) for one in detectors_of(code, then))
