@@ -17,8 +17,12 @@ async def connect(database_url: str, name: str) -> psycopg.AsyncConnection[Any]:
     connection: psycopg.AsyncConnection[Any] = await psycopg.AsyncConnection.connect(
         database_url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, application_name=name
     )
-    await connection.execute("set timezone to 'UTC'")
-    # The same few statements run over arrays of any length: planning each call anew would cost more than running it.
-    await connection.execute("set plan_cache_mode to force_generic_plan")
-    register_arrays(connection)
+    try:
+        await connection.execute("set timezone to 'UTC'")
+        # The same few statements run over arrays of any length: planning each call anew costs more than running it.
+        await connection.execute("set plan_cache_mode to force_generic_plan")
+        register_arrays(connection)
+    except BaseException:  # also a cancellation: nobody else knows of the connection yet
+        await connection.close()
+        raise
     return connection

@@ -216,7 +216,9 @@ async def test_the_first_answer_to_a_command_counts(clinic: Clinic, database_url
     """Ids that no command can have are events like others."""
     number = await clinic.value(
         "insert into command (device_key, type, payload, created_at, expires_at)"
-        " select key, 'remind', '{}', now(), now() from device where id = 'box' returning id"
+        " select key, 'remind', '{}', from_ms(%s), from_ms(%s) from device where id = 'box' returning id",
+        START,
+        START,
     )
     answer = {"type": "command_done", "at": START, "id": str(number), "ok": True}
     strange = [answer | {"at": START + n, "id": "9" * n} for n in (18, 19, 40)]
