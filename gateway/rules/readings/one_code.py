@@ -79,13 +79,13 @@ class ReadingWatch:
         Not needed for the right result: who is left out is folded with the next reading.
         """
         doubtful = [patient for patient in self.table.doubted() if patient in directory.devices_of]
-        wards = [WatchedPatient.of(self.code, patient, directory) for patient in doubtful]
-        warmed, readings = await warm(connection, wards)
-        for watched in wards:
-            self.table.newest[watched.patient] = warmed[watched.patient].newest
+        patients = [WatchedPatient.of(self.code, patient, directory) for patient in doubtful]
+        starts, readings = await warm(connection, patients)
+        for watched in patients:
+            self.table.newest[watched.patient] = starts[watched.patient].newest
         due = self.table.due()
-        for watched in wards:
-            found = warmed[watched.patient]
+        for watched in patients:
+            found = starts[watched.patient]
             if not (found.cold or watched.patient in due):
                 self.table.remember(watched.patient, found.state, watched.rules, complete=True)
                 if found.state is not None:

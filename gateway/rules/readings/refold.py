@@ -65,7 +65,7 @@ class WatchedPatient:
 
 
 @dataclass(frozen=True, slots=True)
-class Refolded:
+class RefoldResult:
     """What a fold out of the store came to.
 
     `complete`: the state is that after the patient's newest reading. `standing`: the alerts that the findings replace.
@@ -82,7 +82,7 @@ def shape_before_ms(code: Code) -> int:
     return ABRUPT_MS if code is Code.GLUCOSE else 0
 
 
-async def fold_again(watched: WatchedPatient, first: int, last: int, writer: AlertWriter) -> Refolded:
+async def fold_again(watched: WatchedPatient, first: int, last: int, writer: AlertWriter) -> RefoldResult:
     """Fold from the newest settled point before `first` past `last`, until nothing later can have changed."""
     quiet = quiet_ms(watched.code, watched.rules)
     standing, settled = await _settled(watched, first, quiet, writer)
@@ -107,7 +107,7 @@ async def fold_again(watched: WatchedPatient, first: int, last: int, writer: Ale
         if alert.opened_at >= settled and (until is None or alert.opened_at <= until)
     ]
     findings = sorted(found.values(), key=lambda one: one.episode.opened_at)
-    return Refolded(state, complete, [one for one in findings if one.episode.opened_at >= settled], touched)
+    return RefoldResult(state, complete, [one for one in findings if one.episode.opened_at >= settled], touched)
 
 
 async def _settled(

@@ -35,7 +35,7 @@ FOLDED_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Warmed:
+class WarmStart:
     """A patient's newest reading (ms, -1: none) and the state after it; `cold`: it must be folded when needed."""
 
     newest: int
@@ -43,43 +43,41 @@ class Warmed:
     cold: bool = False
 
 
-async def warm(connection: Connection, patients: Sequence[WatchedPatient]) -> tuple[dict[int, Warmed], int]:
+async def warm(connection: Connection, patients: Sequence[WatchedPatient]) -> tuple[dict[int, WarmStart], int]:
     """Return what is remembered of patients (all of one code), in three questions; and how many readings were folded."""
-    gathered = await gather(connection, patients)
-    warmed: dict[int, Warmed] = {}
+    stored = await gather(connection, patients)
+    starts: dict[int, WarmStart] = {}
     for count, watched in enumerate(patients):
         if count % FOLDED_AT_ONCE == 0:
             await asyncio.sleep(0)
-        newest, series = gathered.newest[watched.patient], gathered.series.get(watched.patient)
-        settled = gathered.settled.get(watched.patient)
+        newest, series = stored.newest[watched.patient], stored.series.get(watched.patient)
+        settled = stored.settled.get(watched.patient)
         if newest < 0 or (settled is not None and series is None):
-            warmed[watched.patient] = Warmed(newest, None)
+            starts[watched.patient] = WarmStart(newest, None)
         elif settled is None or series is None or len(series) > PAGE:
-            warmed[watched.patient] = Warmed(newest, None, cold=True)
+            starts[watched.patient] = WarmStart(newest, None, cold=True)
         else:
-            warmed[watched.patient] = _folded(
-                watched, newest, series, settled, gathered.open.get(watched.patient, set())
-            )
-    return warmed, gathered.readings
+            starts[watched.patient] = _folded(watched, newest, series, settled, stored.open.get(watched.patient, set()))
+    return starts, stored.readings
 
 
 def _folded(
     watched: WatchedPatient, newest: int, series: ReadingSeries, settled: int, open_alerts: set[tuple[Key, int]]
-) -> Warmed:
+) -> WarmStart:
     """Fold one patient; whoever cannot be folded must not keep the gateway from beginning, nor others' messages."""
     try:
         state, _ = watched.fold(None, series, settled)
     except FAULTS:
         log.exception("a patient's readings could not be folded", extra={"patient": watched.patient})
-        return Warmed(newest, None, cold=True)
+        return WarmStart(newest, None, cold=True)
     found = {(one.key, one.episode.opened_at) for one in state.open_episodes()} if state is not None else set()
     # Alerts of another version of a rule, or of a zone that was corrected: the next reading brings them in line.
     cold = found != open_alerts
-    return Warmed(newest, None if cold else state, cold)
+    return WarmStart(newest, None if cold else state, cold)
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class StoredHistories:
     """What the store says of patients: newest reading (ms, -1: none), newest settled point, readings that matter there.
 
     A patient with readings and without a settled point has one that lies too far back. `open`: the episodes that were
@@ -93,10 +91,10 @@ class Gathered:
     readings: int
 
 
-async def gather(connection: Connection, patients: Sequence[WatchedPatient]) -> Gathered:
+async def gather(connection: Connection, patients: Sequence[WatchedPatient]) -> StoredHistories:
     """Read what has to be folded of patients (all of one code)."""
     if not patients:
-        return Gathered({}, {}, {}, {}, 0)
+        return StoredHistories({}, {}, {}, {}, 0)
     async with connection.transaction():
         await connection.execute("set transaction isolation level repeatable read, read only")
         newest = await newest_of(connection, patients)
@@ -121,7 +119,7 @@ async def gather(connection: Connection, patients: Sequence[WatchedPatient]) -> 
         }
         for patient, found in episodes.items()
     }
-    return Gathered(newest, settled, still, dict(_by_patient(rows)), len(rows.at))
+    return StoredHistories(newest, settled, still, dict(_by_patient(rows)), len(rows.at))
 
 
 async def newest_of(connection: Connection, patients: Sequence[WatchedPatient]) -> dict[int, int]:
