@@ -4,7 +4,7 @@ VENV := .venv/bin
 UV ?= uv
 LOCK := $(UV) pip compile --universal --generate-hashes --no-emit-index-url --no-header --quiet
 
-# Beside each other, one worker a processor, each with servers of its own; what loads the machine is one group, so that
+# Beside each other, a worker more than processors, each with servers of its own; what loads the machine is one group, so that
 # it runs one after the other. One after the other all: make test PYTEST_ARGS=-n0.
 SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadgroup
 

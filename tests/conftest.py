@@ -4,6 +4,7 @@ Side by side, each worker of pytest-xdist is a session of its own with a Timesca
 its server, another worker's does not feel.
 """
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,6 +32,11 @@ settings.load_profile("vigil")
 
 _TEMPLATE = "vigil_template"
 _numbers = count(1)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one worker more than there are processors: the tests wait for servers a good part of their time."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(tryfirst=True)
