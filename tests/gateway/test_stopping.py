@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -91,7 +92,10 @@ async def test_a_worker_ends_although_an_errand_swallows_its_cancellation(
 
 @pytest.fixture
 def garbage_collector() -> Iterator[None]:
-    """Undo what a gateway does for its process."""
+    """Undo what a gateway does for its process; what it collects as it begins is not what other tests left behind."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
     thresholds = gc.get_threshold()
     yield
     gc.unfreeze()
