@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from api.alert_view import Alert
+from deploy.moved_clock import refuse_moved_clock
 from deploy.settings import DatabaseSettings, load_settings
 from gateway.store.queries import load_queries
 
@@ -70,6 +71,7 @@ def _plain(names: Sequence[StrEnum] | None) -> list[str] | None:
 
 def _rows(values: dict[str, Any]) -> list[dict[str, Any]]:
     url = load_settings(DatabaseSettings).database_url
+    refuse_moved_clock(url)
     with psycopg.connect(url, row_factory=dict_row) as connection:
         return connection.execute(SQL.alerts, values).fetchall()
 

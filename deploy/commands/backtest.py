@@ -19,6 +19,7 @@ from deploy.backtest.report import as_json, show
 from deploy.backtest.run import Result, run_trial
 from deploy.backtest.stored import NoPatientError, stored_cases
 from deploy.backtest.trials import TESTABLE, Trial, TrialError, parse_trial, trial_of
+from deploy.moved_clock import refuse_moved_clock
 from deploy.recordings import RecordingError, read_recording
 from deploy.settings import DatabaseSettings, load_settings
 from gateway.runtime import clock
@@ -137,6 +138,7 @@ def _stored_cases(
     if begin is None or not patients or not all(one.isascii() and one.isdecimal() for one in patients):
         raise typer.BadParameter("--stored needs --patient ID and --from TIME")
     url = load_settings(DatabaseSettings).database_url
+    refuse_moved_clock(url)
     chosen = [int(one) for one in dict.fromkeys(patients)]
     try:
         return asyncio.run(stored_cases(url, chosen, begin, end, trials, clock.now()))

@@ -14,6 +14,7 @@ from deploy.bench.errors import BenchError
 from deploy.bench.report import Line, table
 from deploy.bench.suite import Size, run_suite
 from deploy.migrate import migrate
+from deploy.moved_clock import refuse_moved_clock
 from deploy.settings import CommonSettings, Settings, load_settings
 from deploy.stack.embedded import temporary_stack
 from deploy.stack.packages import Report
@@ -101,6 +102,7 @@ def _servers(report: Report) -> Iterator[Servers]:
     given = load_settings(_Given)
     if given.database_url or given.mqtt_url:
         settings = load_settings(Settings)
+        refuse_moved_clock(settings.database_url)
         ca_file = None if settings.mqtt_ca_file is None else str(settings.mqtt_ca_file)
         yield Servers(settings.database_url, settings.mqtt_url, ca_file)
         return

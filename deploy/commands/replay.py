@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from deploy.moved_clock import refuse_moved_clock
 from deploy.output import tell
 from deploy.recordings import RecordedSeries, Recording, RecordingError, read_recording
 from deploy.settings import BrokerSettings, DatabaseSettings, SettingsError, load_settings
@@ -161,6 +162,7 @@ async def _wearers_zone(device_id: str) -> ZoneHistory:
         settings = load_settings(DatabaseSettings)
     except SettingsError as error:
         raise SettingsError(f"without --timezone the wearer's zone is looked up: {error}") from error
+    refuse_moved_clock(settings.database_url)
     async with await psycopg.AsyncConnection.connect(settings.database_url, autocommit=True) as connection:
         directory = await load_directory(connection)
     key = directory.keys.get(device_id)

@@ -16,6 +16,7 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from deploy.moved_clock import refuse_moved_clock
 from deploy.output import show, tell
 from deploy.settings import Settings, SettingsError, load_settings
 from deploy.simulated_clinic import provision
@@ -54,6 +55,7 @@ def simulate(
     patients and devices.
     """
     settings = load_settings(Settings)
+    refuse_moved_clock(settings.database_url)
     try:
         broker = Broker.from_url(settings.mqtt_url, settings.mqtt_ca_file)
     except (ValueError, OSError) as error:

@@ -31,6 +31,9 @@ end $$;
 create function tell_of_alert(told_alert bigint, told_action text, told_note text, told_at timestamptz)
 returns void language plpgsql security definer set search_path = pg_catalog, public, pg_temp as $$
 begin
+    if told_action not in ('acknowledged', 'resolved', 'note') then
+        raise insufficient_privilege using message = 'what else happens to an alert, Vigil alone says';
+    end if;
     if current_user_id() is null or not exists (
         select from alert a
         where a.id = told_alert and (may_administer() or a.patient_id in (select seen_patients())))

@@ -62,6 +62,9 @@ def test_nobody_writes_about_alerts_that_they_cannot_see_or_in_anothers_name(cli
             as_api(clinic, "emil", f"select set_config('vigil.user_id', '', true); {told}")
         check = f"exists (select from alert_history where note = 'Hm.' and actor = {clinic.users['emil']})"
         as_api(clinic, "emil", f"{told}; do $$ begin assert {check}; end $$")
+    for action in ("raised", "withdrawn", "data_current"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            as_api(clinic, "emil", f"select tell_of_alert({alert}, '{action}', null, '2026-01-01')")
     history = "insert into alert_history (alert_id, at, action, actor) values ({}, '2026-01-01', 'note', {})"
     event = (
         "insert into outbox (alert_id, patient_id, action, alert, created_at) values ({}, {}, '', '{{}}', '2026-01-01')"
