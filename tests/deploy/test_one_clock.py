@@ -227,3 +227,10 @@ async def test_with_the_real_clock_they_do_on_any(settings: dict[str, str], tmp_
     finally:
         if gateway.running:
             gateway.kill()
+
+
+def test_every_command_that_opens_the_store_asks_whether_the_clock_is_moved() -> None:
+    commands = {path: path.read_text(encoding="utf-8") for path in (ROOT / "deploy" / "commands").glob("*.py")}
+    opening = {path.name: "refuse_moved_clock(" in text for path, text in commands.items() if "database_url" in text}
+    assert len(opening) >= 10
+    assert [name for name, asks in opening.items() if not asks] == []
