@@ -81,7 +81,7 @@ def run_demo(folder: Path, seconds: float | None) -> list[str]:
             settings = {**stack.environment(), **SETTINGS}
             with board.stage("Schema"):
                 migrate(settings["VIGIL_DATABASE_URL"], clock.now())
-            api = ApiAddress(API_PORT if not processes.accepts_connections(API_PORT) else processes.free_port())
+            api = ApiAddress(API_PORT if processes.is_free(API_PORT) else processes.free_port())
             programs = Programs(folder)
             for name in PROGRAMS:
                 programs.start(name, {**settings, "VIGIL_API_HOST": api.host, "VIGIL_API_PORT": str(api.port)})

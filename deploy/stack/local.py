@@ -159,11 +159,11 @@ def _choose_port(server: ServerState, status: ServerStatus, wanted: int | None) 
         if wanted not in {None, server.port}:
             raise StackError(f"{status.name} already runs on port {server.port}; stop it first with: vigil stack down")
         return
-    if wanted is not None and processes.accepts_connections(wanted):
+    if wanted is not None and not processes.is_free(wanted):
         raise StackError(f"Port {wanted} is taken by another program.")
     if wanted is not None:
         server.port = wanted
-    elif server.port is None or processes.accepts_connections(server.port):
+    elif server.port is None or not processes.is_free(server.port):
         server.port = processes.free_port()
 
 

@@ -1,6 +1,7 @@
 """Server processes: started as an unprivileged user, identified by pid and start time, and reliably stopped."""
 
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -156,11 +157,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def accepts_connections(port: int) -> bool:
-    """Return whether something listens on this port of this machine."""
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def is_free(port: int) -> bool:
+    """Return whether a server could take this port of this machine; who only bound it, or is frozen, has it too."""
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return True
+    except OSError as error:  # what may not be taken for another reason, its server says better
+        return error.errno != errno.EADDRINUSE
 
 
 def make_server_folder(folder: Path) -> None:

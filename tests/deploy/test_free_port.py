@@ -1,8 +1,8 @@
-"""A port that was found free stays so until its server takes it."""
+"""A port that was found free stays so until its server takes it, and one that is taken is seen."""
 
 import socket
 
-from deploy.stack.processes import free_port
+from deploy.stack.processes import free_port, is_free
 
 
 def test_the_system_gives_it_to_nobody_else_and_its_server_may_take_it() -> None:
@@ -15,3 +15,11 @@ def test_the_system_gives_it_to_nobody_else_and_its_server_may_take_it() -> None
     for port in ports:
         with socket.create_server(("127.0.0.1", port)):
             pass
+
+
+def test_a_port_is_taken_also_by_who_only_bound_it() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        assert not is_free(port)
+    assert is_free(port)
