@@ -34,7 +34,7 @@ hours: setup
 	$(VENV)/python -m tests.hours $(SIDE_BY_SIDE) -m "hours and not soak" $(PYTEST_ARGS)
 
 soak: setup
-	$(VENV)/pytest -m soak --timeout 3600 $(PYTEST_ARGS)
+	$(VENV)/pytest $(SIDE_BY_SIDE) -m soak --timeout 3600 $(PYTEST_ARGS)
 
 # Regenerates the locks from pyproject.toml: a server, a box beside the bed, and everything with the tools on top.
 # `make lock LOCK_ARGS=--upgrade`.

@@ -1,15 +1,18 @@
 """`python -m tests.hours [arguments of pytest]`: the tests that depend on the time of day, at every hour of it.
 
-A test depends on it when its file reads the clock, by itself or through a helper of the tests that it imports;
-`tests/conftest.py` marks those `hours`, and a test that starts a program which reads it bears the mark itself. The
-first run begins now, each further one an hour later by its clock than the one before, and the last one a minute before
-midnight, so that it crosses it. They end with the first that is not green.
+A test depends on it when its file reads the clock, by itself or through a helper of the tests that it imports, or
+when it starts a gateway; `tests/conftest.py` marks those `hours`. One that starts another program which reads the clock
+bears the mark itself. What chooses the time of everything it does is not among them.
+
+The first run begins now, each further one an hour later by its clock than the one before, and the last one a minute
+before midnight, so that it crosses it. They end with the first that is not green.
 """
 
 import ast
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -70,13 +73,21 @@ def offset_of(run: int, real_now: datetime) -> timedelta:
     return (midnight + BEFORE_MIDNIGHT - real_now) % timedelta(days=1)
 
 
-def main(arguments: list[str]) -> int:
+def _files_of(arguments: Sequence[str]) -> list[str]:
+    """Return the files of the tests that the arguments choose: to look through all of them takes a third of a run."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", *arguments, "-n0"]
+    listed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return [line.partition(":")[0] for line in listed.splitlines() if line.startswith("tests/")]
+
+
+def main(arguments: Sequence[str]) -> int:
     """Run pytest at every hour; return the exit code of the first run that was not green, else 0."""
+    files = _files_of(arguments)
     for run in range(25):
         real_now = clock.now() - timedelta(milliseconds=clock.OFFSET_MS)
         began, offset = clock.monotonic(), offset_of(run, real_now)
         environment = {**os.environ, clock.OFFSET_VARIABLE: str(round(offset / timedelta(milliseconds=1)))}
-        done = subprocess.run([sys.executable, "-m", "pytest", "-q", *arguments], env=environment, check=False)
+        done = subprocess.run([sys.executable, "-m", "pytest", "-q", *arguments, *files], env=environment, check=False)
         took = clock.monotonic() - began
         sys.stdout.write(f"begun at {real_now + offset:%H:%M} UTC: exit code {done.returncode}, {took:.0f} s\n")
         sys.stdout.flush()

@@ -45,6 +45,11 @@ OVER_BLUETOOTH = " (over Bluetooth), "
 DAY_OF_GLUCOSE = 288
 
 
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="the tests run one after the other anyway")
+def test_what_loads_the_machine_is_one_group(request: pytest.FixtureRequest) -> None:
+    assert request.node.nodeid.endswith("@loads the machine")
+
+
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """The folder of one demo after another, with embedded servers, whatever else this machine could use."""

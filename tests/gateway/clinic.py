@@ -11,10 +11,11 @@ import psycopg
 
 from devices.vocabulary import DeviceModel
 from gateway.clinic.provisioning import NewDevice, NewPatient, Provisioning
-from gateway.runtime import clock
 from tests.streaming.nocturnal_reference import Reading, nocturnal_alerts
 
 EVER = datetime(2010, 1, 1, tzinfo=UTC)
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)  # where no program runs that reads the clock; after all data of the tests
+NOW_MS = round(NOW.timestamp() * 1000)
 Span = tuple[int, int | None]
 
 
@@ -40,9 +41,9 @@ class AlertRow:
 class Clinic:
     """One connection to the test's database and provisioning on it; devices get no accounts at the broker."""
 
-    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+    def __init__(self, connection: psycopg.AsyncConnection[Any], now: datetime) -> None:
         self.connection = connection
-        self.provisioning = Provisioning(connection, None, clock.now())
+        self.provisioning = Provisioning(connection, None, now)
 
     async def wearers(self, devices: Sequence[str], timezones: Sequence[str] = ("UTC",)) -> list[int]:
         """Add one patient for each device, who has worn it since ever; return their ids."""
@@ -110,6 +111,6 @@ def expected(readings: Sequence[Reading], timezone: str = "UTC") -> list[tuple[i
 
 
 @asynccontextmanager
-async def open_clinic(database_url: str) -> AsyncIterator[Clinic]:
+async def open_clinic(database_url: str, now: datetime = NOW) -> AsyncIterator[Clinic]:
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-        yield Clinic(connection)
+        yield Clinic(connection, now)

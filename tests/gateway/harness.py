@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from gateway.ingest.pipeline import Pipeline, PipelineSettings
 from gateway.ingest.receipts import ReceiptBook
 from gateway.ingest.source import Batch, Message, SourceClosedError
-from gateway.runtime import clock
 from gateway.runtime.metrics import GatewayMetrics
+from tests.gateway.clinic import NOW_MS
 from tests.gateway.wire import Outgoing
 
 
@@ -34,14 +34,14 @@ def messages_of(outgoing: Sequence[Outgoing]) -> list[Message]:
 async def settle_all(database_url: str, batches: Sequence[Sequence[Outgoing]]) -> ListSource:
     """Run a pipeline of its own over the batches, as a gateway that was started anew would."""
     source = ListSource(batches)
-    await Pipeline(PipelineSettings(database_url), source, ReceiptBook(), GatewayMetrics()).run()
+    await Pipeline(PipelineSettings(database_url), source, ReceiptBook(), GatewayMetrics(), lambda: NOW_MS).run()
     assert len(source.acknowledged) == len(batches)
     return source
 
 
 @asynccontextmanager
 async def pipeline(
-    database_url: str, book: ReceiptBook | None = None, now_ms: Callable[[], int] = clock.now_ms
+    database_url: str, book: ReceiptBook | None = None, now_ms: Callable[[], int] = lambda: NOW_MS
 ) -> AsyncIterator[Pipeline]:
     """A pipeline whose `commit` the test calls itself, at the time that `now_ms` says."""
     receipts = ReceiptBook() if book is None else book

@@ -9,11 +9,10 @@ from psycopg.types.json import Jsonb
 from devices.vocabulary import Code, DeviceModel
 from gateway.clinic.directory import load_directory
 from gateway.clinic.provisioning import NewDevice, NewPatient
-from gateway.runtime import clock
 from streaming.limits.detectors import rules_about
 from streaming.limits.patient_fold import fold_patient
 from streaming.silence.rest import rest_of
-from tests.gateway.clinic import EVER, Clinic
+from tests.gateway.clinic import EVER, NOW_MS, Clinic
 from tests.gateway.harness import settle_all
 from tests.gateway.test_any_order import random_batches
 from tests.streaming.nocturnal_reference import Reading
@@ -93,7 +92,7 @@ async def check(clinic: Clinic, patients: dict[str, list[Reading]], ids: list[in
         standing = {(*one.key, one.episode.opened_at): one.episode for one in found}
         for one in state.open_episodes() if state is not None else ():
             standing[*one.key, one.episode.opened_at] = one.episode
-        rested = {one: rest_of(one[0], one[1], history, one[2], clock.now_ms()) for one in standing}
+        rested = {one: rest_of(one[0], one[1], history, one[2], NOW_MS) for one in standing}
         wanted = sorted(
             (
                 rule.value,

@@ -12,14 +12,13 @@ from gateway.clinic.provisioning import NewDevice
 from gateway.ingest.pipeline import Pipeline, PipelineSettings
 from gateway.ingest.receipt_keeper import ReceiptKeeper
 from gateway.ingest.receipts import ReceiptBook
-from gateway.runtime import clock
 from gateway.runtime.metrics import GatewayMetrics
-from tests.gateway.clinic import EVER, Clinic
+from tests.gateway.clinic import EVER, NOW_MS, Clinic
 from tests.gateway.harness import ListSource, messages_of, pipeline
 from tests.gateway.wire import Outgoing, events, telemetry
 
 HOUR = 3_600_000
-NOW = clock.now_ms()
+NOW = NOW_MS
 START = NOW - 5 * HOUR
 
 
@@ -255,8 +254,8 @@ async def test_a_clock_that_is_off_is_told_to_set_itself(clinic: Clinic, databas
     await clinic.wearers(["ahead", "right"])
     metrics = GatewayMetrics()
     keeper = ReceiptKeeper(database_url, Ears(), metrics, 1)
-    running = Pipeline(PipelineSettings(database_url), ListSource([]), await keeper.hydrate(), metrics)
-    now = clock.now_ms()
+    running = Pipeline(PipelineSettings(database_url), ListSource([]), await keeper.hydrate(), metrics, lambda: NOW)
+    now = NOW
     await send(
         running,
         telemetry("ahead", [heart_rate(START)], seq=1, sent_at=now + 200_000),

@@ -12,14 +12,13 @@ from devices.vocabulary import DeviceModel
 from gateway.clinic.provisioning import NewDevice
 from gateway.ingest.pipeline import Pipeline
 from gateway.ingest.receipts import ReceiptBook
-from gateway.runtime import clock
-from tests.gateway.clinic import EVER, Clinic
+from tests.gateway.clinic import EVER, NOW_MS, Clinic
 from tests.gateway.harness import messages_of, pipeline, settle_all
 from tests.gateway.wire import Outgoing, events, telemetry
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
-START = clock.now_ms() // HOUR * HOUR - 6 * HOUR
+START = NOW_MS // HOUR * HOUR - 6 * HOUR
 TURN = START + 2 * HOUR
 """When the band changes hands, one consent ends and another begins."""
 
@@ -205,9 +204,9 @@ async def test_beats_are_stored_once_over_a_restart(clinic: Clinic, database_url
 @pytest.mark.usefixtures("people")
 async def test_a_status_of_a_clock_that_is_ahead_is_a_contact_of_now(clinic: Clinic, database_url: str) -> None:
     async with pipeline(database_url) as running:
-        await send(running, status("box", clock=clock.now_ms() + HOUR))
+        await send(running, status("box", clock=NOW_MS + HOUR))
     stamp = await clinic.value("select to_ms(contact_stamp) from device_status")
-    assert START < stamp <= clock.now_ms()
+    assert START < stamp <= NOW_MS
 
 
 @pytest.mark.usefixtures("people")

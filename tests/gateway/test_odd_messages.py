@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from gateway.ingest.receipt_keeper import ReceiptKeeper
-from gateway.runtime import clock
 from gateway.runtime.metrics import GatewayMetrics
-from tests.gateway.clinic import EVER, Clinic
+from tests.gateway.clinic import EVER, NOW_MS, Clinic
 from tests.gateway.harness import messages_of, pipeline
 from tests.gateway.test_messages import Ears
 from tests.gateway.wire import Outgoing
@@ -45,7 +44,7 @@ class Odd:
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
-        self.now = clock.now_ms()
+        self.now = NOW_MS
 
     def pick(self, choices: list[Any]) -> Any:
         return choices[int(self.rng.integers(len(choices)))]

@@ -18,7 +18,7 @@ from gateway.store.connect import connect
 from gateway.worker import rosters as module
 from gateway.worker.main import Worker, WorkerSettings
 from gateway.worker.rosters import RosterKeeper, rosters
-from tests.gateway.clinic import EVER, Clinic
+from tests.gateway.clinic import EVER, NOW_MS, Clinic
 from tests.gateway.processes import until
 from tests.gateway.ward import Ward, moment, open_ward
 from tests.gateway.wire import client
@@ -31,7 +31,7 @@ Held = dict[str, Roster]
 
 @pytest.fixture
 async def ward(clinic: Clinic, database_url: str) -> AsyncIterator[Ward]:
-    async with open_ward(clinic, database_url, clock.now_ms()) as ward:
+    async with open_ward(clinic, database_url, NOW_MS) as ward:
         patient = await ward.provisioning.add_patient("Ada", "Asia/Shanghai")
         await ward.provisioning.add_devices(
             [
