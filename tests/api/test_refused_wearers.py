@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import pytest
 
-from gateway.runtime import clock
 from tests.api.clinic import Clinic
 from tests.api.conftest import Login
+from tests.gateway.clinic import NOW, NOW_MS
 from tests.gateway.harness import settle_all
 from tests.gateway.wire import Outgoing, events, telemetry
 
@@ -36,7 +36,7 @@ def iso(ms: int) -> str:
 @pytest.fixture
 def at(clinic: Clinic) -> Instants:
     """Hand the box from Ada to Cleo; an edge box reads it."""
-    handed = clock.now_ms() - DAY
+    handed = NOW_MS - DAY
     clinic.device(BOX, None)
     clinic.device(EDGE, None, model="edge")
     clinic.connection.execute("update device set via = %s where id = %s", (clinic.devices[EDGE], BOX))
@@ -47,7 +47,7 @@ def at(clinic: Clinic) -> Instants:
 
 def assign(clinic: Clinic, device: str, patient: str, valid: str) -> None:
     keys = {"device_key": clinic.devices[device], "patient_id": clinic.patients[patient]}
-    clinic.insert("assignment", **keys, valid=valid, created_at=clock.now())
+    clinic.insert("assignment", **keys, valid=valid, created_at=NOW)
 
 
 def withdraw(clinic: Clinic, patient: str, at: int) -> None:
@@ -114,7 +114,7 @@ CASES: dict[str, tuple[Callable[[Instants], Outgoing], dict[Seer, list[bool]]]] 
     ),
     "too many series": (lambda at: telemetry(BOX, [good(at.ada)] * 65), only("dora", "anna")),
     "sent by a clock that is ahead": (
-        lambda at: telemetry(BOX, [good(at.ada)], sent_at=clock.now_ms() + DAY),
+        lambda at: telemetry(BOX, [good(at.ada)], sent_at=NOW_MS + DAY),
         only("dora", "anna"),
     ),
     "stamped at the end of 64 bits": (lambda _: telemetry(BOX, [good(2**63 - 1)]), only("emil", "anna")),
@@ -184,7 +184,7 @@ async def test_a_device_with_one_wearer_ever_tells_by_itself_whose_it_is(login: 
 
 
 async def test_at_a_time_that_nobody_wore_it_it_is_nobody_s(clinic: Clinic, login: Login, database_url: str) -> None:
-    now = clock.now_ms()
+    now = NOW_MS
     clinic.device("spare", None)
     assign(clinic, "spare", "Ada", f"[{iso(now - DAY)},)")
     message = telemetry("spare", [good(now - HOUR), good(now - 2 * DAY)])

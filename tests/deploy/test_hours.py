@@ -7,8 +7,8 @@ from tests.hours import TESTS, clock_readers, offset_of
 
 def test_who_reads_the_clock_is_found_also_through_a_helper() -> None:
     found = {str(path.relative_to(TESTS)) for path in clock_readers()}
-    assert {"gateway/test_quarantine.py", "gateway/harness.py", "gateway/test_any_order.py"} <= found
-    assert not {"conftest.py", "hours.py", "streaming/test_rules.py", "api/test_trends.py"} & found
+    assert {"gateway/test_quarantine.py", "gateway/ble/home.py", "gateway/ble/test_end_to_end.py"} <= found
+    assert not {"conftest.py", "hours.py", "gateway/test_any_order.py", "api/test_trends.py"} & found
 
 
 def test_the_runs_begin_at_every_hour_and_the_last_before_midnight() -> None:

@@ -14,7 +14,7 @@ from gateway.clinic.provisioning import NewDevice, NewPatient, Provisioning
 from tests.streaming.nocturnal_reference import Reading, nocturnal_alerts
 
 EVER = datetime(2010, 1, 1, tzinfo=UTC)
-NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)  # where no program runs that reads the clock; after all data of the tests
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)  # where no program runs that reads the clock; after all data of the tests
 NOW_MS = round(NOW.timestamp() * 1000)
 Span = tuple[int, int | None]
 
