@@ -30,6 +30,7 @@ class Refused(BaseModel):
     reason: Reason
     detail: str = Field(description="Why, in a sentence.")
     series: list[int] | None = Field(description="Which series or events of the message; null: all of it.")
+    samples: list[int] | None = Field(description="Which samples of the one series; null: all of it.")
     content_type: str | None
     payload: str | None = Field(description="The bytes as they came, base64, the first 4 KiB; null: not kept.")
     payload_bytes: int = Field(description="Length of the whole message.")

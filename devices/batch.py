@@ -14,7 +14,6 @@ from devices.runs import RRRun, runs_of
 from devices.series import (
     LO_OR_HI,
     NEVER_SET,
-    Bool,
     Checks,
     Columns,
     Float64,
@@ -164,7 +163,7 @@ class BatchBuilder:
                 checks.refuse_ahead(i, runs[-1].ends_at)
             else:
                 rr += runs
-        stored, missing = _stored(columns, checks.good)
+        stored, missing = _stored(columns, checks)
         owner = columns.owner[stored]
         begin = columns.start[owner]
         return ObservationBatch(
@@ -201,14 +200,14 @@ class BatchBuilder:
         self._refusals.refuse_message(message, Reason.CLOCK_AHEAD, f"sent {ahead_ms / 1000:.0f} s after its arrival")
 
 
-def _stored(columns: Columns, good: Bool) -> tuple[Index, int]:
+def _stored(columns: Columns, checks: Checks) -> tuple[Index, int]:
     """Return which samples are rows to store, and how many of the good series are missing.
 
     A null is missing unless a flag explains it: LO and HI do for every sample of a series, any flag does for a single
     value. RR intervals are stored as runs, never as rows.
     """
     absent = np.isnan(columns.value)
-    owner = columns.owner
+    owner, good = columns.owner, checks.good
     if not absent.any() and good.all() and not (columns.code == Code.RR_INTERVAL).any():
         return np.arange(len(owner)), 0
     is_rr = columns.code == Code.RR_INTERVAL
@@ -216,7 +215,7 @@ def _stored(columns: Columns, good: Bool) -> tuple[Index, int]:
     states = ~is_rr & (((flags & LO_OR_HI) != 0) | (columns.single & (flags != 0)))
     missing = absent & (good & ~states)[owner]
     kept = (good & ~is_rr)[owner] & ~missing
-    return np.flatnonzero(kept), int(missing.sum())
+    return np.flatnonzero(kept), int(missing.sum()) - int(good[owner[checks.refused]].sum())
 
 
 def _heads(rows: list[Row]) -> Headers:

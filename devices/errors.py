@@ -48,10 +48,12 @@ class Refusal:
     """A message, or some of its series (events), that was refused, and why.
 
     `message` is the caller's number of the message; `series` the positions within it that were refused, None for all of
-    it; `detail` is one clear sentence about the first of them.
+    it; `samples` the positions within the one series, None for all of it; `detail` is one clear sentence about the first
+    of them.
     """
 
     message: int
     series: tuple[int, ...] | None
     reason: Reason
     detail: str
+    samples: tuple[int, ...] | None = None

@@ -81,7 +81,10 @@ def _instants_of_part(part: Any) -> Int64 | None:
 
 
 def _beats(at: int, unit: Any, values: list[Any]) -> Int64 | None:
-    """Return when the beats were that end the intervals, None when an interval is no number of a known unit."""
+    """Return when the beats were that end the intervals, None when an interval is no number of a known unit.
+
+    An interval that cannot be hides its length, as the decoder sees it, and has it, as the bytes say: both are told.
+    """
     known_unit = UNIT_BY_UCUM.get(unit) if isinstance(unit, str) else None
     if known_unit not in CODES[_RR].units or known_unit is None:
         return None
@@ -93,10 +96,15 @@ def _beats(at: int, unit: Any, values: list[Any]) -> Int64 | None:
         return None
     if np.isnan(intervals).all():
         return np.array([at], np.int64)
+    limits = CODES[_RR].units[known_unit]
     with np.errstate(over="ignore", invalid="ignore"):
         beats = beat_times(at, to_canonical(_RR, known_unit, intervals))
-    if not np.isfinite(beats).all():
-        return None
+        if not np.isfinite(beats).all():
+            return None
+        plausible = (intervals >= limits.minimum) & (intervals <= limits.maximum)
+        if plausible.any() and not plausible.all():
+            known = np.where(plausible, intervals, np.nan)
+            beats = np.concatenate((beats, beat_times(at, to_canonical(_RR, known_unit, known))))
     instants: Int64 = np.clip(beats, -FURTHEST_MS, FURTHEST_MS).astype(np.int64)
     return instants
 

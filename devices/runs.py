@@ -1,7 +1,7 @@
 """Runs of consecutive RR intervals: where nulls end them, and when their beats were."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -33,6 +33,16 @@ class RRRun:
     intervals: Float64
     unit: int
     flags: int
+
+    def beats(self) -> Float64:
+        """Return the beat that ends each interval, float64[n] ms since the epoch."""
+        return beat_times(self.at, to_canonical(Code.RR_INTERVAL, Unit(self.unit), self.intervals))
+
+    def part(self, start: int, stop: int, beats: Float64) -> "RRRun":
+        """Return the intervals [start, stop) as a run of their own; `beats` as in `beats()`."""
+        return replace(
+            self, at=float(beats[start]), ends_at=float(beats[stop - 1]), intervals=self.intervals[start:stop]
+        )
 
 
 def beat_times(at_ms: float, intervals_ms: Float64) -> Float64:

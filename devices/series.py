@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, permutations
 from typing import Final
 
 import numpy as np
@@ -169,19 +169,35 @@ for _code, _rule in CODES.items():
         _MAXIMUM[_code, _unit] = _limits.maximum
 _ACCEPTED: Final[Bool] = ~np.isnan(_MINIMUM)
 
+# By [code, unit]: the unit its numbers may be in when the label is wrong, and above what they cannot be in their own.
+_OTHER_UNIT: Final[Int16] = np.zeros_like(_MINIMUM, dtype=np.int16)
+_NEVER_ABOVE: Final[Float64] = np.full_like(_MINIMUM, np.inf)
+for _code, _rule in CODES.items():
+    for _unit, _other in permutations(_rule.units, 2):
+        _OTHER_UNIT[_code, _unit] = _other
+_NEVER_ABOVE[Code.GLUCOSE, Unit.MMOL_L] = 60
+
+UNIT_ERROR_SAMPLES: Final = 3
+UNIT_ERROR_OF: Final = 5
+"""The label of a series is wrong if at least three samples, and one in five, look like the code's other unit."""
+
 
 class Checks:
-    """Checks the series of a batch; `good`, bool[n], marks those not refused. The first cause found is reported."""
+    """Checks the series of a batch; `good`, bool[n], marks those not refused. The first cause found is reported.
 
-    __slots__ = ("_columns", "_refusals", "good")
+    `refused` are the samples, by their place in `value`, that were refused out of series whose others may be good.
+    """
+
+    __slots__ = ("_columns", "_refusals", "good", "refused")
 
     def __init__(self, columns: Columns, refusals: Refusals) -> None:
         self._columns = columns
         self._refusals = refusals
         self.good: Bool = np.ones(len(columns.series), np.bool_)
+        self.refused: Index = np.zeros(0, np.intp)
 
     def run(self) -> None:
-        """Refuse what is wrong. An implausible number beside LO or HI becomes NaN instead: the flag says it all."""
+        """Refuse what is wrong. An implausible number becomes NaN; beside LO or HI it is not refused: the flag says all."""
         self._check_sizes()
         self._check_words()
         self._check_clocks()
@@ -241,22 +257,60 @@ class Checks:
         flagged = (columns.flags[owner[implausible]] & LO_OR_HI) != 0
         value[implausible[flagged]] = np.nan
         beyond = implausible[~flagged]
-        which, first = np.unique(owner[beyond], return_index=True)
-        for i, sample in zip(which.tolist(), beyond[first].tolist(), strict=True):
-            if self.good[i]:
-                self.refuse(i, *_judge(Code(columns.code[i]), Unit(columns.unit[i]), float(value[sample])))
+        if len(beyond):
+            self._refuse_values(beyond)
+
+    def _refuse_values(self, beyond: Index) -> None:
+        """Refuse implausible samples one by one, or their series: where its unit must be wrong, or no other is left."""
+        columns = self._columns
+        series, first = np.unique(columns.owner[beyond], return_index=True)
+        samples_of = np.split(beyond, first[1:])
+        alike_of = np.split(_looks_like_other_unit(columns, beyond), first[1:])
+        refused = [
+            samples
+            for i, samples, alike in zip(series.tolist(), samples_of, alike_of, strict=True)
+            if self.good[i] and self._refuse_samples(i, samples, alike)
+        ]
+        columns.value[beyond] = np.nan
+        self.refused = np.concatenate([self.refused, *refused])
+
+    def _refuse_samples(self, i: int, samples: Index, alike: Bool) -> bool:
+        """Refuse these samples of series `i`, or all of it; return whether others are left."""
+        columns, value = self._columns, self._columns.value
+        code, unit = Code(columns.code[i]), Unit(columns.unit[i])
+        start, stop = int(columns.start[i]), int(columns.start[i] + columns.count[i])
+        known = stop - start - int(np.count_nonzero(np.isnan(value[start:stop])))
+        left = len(samples) < known
+        like = int(np.count_nonzero(alike))
+        if (like >= UNIT_ERROR_SAMPLES and like * UNIT_ERROR_OF >= known) or (alike[0] and not left):
+            other = Unit(_OTHER_UNIT[code, unit]).ucum
+            sentence = f"{value[samples[alike.argmax()]]:g} cannot be {unit.ucum}, it looks like {other}"
+            self.refuse(i, Reason.UNIT_MISMATCH, sentence)
+            return False
+        limits, number = CODES[code].units[unit], f"{value[samples[0]]:g} {unit.ucum}"
+        sentence = f"is not within {limits.minimum:g} – {limits.maximum:g}"
+        if not left:
+            self.refuse(i, Reason.OUT_OF_RANGE, f"{number} {sentence}")
+            return False
+        places = (samples - start).tolist()
+        more = f", and {len(places) - 1} more," if len(places) > 1 else ""
+        self._refusals.refuse_samples(
+            int(columns.message[i]),
+            int(columns.position[i]),
+            places,
+            f"{number} at position {places[0]}{more} {sentence}",
+        )
+        return True
 
 
-def _judge(code: Code, unit: Unit, value: float) -> tuple[Reason, str]:
-    """Return why a value outside the limits of its unit is refused.
+def _looks_like_other_unit(columns: Columns, samples: Index) -> Bool:
+    """Return, by sample, whether it must be in the other unit of its code: too small, or far too large, for its own.
 
-    Too small here and plausible in another unit of the code: the label is wrong (5.5 "mg/dL"). Anything else may be
-    a broken sensor, and too large may be a very sick person: out of range.
+    Too large alone says nothing: it may be a broken sensor or a very sick person.
     """
-    units = CODES[code].units
-    if value < units[unit].minimum:
-        for other, limits in units.items():
-            if limits.minimum <= value <= limits.maximum:
-                return Reason.UNIT_MISMATCH, f"{value:g} cannot be {unit.ucum}, it looks like {other.ucum}"
-    limits = units[unit]
-    return Reason.OUT_OF_RANGE, f"{value:g} {unit.ucum} is not within {limits.minimum:g} – {limits.maximum:g}"
+    owner = columns.owner[samples]
+    value, code, unit = columns.value[samples], columns.code[owner], columns.unit[owner]
+    other = _OTHER_UNIT[code, unit]
+    plausible = (value >= _MINIMUM[code, other]) & (value <= _MAXIMUM[code, other])
+    alike: Bool = plausible & ((value < _MINIMUM[code, unit]) | (value > _NEVER_ABOVE[code, unit]))
+    return alike

@@ -1,6 +1,6 @@
 -- name: quarantine
 -- What was refused, latest first; of long messages the first 4 KiB.
-select id::text, received_at, topic, device_id, patient_id::text, reason, detail, series, content_type,
+select id::text, received_at, topic, device_id, patient_id::text, reason, detail, series, samples, content_type,
        encode(substring(payload for 4096), 'base64') as payload, payload_bytes,
        encode(payload_sha256, 'hex') as payload_sha256, replayed_at
 from quarantine

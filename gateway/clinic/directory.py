@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -71,8 +72,11 @@ class Directory:
         held = self.assignments.get(device, ())
         return min((one.since_ms for one in held if one.patient_id == patient_id), default=DISTANT_PAST_MS)
 
-    def wearers(self, device: NDArray[np.int32], at: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return who wore each device at each time: int32[n], UNASSIGNED or WITHOUT_CONSENT where nobody may count."""
+    def wearers(self, device: NDArray[np.int32], at: NDArray[np.int64], now_ms: int) -> NDArray[np.int32]:
+        """Return who wore each device at each time: int32[n], UNASSIGNED or WITHOUT_CONSENT where nobody may count.
+
+        Consent counts that held at the time, and holds when it is stored, now.
+        """
         patient = self.wearer[device]
         outside = (at < self.since[device]) | (at >= self.until[device])
         if outside.any():
@@ -81,16 +85,26 @@ class Directory:
         doubtful = (patient > 0) & ~self.consents[patient]
         if doubtful.any():
             for i in np.flatnonzero(doubtful):
-                if not _holder(self.partial_consents.get(int(patient[i]), ()), int(at[i])):
+                if not self._consents(int(patient[i]), int(at[i]), now_ms):
                     patient[i] = WITHOUT_CONSENT
         return patient
 
-    def wearer_at(self, device: int, at: int) -> int:
+    def wearer_at(self, device: int, at: int, now_ms: int) -> int:
         """Return who wore one device at one time, as in `wearers`."""
         patient = _holder(self.assignments.get(device, ()), at)
-        if patient <= 0 or self.consents[patient] or _holder(self.partial_consents.get(patient, ()), at):
+        if patient <= 0 or self.consents[patient] or self._consents(patient, at, now_ms):
             return patient
         return WITHOUT_CONSENT
+
+    def changes_hands(self, device: int, since_ms: int, until_ms: int) -> bool:
+        """Return whether who counts as the wearer of a device may change after `since_ms`, until `until_ms`."""
+        held = self.assignments.get(device, ())
+        given = (one for patient in {one.patient_id for one in held} for one in self.partial_consents.get(patient, ()))
+        return any(since_ms < edge <= until_ms for one in chain(held, given) for edge in (one.since_ms, one.until_ms))
+
+    def _consents(self, patient_id: int, at: int, now_ms: int) -> bool:
+        given = self.partial_consents.get(patient_id, ())
+        return _holder(given, at) > 0 and _holder(given, now_ms) > 0
 
     def has_consented(self, patient_id: int, at: NDArray[np.int64]) -> bool:
         """Return whether a patient consents at each of these times."""

@@ -1,16 +1,17 @@
 """From messages to what may be stored: decoded, resolved to the wearer at measurement time, refusals with reasons."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from devices.batch import BatchBuilder, ObservationBatch
 from devices.errors import PayloadError
+from devices.runs import RRRun
 from devices.status import Status, decode_status
 from devices.vocabulary import DEVICE_ID, TOPIC_ROOT, Reason
 from gateway.clinic.directory import WITHOUT_CONSENT, Directory
@@ -58,13 +59,17 @@ class StatusReport:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Something for the quarantine. `series`: positions in the message, None for all of it."""
+    """Something for the quarantine.
+
+    `series`: positions in the message, None for all of it; `samples`: positions in the one series, None for all of it.
+    """
 
     message: int
     reason: Reason
     detail: str
     series: tuple[int, ...] | None = None
     device_id: str | None = None
+    samples: tuple[int, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -126,14 +131,15 @@ class Decoder:
             rows.device = batch.device.copy()
             for message, key in spoken_for.items():
                 rows.device[batch.message == message] = key
-        rows.patient = directory.wearers(rows.device, rows.at)
+        rows.patient = directory.wearers(rows.device, rows.at, now_ms)
         nobody = rows.patient <= 0
         if nobody.any():
             self._refuse_rows(rows, batch.series, nobody, refused)
             rows = rows.take(~nobody)
-        runs, events = self._wear(batch, spoken_for, refused)
+        runs, events = self._wear(batch, spoken_for, refused, now_ms)
         refused += [
-            Refused(r.message, r.reason, r.detail, r.series, self._sender(batch, r.message)) for r in batch.refusals
+            Refused(r.message, r.reason, r.detail, r.series, self._sender(batch, r.message), r.samples)
+            for r in batch.refusals
         ]
         numbered = (headers.seq >= 0) & (headers.device > 0)
         everything = bool(numbered.all())
@@ -171,26 +177,41 @@ class Decoder:
         return spoken_for
 
     def _wear(
-        self, batch: ObservationBatch, spoken_for: dict[int, int], refused: list[Refused]
+        self, batch: ObservationBatch, spoken_for: dict[int, int], refused: list[Refused], now_ms: int
     ) -> tuple[list[WornRun], list[WornEvent]]:
-        """Resolve the wearers of RR runs (by their first beat) and of events."""
+        """Resolve the wearers of RR intervals, each by the beat that ends it, and of events."""
         runs: list[WornRun] = []
         events: list[WornEvent] = []
+        unworn: set[tuple[int, int, int, int]] = set()
         for run in batch.rr:
             device = spoken_for.get(run.message, run.device)
-            patient = self.directory.wearer_at(device, int(run.at))
-            if patient > 0:
-                runs.append(WornRun(run, device, patient))
-            elif device != NOBODY:
-                refused.append(self._unworn(run.message, (run.series,), device, patient))
+            for part, patient in self._worn_parts(run, device, now_ms):
+                if patient > 0:
+                    runs.append(WornRun(part, device, patient))
+                elif device != NOBODY:
+                    unworn.add((run.message, run.series, device, patient))
+        for message, series, device, patient in sorted(unworn):
+            refused.append(self._unworn(message, (series,), device, patient))
         for event in batch.events:
             device = spoken_for.get(event.message, event.device)
-            patient = self.directory.wearer_at(device, event.at)
+            patient = self.directory.wearer_at(device, event.at, now_ms)
             if patient > 0:
                 events.append(WornEvent(event, device, patient))
             elif device != NOBODY:
                 refused.append(self._unworn(event.message, (event.position,), device, patient))
         return runs, events
+
+    def _worn_parts(self, run: RRRun, device: int, now_ms: int) -> Iterator[tuple[RRRun, int]]:
+        """Yield a run cut where the device changes hands or consent begins or ends, each part with its wearer."""
+        directory = self.directory
+        if not directory.changes_hands(device, int(run.at), int(run.ends_at)):
+            yield run, directory.wearer_at(device, int(run.at), now_ms)
+            return
+        beats = run.beats()
+        wearers = directory.wearers(np.full(len(beats), device, np.int32), beats.astype(np.int64), now_ms)
+        edges = [0, *(np.flatnonzero(np.diff(wearers)) + 1).tolist(), len(beats)]
+        for start, stop in pairwise(edges):
+            yield run.part(start, stop, beats), int(wearers[start])
 
     def _refuse_rows(
         self,

@@ -78,6 +78,10 @@ async def _room(connection: Connection, devices: set[str], day: date) -> dict[st
     return room
 
 
+def _array(positions: Sequence[int] | None) -> str | None:
+    return "{" + ",".join(map(str, positions)) + "}" if positions is not None else None
+
+
 def _entry(refusal: Refused, message: Delivered, filed: Whose) -> dict[str, Any]:
     payload = message.payload
     detail = refusal.detail.replace("\0", "\ufffd") if filed.keep_bytes else WITHHELD  # a sentence may quote a value
@@ -87,7 +91,8 @@ def _entry(refusal: Refused, message: Delivered, filed: Whose) -> dict[str, Any]
         "patient_id": filed.patient,
         "reason": refusal.reason.value,
         "detail": detail,
-        "series": "{" + ",".join(map(str, refusal.series)) + "}" if refusal.series is not None else None,
+        "series": _array(refusal.series),
+        "samples": _array(refusal.samples),
         "content_type": message.content_type.replace("\0", "\ufffd") if message.content_type else None,
         "payload": payload[:MAX_PAYLOAD_BYTES] if filed.keep_bytes else None,
         "payload_bytes": len(payload),

@@ -7,9 +7,6 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from devices.runs import beat_times
-from devices.units import to_canonical
-from devices.vocabulary import Code, Unit
 from gateway.store.binary import rr_rows
 from gateway.store.queries import load_queries
 from gateway.store.rows import WornRun
@@ -37,8 +34,7 @@ async def store_runs(
     duplicates = 0
     for position, worn in enumerate(runs):
         run = worn.run
-        beats = beat_times(int(run.at), to_canonical(Code.RR_INTERVAL, Unit(run.unit), run.intervals))
-        beats += run.at - beats[0]
+        beats = run.beats()
         parts = [(0, len(beats))]
         if run.at <= newest[worn.device] + SAME_BEAT_MS:
             stored = await _stored_spans(connection, worn.device, run.at, run.ends_at)

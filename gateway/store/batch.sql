@@ -151,14 +151,15 @@ where day = %(day)s and device_id = any(%(devices)s) group by device_id;
 
 -- name: quarantine
 -- Keeps what was refused; the same refusal of the same bytes is kept once. Returns whose, and why, for each kept entry.
-insert into quarantine (received_at, topic, device_id, patient_id, reason, detail, series, content_type, payload,
+insert into quarantine (received_at, topic, device_id, patient_id, reason, detail, series, samples, content_type, payload,
                         payload_bytes, payload_sha256)
-select from_ms(%(now)s), topic, device_id, patient_id, reason, detail, series::smallint[], content_type, payload,
-       payload_bytes, payload_sha256
+select from_ms(%(now)s), topic, device_id, patient_id, reason, detail, series::smallint[], samples::smallint[],
+       content_type, payload, payload_bytes, payload_sha256
 from unnest(%(topic)s::text[], %(device_id)s::text[], %(patient_id)s::int[], %(reason)s::text[], %(detail)s::text[],
-            %(series)s::text[], %(content_type)s::text[], %(payload)s::bytea[], %(payload_bytes)s::int[],
-            %(payload_sha256)s::bytea[])
-    as entry (topic, device_id, patient_id, reason, detail, series, content_type, payload, payload_bytes, payload_sha256)
+            %(series)s::text[], %(samples)s::text[], %(content_type)s::text[], %(payload)s::bytea[],
+            %(payload_bytes)s::int[], %(payload_sha256)s::bytea[])
+    as entry (topic, device_id, patient_id, reason, detail, series, samples, content_type, payload, payload_bytes,
+              payload_sha256)
 on conflict do nothing
 returning coalesce(device_id, ''), reason;
 

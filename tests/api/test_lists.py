@@ -177,6 +177,7 @@ async def test_the_quarantine_shows_what_came_and_why_it_was_refused(anna: httpx
             reason=reason,
             detail="why",
             series=[0, 2],
+            samples=[1] if n else None,
             content_type="application/json",
             payload=payload,
             payload_bytes=len(payload),
@@ -189,6 +190,7 @@ async def test_the_quarantine_shows_what_came_and_why_it_was_refused(anna: httpx
     assert items[0]["payload_bytes"] == 5000
     assert items[-1]["payload_sha256"] == hashlib.sha256(b"\0\0\0").hexdigest()
     assert items[0]["series"] == [0, 2]
+    assert (items[0]["samples"], items[-1]["samples"]) == ([1], None)
     for n, reason in enumerate(Reason):
         assert len((await get(anna, "/quarantine", reason=reason.value))["items"]) == 1
         assert len((await get(anna, "/quarantine", device_id=f"box-{n}"))["items"]) == 1

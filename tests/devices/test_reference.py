@@ -33,7 +33,10 @@ def beat_ends(series: Message, samples: list[float | None]) -> list[float]:
 
 
 def judge(series: Message) -> tuple[Reason | None, list[float | None]]:
-    """Return why a series of the right types is refused, and its samples without implausible LO and HI numbers."""
+    """Return why a series of the right types is refused, and its samples without the implausible ones.
+
+    One implausible sample costs itself: its position is in `refused_samples`.
+    """
     samples = samples_of(series)
     code = CODE_BY_WIRE.get(series["code"])
     if code is None:
@@ -48,20 +51,36 @@ def judge(series: Message) -> tuple[Reason | None, list[float | None]]:
         return Reason.CLOCK_BEHIND, samples
     limits = CODES[code].units[unit]
     said = {"below_range", "above_range"} & set(series.get("flags", ()))
-    for i, x in enumerate(samples):
-        if x is None or limits.minimum <= x <= limits.maximum:
-            continue
-        if said:
-            samples = [*samples[:i], None, *samples[i + 1 :]]
-            continue
-        others = CODES[code].units.values()
-        wrong_label = x < limits.minimum and any(o.minimum <= x <= o.maximum for o in others)
-        return Reason.UNIT_MISMATCH if wrong_label else Reason.OUT_OF_RANGE, samples
+    wrong = [i for i, x in enumerate(samples) if x is not None and not limits.minimum <= x <= limits.maximum]
+    alike = [i for i in wrong if looks_like_another_unit(series["code"], series["unit"], samples[i] or 0.0)]
+    known = [x for x in samples if x is not None]
+    if wrong and not said:
+        if len(alike) >= 3 and len(alike) / len(known) >= 1 / 5:
+            return Reason.UNIT_MISMATCH, samples
+        if len(wrong) == len(known):
+            return Reason.UNIT_MISMATCH if wrong[0] in alike else Reason.OUT_OF_RANGE, samples
+    samples = [None if i in wrong else x for i, x in enumerate(samples)]
     if series["code"] == "rr_interval" and any(x is not None for x in samples):
         last = max(i for i, x in enumerate(samples) if x is not None)
         if beat_ends(series, samples)[last] > NOW + FIVE_MINUTES:
             return Reason.CLOCK_AHEAD, samples
     return None, samples
+
+
+def looks_like_another_unit(code: str, unit: str, x: float) -> bool:
+    units = CODES[CODE_BY_WIRE[code]].units
+    others = [limits for other, limits in units.items() if other.ucum != unit]
+    if not any(limits.minimum <= x <= limits.maximum for limits in others):
+        return False
+    return x < units[UNIT_BY_UCUM[unit]].minimum or (code == "glucose" and unit == "mmol/L" and x > 60)
+
+
+def refused_samples(series: Message) -> list[int]:
+    """The positions of what a series that is stored loses."""
+    limits = CODES[CODE_BY_WIRE[series["code"]]].units[UNIT_BY_UCUM[series["unit"]]]
+    if {"below_range", "above_range"} & set(series.get("flags", ())):
+        return []
+    return [i for i, x in enumerate(samples_of(series)) if x is not None and not limits.minimum <= x <= limits.maximum]
 
 
 def expected_rows(position: int, series: Message, samples: list[float | None]) -> list[Any]:
@@ -102,14 +121,16 @@ def series_messages(draw: st.DrawFn) -> Message:
     usual = st.floats(limits.minimum, limits.maximum)
     sample = st.none() | usual | usual.map(round).filter(lambda x: limits.minimum <= x <= limits.maximum)
     if draw(st.integers(0, 5)) == 0:
-        sample |= st.sampled_from([0.0, limits.minimum / 2, limits.maximum * 2, limits.maximum * 60, 5.5, -1.0])
+        sample |= st.sampled_from(
+            [0.0, limits.minimum / 2, limits.maximum * 2, limits.maximum * 60, 5.5, 12.0, 70.0, -1.0]
+        )
     series: Message = {"code": code, "unit": unit, "at": draw(STAMPS if draw(st.integers(0, 3)) == 0 else st.just(AT))}
     if draw(st.integers(0, 9)) == 0:
         series |= draw(st.sampled_from([{"code": "mood"}, {"unit": "furlong"}, {"unit": "mm[Hg]"}]))
     if draw(st.booleans()):
         series["value"] = draw(sample)
     else:
-        series["values"] = draw(st.lists(sample, max_size=6))
+        series["values"] = draw(st.lists(sample, max_size=draw(st.sampled_from([6, 18]))))
         if series["code"] != "rr_interval":
             series["period_ms"] = draw(st.sampled_from([1, 1000, 300_000]))
     if draw(st.integers(0, 2)) == 0:
@@ -125,12 +146,16 @@ def test_equals_the_plain_decoder(messages: list[list[Message]]) -> None:
     rows: list[Any] = []
     runs: list[Any] = []
     refused: dict[tuple[int, int], Reason] = {}
+    lost_samples: dict[tuple[int, int], list[int]] = {}
     for number, message in enumerate(messages):
         for position, series in enumerate(message):
             reason, samples = judge(series)
             if reason is not None:
                 refused[number, position] = reason
-            elif series["code"] == "rr_interval":
+                continue
+            if lost := refused_samples(series):
+                lost_samples[number, position] = lost
+            if series["code"] == "rr_interval":
                 runs += [(number, *run) for run in expected_runs(position, series, samples)]
             else:
                 rows += [(number, *row) for row in expected_rows(position, series, samples)]
@@ -140,9 +165,12 @@ def test_equals_the_plain_decoder(messages: list[list[Message]]) -> None:
     for run, expected in zip(found, runs, strict=True):
         assert math.isclose(run[2], expected[2], abs_tol=0.01)
         assert math.isclose(run[3], expected[3], abs_tol=0.01)
-    assert {(r.message, p): r.reason for r in batch.refusals for p in r.series or ()} == refused
+    assert {(r.message, p): r.reason for r in batch.refusals if not r.samples for p in r.series or ()} == refused
+    assert {(r.message, *(r.series or ())): list(r.samples) for r in batch.refusals if r.samples} == lost_samples
+    assert all(r.reason is Reason.OUT_OF_RANGE for r in batch.refusals if r.samples)
     everything = sum(len(samples_of(series)) for message in messages for series in message)
     turned_away = sum(len(samples_of(messages[number][position])) for number, position in refused)
+    turned_away += sum(map(len, lost_samples.values()))
     assert len(batch) + sum(len(run[4]) for run in runs) + batch.missing + turned_away == everything
 
 

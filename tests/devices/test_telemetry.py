@@ -21,6 +21,7 @@ from tests.devices.vectors import (
     decode,
     glucose,
     heart,
+    lost_of,
     refused_of,
     rows_of,
     runs_of,
@@ -38,6 +39,7 @@ def test_vector(vector: Vector, form: str) -> None:
     assert rows_of(batch) == vector.rows
     assert runs_of(batch) == vector.runs
     assert refused_of(batch) == vector.refused
+    assert lost_of(batch) == vector.lost
     assert batch.missing == vector.missing
     assert batch.headers.seq.tolist() == [1042]
 
@@ -51,6 +53,7 @@ def test_a_malformed_neighbour_changes_nothing(vector: Vector) -> None:
     assert runs_of(batch) == vector.runs
     malformed = (*vector.refused.get(Reason.MALFORMED, ()), len(vector.observations))
     assert refused_of(batch) == vector.refused | {Reason.MALFORMED: malformed}
+    assert lost_of(batch) == vector.lost
 
 
 def test_all_vectors_in_one_batch() -> None:
@@ -250,6 +253,14 @@ def test_each_series_is_refused_for_its_first_cause_and_reasons_are_grouped() ->
     ]
     assert batch.refusals[0].detail == "0 mmol/L is not within 1.1 – 33.3"
     assert batch.refusals[1].detail == "5.5 cannot be mg/dL, it looks like mmol/L"
+
+
+def test_the_sentence_of_lost_samples_names_the_first_and_counts_the_others() -> None:
+    batch = decode(to_json({"observations": [heart([60, 301]), heart([60, 19, 61, 0, 301])]}))
+    assert [(r.series, r.samples, r.detail) for r in batch.refusals] == [
+        ((0,), (1,), "301 /min at position 1 is not within 20 – 300"),
+        ((1,), (1, 3, 4), "19 /min at position 1, and 2 more, is not within 20 – 300"),
+    ]
 
 
 @pytest.mark.parametrize("word", ["\0" * 50, "x" * 5000, "a\nb", "\U0001f480", "'\"\\"])

@@ -17,6 +17,7 @@ RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, H
 NOW = 1_763_770_000_500
 AT = 1_763_769_900_000
 FIVE_MINUTES = 300_000
+EARLIER = AT - 24 * FIVE_MINUTES
 YEAR_2010 = 1_262_304_000_000
 
 Message = dict[str, Any]
@@ -34,6 +35,8 @@ class Vector:
     runs: list[Run] = field(default_factory=list)
     refused: dict[Reason, tuple[int, ...]] = field(default_factory=dict)
     missing: int = 0
+    lost: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """series to the positions of its samples that were refused"""
 
     def __str__(self) -> str:
         return self.name
@@ -85,7 +88,13 @@ def runs_of(batch: ObservationBatch) -> list[Run]:
 
 
 def refused_of(batch: ObservationBatch) -> dict[Reason, tuple[int, ...] | None]:
-    return {refusal.reason: refusal.series for refusal in batch.refusals}
+    """What was refused whole: messages and series."""
+    return {refusal.reason: refusal.series for refusal in batch.refusals if refusal.samples is None}
+
+
+def lost_of(batch: ObservationBatch) -> dict[int, tuple[int, ...]]:
+    """What was refused of series that are stored."""
+    return {refusal.series[0]: refusal.samples for refusal in batch.refusals if refusal.series and refusal.samples}
 
 
 def glucose(value: Any, unit: str = "mmol/L", at: Any = AT, **more: Any) -> Message:
@@ -96,12 +105,22 @@ def heart(values: list[Any], at: Any = AT, period_ms: Any = 1000, **more: Any) -
     return {"code": "heart_rate", "unit": "/min", "at": at, "period_ms": period_ms, "values": values, **more}
 
 
+def sugar(values: list[Any], unit: str = "mg/dL") -> Message:
+    return {"code": "glucose", "unit": unit, "at": EARLIER, "period_ms": FIVE_MINUTES, "values": values}
+
+
 def beats(values: list[Any], unit: str = "ms", at: Any = AT, **more: Any) -> Message:
     return {"code": "rr_interval", "unit": unit, "at": at, "values": values, **more}
 
 
 def row(series: int, at: int, code: str, unit: str, value: float | None, *flags: str) -> Row:
     return (series, at, code, unit, flags, value)
+
+
+def _every(step_ms: int, code: str, unit: str, values: list[Any], *without: int) -> list[Row]:
+    """The rows of one series but for some positions."""
+    start = EARLIER if code == "glucose" else AT
+    return [row(0, start + i * step_ms, code, unit, float(x)) for i, x in enumerate(values) if i not in without]
 
 
 def _contract() -> Vector:
@@ -187,17 +206,46 @@ STORED = [
     Vector("oldest stamp that is taken", [glucose(5.0, at=YEAR_2010)], [row(0, YEAR_2010, "glucose", "mmol/L", 5.0)]),
 ]  # fmt: skip
 
+NIGHT = [100, 95, 88, 80, 70, 62, 55, 50, 48, 12, 52, 60]
+
+LOST = [
+    Vector("an error code in a night", [sugar(NIGHT)], _every(FIVE_MINUTES, "glucose", "mg/dL", NIGHT, 9), lost={0: (9,)}),
+    Vector("a fall", [sugar([60, 48, 40, 33, 27])], _every(FIVE_MINUTES, "glucose", "mg/dL", [60, 48, 40, 33, 27])),
+    Vector("two of another unit", [sugar([100, 5.5, 90, 6.1])],
+           _every(FIVE_MINUTES, "glucose", "mg/dL", [100, 5.5, 90, 6.1], 1, 3), lost={0: (1, 3)}),
+    Vector("three of another unit among sixteen", [sugar([5.5, 5.6, 5.7, *[100] * 13])],
+           _every(FIVE_MINUTES, "glucose", "mg/dL", [5.5, 5.6, 5.7, *[100] * 13], 0, 1, 2), lost={0: (0, 1, 2)}),
+    Vector("too high for anybody's glucose", [sugar([5, 34, 60, 61], "mmol/L")],
+           _every(FIVE_MINUTES, "glucose", "mmol/L", [5, 34, 60, 61], 1, 2, 3), lost={0: (1, 2, 3)}),
+    Vector("an oximeter that slips", [{"code": "spo2", "unit": "%", "at": AT, "period_ms": 1000,
+                                      "values": [86, 80, 60, 49, 49]}],
+           _every(1000, "spo2", "%", [86, 80, 60, 49, 49], 3, 4), lost={0: (3, 4)}),
+    Vector("one heartbeat of nothing", [heart([60, 0, None, 61])], _every(1000, "heart_rate", "/min", [60, 0, None, 61], 1, 2),
+           missing=1, lost={0: (1,)}),
+    Vector("an interval that cannot be ends a run", [beats([800, 900, 5000, 700, 600])], lost={0: (2,)},
+           runs=[(0, AT, AT + 900, [800.0, 900.0]), (0, AT + 900 + 800 + 700, AT + 3000, [700.0, 600.0])]),
+    Vector("intervals of another unit", [beats([800, 0.8, 900])], lost={0: (1,)},
+           runs=[(0, AT, AT, [800.0]), (0, AT + 1750, AT + 1750, [900.0])]),
+    Vector("what lost samples may be refused later", [beats([800, 3001, 900], at=NOW + FIVE_MINUTES - 100)],
+           refused={Reason.CLOCK_AHEAD: (0,)}),
+    Vector("each series loses its own", [heart([60, 0]), glucose(5.0), heart([0, 61])],
+           [row(0, AT, "heart_rate", "/min", 60.0), row(1, AT, "glucose", "mmol/L", 5.0),
+            row(2, AT + 1000, "heart_rate", "/min", 61.0)], lost={0: (1,), 2: (0,)}),
+]  # fmt: skip
+
 REFUSED = [
     _refused("unknown code", Reason.UNKNOWN_CODE, {"code": "mood", "unit": "1", "at": AT, "value": 3},
              {"code": "", "unit": "mmol/L", "at": AT, "values": []}),
     _refused("unit of another code", Reason.UNIT_MISMATCH, glucose(5.0, "kPa"), glucose(5.0, "mmol/l"),
              glucose(5.0, "")),
-    _refused("number of another unit", Reason.UNIT_MISMATCH, glucose(5.5, "mg/dL"), beats([800, 0.8]),
+    _refused("number of another unit", Reason.UNIT_MISMATCH, glucose(5.5, "mg/dL"), beats([0.8, 0.9]),
+             sugar([100, 5.5, 6.1, 7.0]), sugar([5.5, *[100] * 12, 5.6, 5.7]), sugar([5.5, None, None]),
+             sugar([100, 61, 62, 63], "mmol/L"), sugar([*[5.0] * 12, 90, 72, 126], "mmol/L"),
              {"code": "body_temperature", "unit": "[degF]", "at": AT, "value": 36.6},
              {"code": "systolic_pressure", "unit": "mm[Hg]", "at": AT, "value": 16}),
     _refused("implausible", Reason.OUT_OF_RANGE, glucose(0), glucose(1.09), glucose(33.4), glucose(601, "mg/dL"),
-             glucose(100), heart([60, 301]), heart([60, 19, 60]), beats([800, 3001]), beats([800, 199]),
-             beats([0.8, 3.1], "s"), glucose(1e300), glucose(-0.0), glucose(0, flags=["warmup"])),
+             glucose(50), heart([19, 301]), heart([19, None]), beats([3001]), beats([199, 3001]),
+             beats([3.1], "s"), sugar([34, 60], "mmol/L"), glucose(1e300), glucose(-0.0), glucose(0, flags=["warmup"])),
     _refused("ahead", Reason.CLOCK_AHEAD, glucose(5.0, at=NOW + FIVE_MINUTES + 1), glucose(5.0, at=2**63 - 1),
              heart([60, 60], at=NOW + FIVE_MINUTES), heart([60, 60], at=2**63 - 500),
              heart([60, 60], period_ms=2**40), beats([800, 900], at=NOW + FIVE_MINUTES),
@@ -221,4 +269,4 @@ REFUSED = [
              glucose(5.0, flags=["warmup", ""]), glucose(5.0, flags=["below_range", "above_range"])),
 ]  # fmt: skip
 
-VECTORS = STORED + REFUSED
+VECTORS = STORED + LOST + REFUSED

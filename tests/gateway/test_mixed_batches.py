@@ -52,7 +52,7 @@ class People:
     second: int
     """Wears the band from TURN on, and the box."""
     leaving: int
-    """Consented until TURN; wears `left`."""
+    """Consented until TURN, and does not any more; wears `left`."""
     late: int
     """Consents from TURN on; wears `late`."""
 
@@ -61,7 +61,7 @@ class People:
         if device == "band":
             return self.first if at < TURN else self.second
         if device == "left":
-            return self.leaving if at < TURN else None
+            return None
         if device == "late":
             return self.late if at >= TURN else None
         return self.second
@@ -296,7 +296,7 @@ async def test_no_byte_of_a_wearer_who_withdrew_is_kept(clinic: Clinic, people: 
             Outgoing("vigil/v1/left/status", b'{"online": 60.5}'),
             events("left", [{"type": "danced", "at": TURN - HOUR}]),
         )
-    assert await clinic.rows("select patient_id from observation") == [(people.leaving,)]
+    assert await clinic.stored() == 0
     kept = await clinic.rows("select reason, patient_id, payload from quarantine order by reason")
     assert kept == [(reason, people.leaving, None) for reason in ("malformed", "malformed", "out_of_range")]
 

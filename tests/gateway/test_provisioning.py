@@ -83,7 +83,7 @@ async def test_a_patient_has_a_zone_and_consent_since_ever(provisioning: Provisi
     assert dict(await rows(connection, "select code, expected_interval from expected_code")) == expected
     await provisioning.add_device("wb-1", "wristband", patient, since=datetime(2010, 1, 1, tzinfo=UTC))
     directory = await load_directory(connection)
-    assert directory.wearer_at(directory.keys["wb-1"], 1_300_000_000_000) == patient
+    assert directory.wearer_at(directory.keys["wb-1"], 1_300_000_000_000, 1_300_000_000_000) == patient
 
 
 async def test_many_patients_come_in_their_order(provisioning: Provisioning, connection: Connection) -> None:

@@ -129,7 +129,7 @@ async def test_without_consent_it_is_counted_and_no_byte_is_kept(
     assert gateway.running
 
 
-async def test_consent_counts_by_the_time_of_measurement(
+async def test_consent_counts_that_held_at_measurement_and_holds_when_it_is_stored(
     gateway: GatewayProcess, clinic: Clinic, mqtt_url: str
 ) -> None:
     patient = await clinic.wearer("cgm")
@@ -138,10 +138,12 @@ async def test_consent_counts_by_the_time_of_measurement(
     await clinic.provisioning.withdraw_consent(patient, withdrawn)
     await publish(mqtt_url, [telemetry("cgm", [heart_rate(now - 2 * HOUR), heart_rate(now)])])
     await until(lambda: _counted(clinic, 1))
-    assert await clinic.stored() == 1
+    assert await clinic.stored() == 0
     await Provisioning(clinic.connection, None, clock.now()).give_consent(patient, clock.now())
-    await publish(mqtt_url, [telemetry("cgm", [heart_rate(clock.now_ms() + 1000)])])
+    between, after = now - HOUR // 2, clock.now_ms() + 1000
+    await publish(mqtt_url, [telemetry("cgm", [heart_rate(at) for at in (now - 2 * HOUR, between, after)])])
     await until(lambda: _stored(clinic, 2), what="a new consent is known at once")
+    assert [at for *_, at, _, _ in await clinic.readings()] == [now - 2 * HOUR, after]
     assert gateway.running
 
 
