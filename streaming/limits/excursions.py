@@ -21,11 +21,13 @@ SPLITTING_GAP_MS: Final = 45 * MINUTE_MS
 class Course:
     """How long readings must be beyond the limit to open an episode, and within it to end one (ms).
 
-    `recovery_ms` `None`: no recovery ends it, only a reading that `ends`.
+    `recovery_ms` `None`: no recovery ends it, only a reading that `ends`. `grave_ms`: how long they must be far beyond
+    to make it grave.
     """
 
     duration_ms: int = 0
     recovery_ms: int | None = 0
+    grave_ms: int = 0
 
     @property
     def memory_ms(self) -> int:
@@ -42,7 +44,8 @@ class JudgedReadings:
     """Readings of one patient in order of time, and how a rule judges each; arrays of one length.
 
     `beyond`: beyond the limit. `opens`: beyond it, and able to open an episode of this rule. `ends`: an open episode
-    ends here whatever the reading is, with `ended_as` as evidence. `badness` is higher the worse the reading is; the
+    ends here whatever the reading is, with `ended_as` as evidence. `grave`: makes the episode grave at once; `far`: so
+    far beyond the limit that an unbroken run of such readings, `Course.grave_ms` long, makes it grave. `badness` is higher the worse the reading is; the
     worst one becomes evidence as `{worst}_value`, `{worst}_unit`, `{worst}_at`, and the number of readings beyond as
     `{count}`. `opening_evidence` returns further evidence of an episode that opens with a given row.
     """
@@ -58,13 +61,21 @@ class JudgedReadings:
     worst: str = "lowest"
     count: str = "lows"
     subject: str = ""
+    far: Bool | None = None
     ends: Bool | None = None
     ended_as: Mapping[str, JSON] = field(default_factory=dict)
     opening_evidence: Callable[[int], Mapping[str, JSON]] = _nothing
 
-    def severity_of(self, row: int) -> Severity:
-        """Return the severity of an episode whose gravest reading is in this row."""
-        return self.severity[1] if self.grave[row] else self.severity[0]
+    def far_since(self, row: int, since_ms: int | None) -> int | None:
+        """Return when the run far beyond the limit began that this row goes on with (`since_ms`), begins, or ends."""
+        if self.far is None or not self.far[row]:
+            return None
+        return int(self.at[row]) if since_ms is None else since_ms
+
+    def severity_of(self, row: int, far_since_ms: int | None, course: Course) -> Severity:
+        """Return how severe this row makes an episode that has been far beyond the limit since some time."""
+        lasting = far_since_ms is not None and int(self.at[row]) - far_since_ms >= course.grave_ms
+        return self.severity[1] if lasting or self.grave[row] else self.severity[0]
 
     def evidence(self, row: int) -> dict[str, JSON]:
         """Return a reading as evidence: its value as sent (`None`: LO or HI), its unit and its time."""
@@ -82,6 +93,7 @@ class Pending:
 
     since_ms: int
     last_at_ms: int
+    far_since_ms: int | None = None
 
     @property
     def episode(self) -> Episode | None:
@@ -95,13 +107,17 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """An open episode between two folds, always up to date; `beyond` counts its readings beyond the limit."""
+    """An open episode between two folds, always up to date; `beyond` counts its readings beyond the limit.
+
+    `far_since_ms` says nothing while it is recovering.
+    """
 
     episode: Episode
     beyond: int
     badness: float
     recovering_since_ms: int | None
     last_at_ms: int
+    far_since_ms: int | None = None
 
     def closed(self) -> None:
         """Return None: apart from the episode there is no state."""
@@ -147,24 +163,29 @@ def _await(
 ) -> tuple[Excursion | None, int]:
     """Continue from `row` to the next opening or the end; also return the row after the last one used."""
     if course.duration_ms == 0:
-        return (_opened(rows, int(candidates[0])), int(candidates[0]) + 1) if candidates.size else (None, rows.at.size)
-    since, last = (state.since_ms, state.last_at_ms) if isinstance(state, Pending) else (None, 0)
+        if not candidates.size:
+            return None, rows.at.size
+        here = int(candidates[0])
+        return _opened(rows, here, rows.far_since(here, None), course), here + 1
+    pending = state if isinstance(state, Pending) else None
+    since, last, far = (pending.since_ms, pending.last_at_ms, pending.far_since_ms) if pending else (None, 0, None)
     expected = row
     for here in candidates.tolist():
         at_ms = int(rows.at[here])
         if since is None or here > expected or at_ms - last > SPLITTING_GAP_MS:
-            since = at_ms
+            since, far = at_ms, None
+        far = rows.far_since(here, far)
         if rows.opens[here] and at_ms - since >= course.duration_ms:
-            return _opened(rows, here), here + 1
+            return _opened(rows, here, far, course), here + 1
         last, expected = at_ms, here + 1
-    return (Pending(since, last) if since is not None and expected == rows.at.size else None), rows.at.size
+    return (Pending(since, last, far) if since is not None and expected == rows.at.size else None), rows.at.size
 
 
-def _opened(rows: JudgedReadings, row: int) -> Open:
+def _opened(rows: JudgedReadings, row: int, far_since_ms: int | None, course: Course) -> Open:
     at_ms = int(rows.at[row])
     evidence = {**rows.opening_evidence(row), **rows.evidence(row), rows.count: 1}
-    episode = Episode(at_ms, None, rows.severity_of(row), evidence, rows.subject)
-    return Open(episode, 1, float(rows.badness[row]), None, at_ms)
+    episode = Episode(at_ms, None, rows.severity_of(row, far_since_ms, course), evidence, rows.subject)
+    return Open(episode, 1, float(rows.badness[row]), None, at_ms, far_since_ms)
 
 
 def _follow(state: Open, rows: JudgedReadings, row: int, course: Course) -> tuple[Open, int]:
@@ -174,7 +195,7 @@ def _follow(state: Open, rows: JudgedReadings, row: int, course: Course) -> tupl
         if rows.ends is not None and rows.ends[row]:
             return _resolved(state, at_ms, rows.ended_as), row + 1
         if rows.beyond[row]:
-            state = _worse(state, rows, row)
+            state = _worse(state, rows, row, course)
         else:
             since = at_ms if state.recovering_since_ms is None else state.recovering_since_ms
             state = replace(state, recovering_since_ms=since, last_at_ms=at_ms)
@@ -189,15 +210,17 @@ def _resolved(state: Open, at_ms: int, ended_as: Mapping[str, JSON]) -> Open:
     return replace(state, episode=replace(state.episode, resolved_at=at_ms, evidence=evidence), last_at_ms=at_ms)
 
 
-def _worse(state: Open, rows: JudgedReadings, row: int) -> Open:
+def _worse(state: Open, rows: JudgedReadings, row: int, course: Course) -> Open:
     """Return the state after one more reading beyond the limit, which also interrupts any recovery."""
-    badness, beyond = float(rows.badness[row]), state.beyond + 1
+    at_ms, badness, beyond = int(rows.at[row]), float(rows.badness[row]), state.beyond + 1
+    unbroken = state.recovering_since_ms is None and at_ms - state.last_at_ms <= SPLITTING_GAP_MS
+    far = rows.far_since(row, state.far_since_ms if unbroken else None)
     evidence = {**state.episode.evidence, rows.count: beyond}
     if badness > state.badness:
         evidence |= rows.evidence(row)
-    severity = max(state.episode.severity, rows.severity_of(row), key=lambda one: one.rank)
+    severity = max(state.episode.severity, rows.severity_of(row, far, course), key=lambda one: one.rank)
     episode = replace(state.episode, severity=severity, evidence=evidence)
-    return Open(episode, beyond, max(badness, state.badness), None, int(rows.at[row]))
+    return Open(episode, beyond, max(badness, state.badness), None, at_ms, far)
 
 
 def _worth_telling(before: Open | None, after: Open) -> bool:

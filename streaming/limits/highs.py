@@ -29,20 +29,25 @@ MAX_LOWEST: Final = 20
 class Hyperglycaemia:
     """15 min in a row above 13.9 mmol/L (250 mg/dL) open an episode, 15 min in a row at or below it end it. `medium`.
 
-    HI is above. A gap of more than 45 min between two readings restarts the 15 min; it never ends an open episode.
+    It becomes `high` after 2 h in a row above 16.7 mmol/L (300 mg/dL), and at HI, which is above every limit. A gap of
+    more than 45 min between two readings restarts the 15 min and the 2 h; it never ends an open episode.
     """
 
     rule: Final = Rule.HYPERGLYCAEMIA
-    version: Final = 1
+    version: Final = 2
     code: Final = Code.GLUCOSE
     subject: Final = ""
 
     def __init__(self, settings: HyperglycaemiaSettings | None = None) -> None:
         """Fold with the given limit and durations, by default the consensus's."""
         self.settings = settings or HyperglycaemiaSettings()
-        self.course = Course(milliseconds(self.settings.duration_minutes), milliseconds(self.settings.recovery_minutes))
+        self.course = Course(
+            milliseconds(self.settings.duration_minutes),
+            milliseconds(self.settings.recovery_minutes),
+            milliseconds(self.settings.high_minutes),
+        )
         self.memory_ms = self.course.memory_ms
-        self.limits = (self.settings.limit_mmol,)
+        self.limits = (self.settings.limit_mmol, self.settings.high_limit_mmol)
 
     def candidates(self, value: Float64, unit: Int16, flags: Int16) -> Bool:
         """Which rows, of any patients, could begin an episode: all above the limit."""
@@ -56,9 +61,20 @@ class Hyperglycaemia:
         high = self.candidates(series.value, series.unit, series.flags)
         if state is None and not high.any():
             return None, []
-        medium = (Severity.MEDIUM, Severity.MEDIUM)
+        mmol, severity = mmol_per_l(series), (Severity.MEDIUM, Severity.HIGH)
+        far = high_mask(series.value, series.unit, series.flags, self.settings.high_limit_mmol)
         rows = JudgedReadings(
-            series.at, series.value, series.unit, mmol_per_l(series), high, high, medium, high, "highest", "highs"
+            series.at,
+            series.value,
+            series.unit,
+            mmol,
+            high,
+            high,
+            severity,
+            mmol == np.inf,
+            "highest",
+            "highs",
+            far=far,
         )
         return fold_excursions(state, rows, self.course)
 

@@ -87,13 +87,15 @@ MAX_HIGH_LIMIT_MMOL: Final = 33.3
 class HyperglycaemiaSettings:
     """The level 2 high (Danne 2017, 10.2337/dc17-1600), above 13.9 mmol/L (250 mg/dL) for a duration; the fasting high.
 
-    The fasting high: `fasting_limit_mmol` at `fasting_start_minute` to `fasting_end_minute` local, without a rise of
+    `high_limit_mmol`: above it for `high_minutes`, or at HI, a level 2 high becomes `high`. The fasting high: `fasting_limit_mmol` at `fasting_start_minute` to `fasting_end_minute` local, without a rise of
     more than `fasting_rise_mmol` in the hour before.
     """
 
     limit_mmol: float = 13.9
     duration_minutes: float = 15.0
     recovery_minutes: float = 15.0
+    high_limit_mmol: float = 16.7
+    high_minutes: float = 120.0
     fasting_limit_mmol: float = 7.0
     fasting_rise_mmol: float = 1.0
     fasting_start_minute: int = 5 * 60
@@ -101,9 +103,8 @@ class HyperglycaemiaSettings:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for impossible settings."""
-        if not all(
-            MIN_HIGH_LIMIT_MMOL <= limit <= MAX_HIGH_LIMIT_MMOL for limit in (self.limit_mmol, self.fasting_limit_mmol)
-        ):
+        limits = (self.limit_mmol, self.high_limit_mmol, self.fasting_limit_mmol)
+        if not all(MIN_HIGH_LIMIT_MMOL <= limit <= MAX_HIGH_LIMIT_MMOL for limit in limits):
             raise ValueError(f"the limits must lie in {MIN_HIGH_LIMIT_MMOL} to {MAX_HIGH_LIMIT_MMOL} mmol/L")
         if not 0 <= self.fasting_rise_mmol <= MAX_HIGH_LIMIT_MMOL:
             raise ValueError("the rise cannot be below 0")
@@ -111,6 +112,7 @@ class HyperglycaemiaSettings:
             raise ValueError("the fasting hours must begin before they end, within a day")
         check_minutes("the duration", self.duration_minutes)
         check_minutes("the recovery", self.recovery_minutes)
+        check_minutes("the time until it is `high`", self.high_minutes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +168,10 @@ class VitalLimit:
         for minutes in (self.duration_minutes, self.recovery_minutes):
             if minutes is not None and not 0 <= minutes <= MAX_VITAL_MINUTES:
                 raise ValueError(f"{self.code}: durations must be 0 to {MAX_VITAL_MINUTES:g} minutes")
-        if self.severity not in {Severity.HIGH, Severity.MEDIUM, Severity.LOW}:
-            raise ValueError(f"{self.code}: the severity must be high, medium or low")
+        if self.severity not in set(Severity):
+            raise ValueError(f"{self.code}: the severity must be urgent, high, medium or low")
+        if self.severity == Severity.URGENT and not self.duration_minutes:
+            raise ValueError(f"{self.code}: an urgent threshold needs a duration, so that one odd sample wakes nobody")
 
 
 MAX_VITAL_LIMITS: Final = 32

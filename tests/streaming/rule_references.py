@@ -53,6 +53,8 @@ class HighRules:
     limit: float = 13.9
     duration: float = 15
     recovery: float = 15
+    high_limit: float = 16.7
+    high_after: float = 120
     fasting_limit: float = 7.0
     fasting_rise: float = 1.0
     fasting_hours: tuple[int, int] = (5, 8)
@@ -137,14 +139,36 @@ def nocturnal_lows(readings: Sequence[Reading], zone: ZoneInfo, rules: LowRules 
 def lasting_highs(readings: Sequence[Reading], rules: HighRules | None = None) -> list[Found]:
     """Level 2 highs that last."""
     rules = rules or HighRules()
-    return _over_limit(
-        lowest_per_instant(readings),
+    merged = lowest_per_instant(readings)
+    episodes = _over_limit(
+        merged,
         lambda reading: above(reading, rules.limit),
         duration=rules.duration,
         recovery=rules.recovery,
         severity="medium",
         highest=True,
     )
+    grave = [reading.at for reading in merged if "above_range" in reading.flags] + _lasting_far(merged, rules)
+    return [
+        replace(episode, severity="high") if any(episode.covers(at) for at in grave) else episode
+        for episode in episodes
+    ]
+
+
+def _lasting_far(merged: Sequence[Reading], rules: HighRules) -> list[int]:
+    """When it had been above the second limit, and the first, long enough, reading by reading."""
+    found: list[int] = []
+    since: int | None = None
+    for before, reading in zip([None, *merged], merged, strict=False):
+        if not (above(reading, rules.high_limit) and above(reading, rules.limit)):
+            since = None
+            continue
+        if before is not None and reading.at - before.at > GAP_MS:
+            since = None
+        since = reading.at if since is None else since
+        if reading.at - since >= rules.high_after * MINUTE_MS:
+            found.append(reading.at)
+    return found
 
 
 def fasting_highs(readings: Sequence[Reading], zone: ZoneInfo, rules: HighRules | None = None) -> list[Found]:

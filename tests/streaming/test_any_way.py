@@ -53,7 +53,14 @@ def all_on(**changes: Mapping[str, float]) -> PatientRules:
 # The clinic's settings, and others in which the milder rules often have something to say.
 LONGER = all_on(
     hypoglycaemia={"limit_mmol": 5.0, "duration_minutes": 40},
-    hyperglycaemia={"limit_mmol": 10.0, "duration_minutes": 60, "fasting_limit_mmol": 6.5, "fasting_rise_mmol": 2.0},
+    hyperglycaemia={
+        "limit_mmol": 10.0,
+        "duration_minutes": 60,
+        "high_limit_mmol": 12.5,
+        "high_minutes": 90,
+        "fasting_limit_mmol": 6.5,
+        "fasting_rise_mmol": 2.0,
+    },
 )
 SETTINGS = (
     (all_on(), LowRules(), HighRules()),
@@ -61,7 +68,7 @@ SETTINGS = (
     (
         LONGER,
         LowRules(limit=5.0, duration=40),
-        HighRules(limit=10.0, duration=60, fasting_limit=6.5, fasting_rise=2.0),
+        HighRules(limit=10.0, duration=60, high_limit=12.5, high_after=90, fasting_limit=6.5, fasting_rise=2.0),
     ),
 )
 

@@ -235,6 +235,50 @@ def test_more_steps_than_are_remembered_cannot_be_told_in_any_split() -> None:
     assert [late] == standing(FASTING, [later.take(slice(row, row + 1)) for row in range(len(later))])
 
 
+FIVE = 5
+
+
+@pytest.mark.parametrize(
+    ("rows", "high_from"),
+    [
+        (every(FIVE, [16.8] * 25, SEVEN), SEVEN + 120),
+        (every(FIVE, [301.0] * 25, SEVEN, "mg/dL"), SEVEN + 120),
+        (every(FIVE, [300.0] * 40, SEVEN, "mg/dL"), None),
+        (every(FIVE, [16.8] * 24, SEVEN), None),
+        (every(FIVE, [*[16.8] * 24, 14.0, *[16.8] * 24], SEVEN), None),
+        (every(FIVE, [*[14.0] * 6, *[16.8] * 25], SEVEN), SEVEN + 150),
+        (every(FIVE, [*[16.8] * 20, 13.0, *[16.8] * 25], SEVEN), SEVEN + 225),
+        ([*every(FIVE, [16.8] * 20, SEVEN), *every(FIVE, [16.8] * 25, SEVEN + 95 + 46)], SEVEN + 141 + 120),
+        ([*every(FIVE, [16.8] * 20, SEVEN), *every(FIVE, [16.8] * 5, SEVEN + 95 + 45)], SEVEN + 140),
+        ([*every(FIVE, [14.0] * 5, SEVEN), (SEVEN + 25, None, "mmol/L", ("above_range",))], SEVEN + 25),
+        ([(SEVEN, None, "mmol/L", ("above_range",)), *every(FIVE, [14.0] * 5, SEVEN + 5)], None),
+    ],
+    ids=["2 h above", "in mg/dL", "at the limit", "not yet", "broken", "after it opened", "broken by a reading within",
+         "broken by a gap", "no gap", "HI", "HI before it opened"],
+)  # fmt: skip
+def test_when_a_lasting_high_becomes_high(rows: list[Row], high_from: int | None) -> None:
+    """Reading by reading: severe from that minute on, never before, and in one batch too."""
+    state: Any = None
+    severe: list[int] = []
+    for row in rows:
+        state, _ = LASTING.fold(state, merge(series_of([row]), LASTING.limits), UTC, {})
+        if state is not None and state.episode is not None and state.episode.severity is Severity.HIGH:
+            severe.append(row[0])
+    assert next(iter(severe), None) == high_from
+    [episode] = standing(LASTING, [series_of(rows)])
+    assert episode.severity is (Severity.MEDIUM if high_from is None else Severity.HIGH)
+
+
+def test_limits_of_a_high_one_are_settings() -> None:
+    settings = HyperglycaemiaSettings(limit_mmol=18.0, high_limit_mmol=10.0, high_minutes=30.0)
+    [episode] = standing(Hyperglycaemia(settings), [series_of(every(FIVE, [11.0, *[18.1] * 7], SEVEN))])
+    assert (minutes(episode)[0], episode.severity) == (SEVEN + 20, Severity.HIGH)
+    with pytest.raises(ValueError, match="limits"):
+        replace(settings, high_limit_mmol=34.0)
+    with pytest.raises(ValueError, match="minutes"):
+        replace(settings, high_minutes=241.0)
+
+
 @pytest.mark.parametrize("detector", [LASTING, FASTING], ids=["lasting", "fasting"])
 def test_late_readings_are_refused_and_none_are_nothing(detector: Detector[Any]) -> None:
     state, _ = detector.fold(None, series_of(every(15, [15.0, 15.0], SEVEN)), UTC, {})

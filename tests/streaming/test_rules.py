@@ -240,7 +240,7 @@ WRONG_LIMITS: list[JSON] = [
     [{"code": "step_count", "low": True}], [{**HEART, "duration_minutes": True}],
     [{**HEART, "duration_minutes": -1}], [{**HEART, "duration_minutes": float("nan")}],
     [{**HEART, "duration_minutes": "10"}], [{**HEART, "recovery_minutes": 1e6}],
-    [{**HEART, "severity": "urgent"}], [{**HEART, "severity": None}], [{**HEART, "severity": ["low"]}],
+    [{**HEART, "severity": "urgent"}], [{**HEART, "severity": "urgent", "duration_minutes": 0}], [{**HEART, "severity": None}], [{**HEART, "severity": ["low"]}],
     [HEART, HEART], [HEART] * 33,
 ]  # fmt: skip
 

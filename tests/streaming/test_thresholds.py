@@ -88,6 +88,13 @@ def test_one_measurement_beyond_the_limit_is_enough_for_what_is_measured_now_and
     assert sentence == "Body temperature above 38 Cel, told at 12:30: highest 39.1 Cel at 13:00"
 
 
+def test_an_urgent_threshold_waits() -> None:
+    rows: list[Row] = [(minute, 150.0, PER_MIN) for minute in range(6)]
+    found = concluded(Code.HEART_RATE, rows, high=120.0, severity="urgent", duration_minutes=4)
+    [episode] = found.values()
+    assert (episode.severity, episode.opened_at - NOON) == (Severity.URGENT, 4 * MINUTE_MS)
+
+
 def test_both_sides_have_their_own_episodes_and_severity_is_the_limits() -> None:
     rows: list[Row] = [(0, 195, MM_HG), (60, 85, MM_HG), (120, 120, MM_HG)]
     found = concluded(Code.SYSTOLIC_PRESSURE, rows, low=90.0, high=180.0, severity="high")
