@@ -25,6 +25,7 @@ _T = TypeVar("_T")
 _NEED_SECURITY = (ATT_INSUFFICIENT_AUTHENTICATION_ERROR, ATT_INSUFFICIENT_ENCRYPTION_ERROR)
 _PAIRING_SECONDS = 30  # the SMP timeout (Core Specification, volume 3, part H, 3.4)
 _LARGEST_MTU = 517
+_WITHDRAWING_S = 0.01  # until a request for a connection that is to be withdrawn is looked at again
 
 
 class RadioClient(BaseBleakClient):
@@ -79,16 +80,29 @@ class RadioClient(BaseBleakClient):
             raise
 
     async def _reach(self, peer: hci.Address, seconds: float) -> Connection:
-        """Connect; on a timeout withdraw the request, which upstream would leave with the controller forever."""
+        """Connect; when cancelled withdraw the request, which upstream would leave with the controller forever.
+
+        Nobody else may connect before it is withdrawn, however often this is cancelled.
+        """
         pending = asyncio.ensure_future(self.device.connect_le(peer, timeout=seconds))
         try:
             return await asyncio.shield(pending)
         except asyncio.CancelledError:
-            with suppress(BaseBumbleError):
+            withdrawing = asyncio.ensure_future(self._withdraw(pending))
+            while not withdrawing.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.shield(withdrawing)
+            withdrawing.result()
+            raise
+
+    async def _withdraw(self, pending: asyncio.Future[Connection]) -> None:
+        """Have the controller forget a request for a connection; it has one only from its answer to the request on."""
+        with suppress(BaseBumbleError):
+            while not pending.done():
                 if self.device.is_le_connecting:
                     await self.device.send_sync_command(hci.HCI_LE_Create_Connection_Cancel_Command())
-                await (await pending).disconnect()  # it was made after all
-            raise
+                await asyncio.wait({pending}, timeout=_WITHDRAWING_S)
+            await pending.result().disconnect()  # it was made after all
 
     async def _address(self, seconds: float) -> hci.Address:
         if self._known is None:

@@ -92,15 +92,16 @@ class Faults:
     gateway: GatewayProcess
     proxy: Proxy
     postgres: PostgresServer
+    publisher: Publisher
     rng: np.random.Generator
     kills: int = 0
 
-    async def happen(self, publisher: Publisher, total: int) -> None:
+    async def happen(self, total: int) -> None:
         faults = [self._kill] * 5 + [self._cut] * 3 + [self._restart_database]
         order = self.rng.permutation(len(faults))
         for number, fault in enumerate(order.tolist(), start=1):
             threshold = total * number // (len(faults) + 1)
-            await until(lambda wanted=threshold: publisher.acknowledged >= wanted, what="the publisher goes on")
+            await until(lambda wanted=threshold: self.publisher.acknowledged >= wanted, what="the publisher goes on")
             await asyncio.sleep(float(self.rng.uniform(0, 0.3)))
             await faults[fault]()
 
@@ -114,6 +115,8 @@ class Faults:
         await self.gateway.until_said(CONNECTED, times=said + 1)
 
     async def _cut(self) -> None:
+        """While messages are on their way: between them nothing would be lost."""
+        await until(lambda: self.publisher.in_flight, every_s=0.001)
         self.proxy.cut()
 
     async def _restart_database(self) -> None:
@@ -131,10 +134,10 @@ async def test_kills_cuts_and_restarts_lose_nothing_and_double_nothing(
         gateway = await gateway_process(postgres.url, proxy.url(broker.url)).start()
         publisher = Publisher(proxy.url(broker.url), messages_per_s=MESSAGES_PER_S, timeout_s=2.0)
         publisher.add(load.messages)
-        faults = Faults(gateway, proxy, postgres, np.random.default_rng([seed, 1]))
+        faults = Faults(gateway, proxy, postgres, publisher, np.random.default_rng([seed, 1]))
         async with asyncio.TaskGroup() as group:
             group.create_task(publisher.run())
-            group.create_task(faults.happen(publisher, len(load.messages)))
+            group.create_task(faults.happen(len(load.messages)))
         assert (faults.kills, proxy.cuts) == (5, 3)
         assert publisher.resent > 0
         async with open_clinic(postgres.url) as clinic:

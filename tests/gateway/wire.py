@@ -78,6 +78,7 @@ class Publisher:
         self._todo: deque[Outgoing] = deque()
         self.acknowledged = 0
         self.resent = 0
+        self.in_flight = 0
         self.connections = 0
 
     def add(self, messages: Iterable[Outgoing]) -> None:
@@ -97,7 +98,9 @@ class Publisher:
         part = [self._todo.popleft() for _ in range(min(AT_ONCE, len(self._todo)))]
         pause = asyncio.create_task(asyncio.sleep(self._pause_s))
         sending = [asyncio.create_task(_send(connection, message)) for message in part]
+        self.in_flight = len(part)
         results = await asyncio.gather(*sending, return_exceptions=True)
+        self.in_flight = 0
         unsent = [message for message, error in zip(part, results, strict=True) if error is not None]
         self.acknowledged += len(part) - len(unsent)
         self.resent += len(unsent)

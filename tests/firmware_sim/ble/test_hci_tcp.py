@@ -148,3 +148,26 @@ async def test_bytes_that_are_no_hci_disturb_nobody(radio: VirtualRadio, port: i
         assert await connection.read_gatt_char(BATTERY) == b"\x57"
     writer.close()
     await until(lambda: len(radio.link.radios) == 1)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("turns", [1, 2, 3, 4, 5, 6, 8, 12])
+async def test_a_request_that_is_cancelled_at_any_moment_leaves_the_radio_free(
+    radio: VirtualRadio, port: int, turns: int, times: int
+) -> None:
+    """Also before the controller has answered it, and also by who cannot wait for the cancellation."""
+    band = await Monitor().start(radio)
+    await Monitor().start(radio, address="C0:00:00:00:AA:02")
+    async with remote(port) as central:
+        gone, near = await find(central), "C0:00:00:00:AA:02"
+        band.device.controller.muted = True
+        asking = asyncio.create_task(client(central, gone, timeout=20).connect())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for _ in range(times):
+            asking.cancel()
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            async with client(central, near, timeout=4) as connection:
+                assert connection.is_connected
+        await asyncio.wait({asking})
