@@ -2,14 +2,18 @@
 
 Data may arrive late, so a fold may move, split, merge or undo episodes that already have alerts. Where episodes
 overlap, the alert's id stays (the earliest survives). An alert whose episode is gone is withdrawn, with the survivor it
-was merged into if there is one. A human's acknowledgement carries over to the survivor.
+was merged into if there is one.
+
+A person's answer (acknowledge, snooze, resolve) holds for the grade they saw. While its episode runs, an alert whose grade
+is above that is open, whatever was answered before. The answer carries over to the survivor of a merge.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from streaming.episodes import JSON, Episode, Severity
+from alerts.grades import grade_of, is_answered
+from streaming.episodes import JSON, Episode, Rule, Severity
 
 
 class AlertState(StrEnum):
@@ -41,7 +45,10 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StandingAlert:
-    """An alert as it stands in the store, not withdrawn. Times are event times in ms."""
+    """An alert as it stands in the store, not withdrawn. Times are event times in ms.
+
+    `answered_grade`: the gravest that a person saw who answered it, None when nobody did.
+    """
 
     id: int
     subject: str
@@ -52,11 +59,18 @@ class StandingAlert:
     running: bool
     acknowledged_by: int | None
     acknowledged_at: int | None
+    grade: int
+    answered_grade: int | None
     finding: Mapping[str, JSON]
 
     def covers(self, at_ms: int) -> bool:
         """Whether its episode was open at `at_ms`, ends included."""
         return self.opened_at <= at_ms and (self.running or self.resolved_at is None or at_ms <= self.resolved_at)
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether it is over, and nobody had answered it at its grade."""
+        return not self.running and not is_answered(self.grade, self.answered_grade)
 
     def overlaps(self, episode: Episode) -> bool:
         """Whether alert and episode share an instant, ends included."""
@@ -77,7 +91,7 @@ class Raise:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The alert `after.id` now stands for `episode`; `actions` says what happened to it, empty for evidence alone."""
+    """The alert `after.id` now stands for `episode`; `actions` says what happened to it."""
 
     before: StandingAlert
     after: StandingAlert
@@ -96,8 +110,8 @@ class Withdraw:
 Decision = Raise | Change | Withdraw
 
 
-def reconcile(standing: Sequence[StandingAlert], episodes: Sequence[Episode]) -> list[Decision]:
-    """Return the decisions after which the alerts match the episodes.
+def reconcile(rule: Rule, standing: Sequence[StandingAlert], episodes: Sequence[Episode]) -> list[Decision]:
+    """Return the decisions after which the alerts of a rule match the episodes.
 
     `standing` holds every alert that touches the span that was folded, `episodes` every episode of that span: an alert
     without an episode there is withdrawn. Withdrawals come first, so that "one alert per episode" holds at each step.
@@ -119,22 +133,26 @@ def reconcile(standing: Sequence[StandingAlert], episodes: Sequence[Episode]) ->
     for alert in unclaimed.values():
         heir = next((other for other in survivors if alert.overlaps(claimed[other.id])), None)
         withdrawn.append(Withdraw(alert, heir.id if heir else None))
-        if heir is not None and alert.acknowledged_by is not None:
-            heirs.setdefault(heir.id, alert)
+        if heir is not None and alert.answered_grade is not None:
+            other = heirs.get(heir.id)
+            if other is None or (other.answered_grade or 0) < alert.answered_grade:
+                heirs[heir.id] = alert
     changed = [
-        change for alert in survivors if (change := _change(alert, claimed[alert.id], heirs.get(alert.id))) is not None
+        change
+        for alert in survivors
+        if (change := _change(rule, alert, claimed[alert.id], heirs.get(alert.id))) is not None
     ]
     return [*withdrawn, *changed, *fresh]
 
 
-def state_of(*, running: bool, acknowledged: bool) -> AlertState:
+def state_of(*, running: bool, answered: bool) -> AlertState:
     """Return the state of an alert that nobody has closed by hand."""
     if not running:
         return AlertState.RESOLVED
-    return AlertState.ACKNOWLEDGED if acknowledged else AlertState.OPEN
+    return AlertState.ACKNOWLEDGED if answered else AlertState.OPEN
 
 
-def _change(before: StandingAlert, episode: Episode, bequest: StandingAlert | None) -> Change | None:
+def _change(rule: Rule, before: StandingAlert, episode: Episode, bequest: StandingAlert | None) -> Change | None:
     """Return how the alert moves to `episode`, or None if it already matches."""
     actions: list[Action] = []
     running = episode.resolved_at is None
@@ -143,31 +161,33 @@ def _change(before: StandingAlert, episode: Episode, bequest: StandingAlert | No
         opened_at=episode.opened_at,
         running=running,
         severity=episode.severity,
+        grade=grade_of(rule, episode),
         finding=episode.evidence,
     )
-    if bequest is not None and before.acknowledged_by is None:
-        after = replace(after, acknowledged_by=bequest.acknowledged_by, acknowledged_at=bequest.acknowledged_at)
+    if bequest is not None and (before.answered_grade or 0) < (bequest.answered_grade or 0):
+        after = replace(
+            after,
+            acknowledged_by=bequest.acknowledged_by,
+            acknowledged_at=bequest.acknowledged_at,
+            answered_grade=bequest.answered_grade,
+        )
         actions.append(Action.MERGED)
-    acknowledged = after.acknowledged_by is not None
+    answered = is_answered(after.grade, after.answered_grade)
     if before.running and not running:
         after = replace(after, state=AlertState.RESOLVED, resolved_at=episode.resolved_at)
         actions.append(Action.RESOLVED)
     elif running and not before.running:
-        after = replace(after, state=state_of(running=True, acknowledged=acknowledged), resolved_at=None)
+        after = replace(after, state=state_of(running=True, answered=answered), resolved_at=None)
         actions.append(Action.REOPENED)
     elif not running:
         after = replace(after, resolved_at=episode.resolved_at)
-    elif acknowledged and before.state is AlertState.OPEN:
+    elif answered and before.state is AlertState.OPEN:
         after = replace(after, state=AlertState.ACKNOWLEDGED)
+    elif not answered and before.state is not AlertState.OPEN:
+        after = replace(after, state=AlertState.OPEN, resolved_at=None)
+        actions.append(Action.REOPENED)
     if episode.severity.rank > before.severity.rank:
         actions.append(Action.SEVERITY_RAISED)
     if after == before:
         return None
-    moved = (after.opened_at, after.resolved_at, after.severity) != (
-        before.opened_at,
-        before.resolved_at,
-        before.severity,
-    )
-    if moved and not actions:
-        actions.append(Action.UPDATED)
-    return Change(before, after, episode, tuple(actions))
+    return Change(before, after, episode, tuple(actions) or (Action.UPDATED,))

@@ -8,6 +8,7 @@ from typing import Any, LiteralString
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from alerts.grades import is_answered
 from alerts.reconcile import Action, AlertState
 from api.alert_view import Alert
 from api.dependencies import Session
@@ -39,11 +40,22 @@ def decide(action: Action, state: AlertState) -> Decision:
     return Decision.CHANGE if state in FROM[action] else Decision.REFUSE
 
 
-async def act(session: Session, key: int, action: Action, note: str | None) -> Alert:
-    """Carry out the action and return the updated alert. Raises ProblemError 404, or 409 if the state forbids it."""
+async def act(session: Session, key: int, action: Action, note: str | None, seen_grade: int | None) -> Alert:
+    """Carry out the action and return the updated alert. Raises ProblemError 404, or 409 if the state forbids it.
+
+    `seen_grade`: the grade that the person saw, by default the present one. If the alert is worse by now, the answer is
+    kept, and the alert stays open.
+    """
     connection = session.connection
-    values = {"alert": key, "actor": session.user_id, "now": session.now, "action": action.value, "note": note}
+    values: dict[str, Any] = {
+        "alert": key,
+        "actor": session.user_id,
+        "now": session.now,
+        "action": action.value,
+        "note": note,
+    }
     row = await _alert_row(connection, SQL.alert_for_update, values)
+    values["grade"] = row["grade"] if seen_grade is None else seen_grade
     state = AlertState(row["state"])
     match decide(action, state):
         case Decision.REFUSE:
@@ -55,6 +67,8 @@ async def act(session: Session, key: int, action: Action, note: str | None) -> A
             return Alert.model_validate(row)
         case Decision.CHANGE:
             change = SQL.acknowledge if action is Action.ACKNOWLEDGED else SQL.resolve
+            if not is_answered(row["grade"], values["grade"]):
+                change = SQL.answer_milder
             changed = await _alert_row(connection, change, values)
             await connection.execute(SQL.tell, values)
             return Alert.model_validate(changed)

@@ -35,6 +35,9 @@ _EXAMPLE: JsonDict = {
     "patient_id": "7",
     "rule": "nocturnal_hypoglycaemia",
     "severity": "high",
+    "grade": 3,
+    "answered_grade": None,
+    "unanswered": False,
     "technical": False,
     "state": "open",
     "opened_at": "2026-11-22T03:10:00Z",
@@ -59,6 +62,17 @@ class Alert(BaseModel):
     patient_id: PublicId
     rule: str = Field(description="Which rule found it, such as nocturnal_hypoglycaemia, hrv_drift, missed_dose.")
     severity: Severity
+    grade: int = Field(
+        default_factory=lambda known: (
+            episodes.Severity(known["severity"]).rank + 1
+        ),  # an event from before there were grades
+        description="1 low, 2 medium, 3 high, 4 urgent, 5 urgent below 2.5 mmol/L (45 mg/dL) or LO: the gravest so far.",
+    )
+    answered_grade: int | None = Field(
+        None,
+        description="The gravest that somebody saw who acknowledged or resolved it; worse than that, it is open again.",
+    )
+    unanswered: bool = Field(False, description="It ended, and nobody had answered it at its grade.")
     technical: bool = Field(description="About a device or missing data rather than about the patient's health.")
     state: AlertState
     opened_at: datetime = Field(description="Event time: when the finding began, by the readings' own time stamps.")

@@ -9,6 +9,7 @@ from fastapi.responses import StreamingResponse
 from psycopg.rows import dict_row
 from pydantic import BaseModel, ConfigDict, Field
 
+from alerts.grades import VERY_LOW
 from alerts.reconcile import Action
 from api.alert_actions import SQL, act
 from api.alert_view import Alert, AlertState, Severity
@@ -20,6 +21,7 @@ from api.dependencies import (
     Now,
     PatientFilter,
     Services,
+    Session,
     TheSession,
     check_standing,
     filter_key,
@@ -66,8 +68,15 @@ class AlertDetails(Alert):
 
 
 class Remark(BaseModel):
-    """A note to store with the action."""
+    """A note to store with the action, and the grade of the alert that was acted upon."""
 
+    grade: int | None = Field(
+        None,
+        ge=1,
+        le=VERY_LOW,
+        description="The grade that the person saw, by default the present one. If the alert is worse by now, the answer is"
+        " kept in its history, and it stays open.",
+    )
     note: str | None = Field(None, min_length=1, max_length=2000, pattern=r"^[^\x00]*$", examples=["Ate at 03:20."])
 
 
@@ -171,11 +180,22 @@ async def get_alert(session: TheSession, alert_id: str) -> AlertDetails:
 
 @router.post("/{alert_id}/acknowledge", summary="Acknowledge an alert", responses=_ACTION_PROBLEMS)
 async def acknowledge_alert(session: TheSession, alert_id: str, remark: RemarkBody = None) -> Alert:
-    """Acknowledge an alert. Doing so again changes nothing; a resolved or withdrawn alert refuses it."""
-    return await act(session, row_key(alert_id), Action.ACKNOWLEDGED, remark.note if remark else None)
+    """Acknowledge an alert. Doing so again changes nothing; a resolved or withdrawn alert refuses it.
+
+    An answer holds for the grade that was seen: an alert that becomes worse while it goes on is open again.
+    """
+    return await _answer(session, alert_id, Action.ACKNOWLEDGED, remark)
 
 
 @router.post("/{alert_id}/resolve", summary="Resolve an alert", responses=_ACTION_PROBLEMS)
 async def resolve_alert(session: TheSession, alert_id: str, remark: RemarkBody = None) -> Alert:
-    """Resolve an alert. Doing so again changes nothing; a withdrawn alert refuses it."""
-    return await act(session, row_key(alert_id), Action.RESOLVED, remark.note if remark else None)
+    """Resolve an alert. Doing so again changes nothing; a withdrawn alert refuses it.
+
+    An answer holds for the grade that was seen: an alert that becomes worse while it goes on is open again.
+    """
+    return await _answer(session, alert_id, Action.RESOLVED, remark)
+
+
+async def _answer(session: Session, alert_id: str, action: Action, remark: Remark | None) -> Alert:
+    said = remark or Remark()
+    return await act(session, row_key(alert_id), action, said.note, said.grade)

@@ -28,15 +28,21 @@ select id::text, 'stream' as channel, action, created_at as at from outbox where
 -- name: acknowledge
 -- Somebody has taken notice.
 update alert set state = 'acknowledged', acknowledged_by = %(actor)s, acknowledged_at = %(now)s, snoozed_until = null,
-                 updated_at = %(now)s
+                 answered_grade = greatest(answered_grade, %(grade)s::smallint), updated_at = %(now)s
 where id = %(alert)s returning *
 
 -- name: resolve
 -- Somebody says that it is over; event time may run ahead of ours by the devices' clocks.
-update alert set state = 'resolved', resolved_at = greatest(%(now)s, opened_at), snoozed_until = null, updated_at = %(now)s
+update alert set state = 'resolved', resolved_at = greatest(%(now)s, opened_at), snoozed_until = null,
+                 answered_grade = greatest(answered_grade, %(grade)s::smallint), updated_at = %(now)s
+where id = %(alert)s returning *
+
+-- name: answer_milder
+-- Somebody answered what they saw, and it is worse by now: the answer is kept, and the alert goes on asking.
+update alert set answered_grade = greatest(answered_grade, %(grade)s::smallint), updated_at = %(now)s
 where id = %(alert)s returning *
 
 -- name: tell
 -- What the user did goes into the alert's history and to everybody who listens; last in the transaction, for it stops every
 -- other writer of alerts. A note goes into the history alone, and the same one once.
-select tell_of_alert(%(alert)s::bigint, %(action)s, %(note)s, %(now)s)
+select tell_of_alert(%(alert)s::bigint, %(action)s, %(note)s, %(grade)s::integer, %(now)s)

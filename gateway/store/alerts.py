@@ -8,6 +8,7 @@ import psycopg
 from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
 
+from alerts.grades import grade_of
 from alerts.reconcile import Action, AlertState, Change, Decision, Raise, StandingAlert, Withdraw, reconcile, state_of
 from alerts.words import TECHNICAL, summary
 from gateway.store.queries import load_queries
@@ -93,7 +94,7 @@ class AlertWriter:
 
         `note` is the sentence that the history of changed alerts shows.
         """
-        decisions = reconcile(standing, episodes)
+        decisions = reconcile(context.rule, standing, episodes)
         for decision in decisions:
             match decision:
                 case Raise(episode):
@@ -142,8 +143,10 @@ class AlertWriter:
                 "rule": context.rule,
                 "subject": episode.subject,
                 "severity": episode.severity,
+                "grade": grade_of(context.rule, episode),
+                "unanswered": not running,
                 "technical": context.rule in TECHNICAL,
-                "state": state_of(running=running, acknowledged=False),
+                "state": state_of(running=running, answered=False),
                 "opened_at": episode.opened_at,
                 "resolved_at": episode.resolved_at,
                 "running": running,
@@ -178,12 +181,16 @@ class AlertWriter:
                 "retrospective_after": self.retrospective_after_ms,
                 "acknowledged_by": after.acknowledged_by,
                 "acknowledged_at": after.acknowledged_at,
+                "grade": after.grade,
+                "answered_grade": after.answered_grade,
+                "unanswered": after.unanswered,
             },
         )
         detail: dict[str, list[JSON]] = {
             "opened_at": [change.before.opened_at, after.opened_at],
             "resolved_at": [change.before.resolved_at, after.resolved_at],
             "severity": [change.before.severity.value, after.severity.value],
+            "grade": [change.before.grade, after.grade],
         }
         moved: dict[str, JSON] = {name: pair for name, pair in detail.items() if pair[0] != pair[1]}
         for action in change.actions:
@@ -212,6 +219,8 @@ class _StandingRow:
     running: bool
     acknowledged_by: int | None
     acknowledged_at: int | None
+    grade: int
+    answered_grade: int | None
     finding: Mapping[str, JSON]
 
     def standing(self) -> StandingAlert:
@@ -225,5 +234,7 @@ class _StandingRow:
             running=self.running,
             acknowledged_by=self.acknowledged_by,
             acknowledged_at=self.acknowledged_at,
+            grade=self.grade,
+            answered_grade=self.answered_grade,
             finding=self.finding or {},
         )

@@ -1,7 +1,8 @@
 -- name: standing
 -- The alerts of a patient and rule that touch a span of event time, locked for the rest of the transaction.
 select id, subject, severity, state, to_ms(opened_at) as opened_at, to_ms(resolved_at) as resolved_at, running,
-       acknowledged_by, to_ms(acknowledged_at) as acknowledged_at, evidence -> 'finding' as finding
+       acknowledged_by, to_ms(acknowledged_at) as acknowledged_at, grade, answered_grade,
+       evidence -> 'finding' as finding
 from alert
 where patient_id = %(patient)s and rule = %(rule)s and state <> 'withdrawn'
   and (%(until)s::bigint is null or opened_at <= from_ms(%(until)s))
@@ -12,7 +13,8 @@ for update;
 -- name: standing_rules
 -- The alerts of a patient and several rules that reach beyond an instant, locked for the rest of the transaction.
 select rule, id, subject, severity, state, to_ms(opened_at) as opened_at, to_ms(resolved_at) as resolved_at, running,
-       acknowledged_by, to_ms(acknowledged_at) as acknowledged_at, evidence -> 'finding' as finding
+       acknowledged_by, to_ms(acknowledged_at) as acknowledged_at, grade, answered_grade,
+       evidence -> 'finding' as finding
 from alert
 where patient_id = %(patient)s and rule = any(%(rules)s) and state <> 'withdrawn'
   and (running or resolved_at >= from_ms(%(since)s))
@@ -22,7 +24,8 @@ for update;
 -- name: standing_subjects
 -- The alerts of a patient and rule about certain subjects (doses, devices), locked for the rest of the transaction.
 select id, subject, severity, state, to_ms(opened_at) as opened_at, to_ms(resolved_at) as resolved_at, running,
-       acknowledged_by, to_ms(acknowledged_at) as acknowledged_at, evidence -> 'finding' as finding
+       acknowledged_by, to_ms(acknowledged_at) as acknowledged_at, grade, answered_grade,
+       evidence -> 'finding' as finding
 from alert
 where patient_id = %(patient)s and rule = %(rule)s and state <> 'withdrawn' and subject = any(%(subjects)s)
 order by opened_at, id
@@ -49,9 +52,9 @@ join alert a on a.patient_id = asked.patient and a.rule = any(%(rules)s) and a.s
 
 -- name: insert
 -- A new alert; returns its id.
-insert into alert (patient_id, rule, subject, severity, technical, state, opened_at, resolved_at, running, raised_at,
-                   updated_at, retrospective, summary, evidence, rule_version, settings)
-values (%(patient)s, %(rule)s, %(subject)s, %(severity)s, %(technical)s, %(state)s, from_ms(%(opened_at)s),
+insert into alert (patient_id, rule, subject, severity, grade, unanswered, technical, state, opened_at, resolved_at, running,
+                   raised_at, updated_at, retrospective, summary, evidence, rule_version, settings)
+values (%(patient)s, %(rule)s, %(subject)s, %(severity)s, %(grade)s, %(unanswered)s, %(technical)s, %(state)s, from_ms(%(opened_at)s),
         from_ms(%(resolved_at)s), %(running)s, from_ms(%(now)s), from_ms(%(now)s), %(retrospective)s, %(summary)s,
         %(evidence)s, %(rule_version)s, %(settings)s)
 returning id;
@@ -62,7 +65,9 @@ update alert set severity = %(severity)s, state = %(state)s, opened_at = from_ms
     resolved_at = from_ms(%(resolved_at)s), running = %(running)s, updated_at = from_ms(%(now)s),
     summary = %(summary)s, evidence = evidence || %(evidence)s,
     retrospective = raised_at > from_ms(%(opened_at)s) + %(retrospective_after)s * interval '1 ms',
-    acknowledged_by = %(acknowledged_by)s, acknowledged_at = from_ms(%(acknowledged_at)s)
+    acknowledged_by = %(acknowledged_by)s, acknowledged_at = from_ms(%(acknowledged_at)s),
+    grade = %(grade)s, answered_grade = %(answered_grade)s, unanswered = %(unanswered)s,
+    snoozed_until = case when %(state)s = 'snoozed' then snoozed_until end
 where id = %(id)s;
 
 -- name: withdraw

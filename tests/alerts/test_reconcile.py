@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alerts.grades import grade_of
 from alerts.reconcile import Action, AlertState, Change, Decision, Raise, StandingAlert, Withdraw, reconcile, state_of
-from streaming.episodes import Episode, Severity
+from streaming.episodes import Episode, Rule, Severity
 
 DOCTOR = 7
+NIGHT = Rule.NOCTURNAL_HYPOGLYCAEMIA
 
 
 def alert(number: int, opened: int, resolved: int | None, *, acked: bool = False, **more: object) -> StandingAlert:
@@ -19,12 +21,14 @@ def alert(number: int, opened: int, resolved: int | None, *, acked: bool = False
         id=number,
         subject="",
         severity=Severity.HIGH,
-        state=state_of(running=running, acknowledged=acked),
+        state=state_of(running=running, answered=acked),
         opened_at=opened,
         resolved_at=resolved,
         running=running,
         acknowledged_by=DOCTOR if acked else None,
         acknowledged_at=opened if acked else None,
+        grade=3,
+        answered_grade=3 if acked else None,
         finding={},
     )
     return replace(standing, **more)  # type: ignore[arg-type]
@@ -128,12 +132,12 @@ def told(decisions: Sequence[Decision]) -> Told:
     ],
 )
 def test_the_alerts_follow_the_episodes(standing: list[StandingAlert], episodes: list[Episode], wanted: Told) -> None:
-    assert told(reconcile(standing, episodes)) == wanted
+    assert told(reconcile(NIGHT, standing, episodes)) == wanted
 
 
 def test_an_acknowledgement_carries_over_to_the_survivor() -> None:
     standing = [alert(1, 10, 20), alert(2, 30, None, acked=True)]
-    withdrawn, change = reconcile(standing, [episode(10, None)])
+    withdrawn, change = reconcile(NIGHT, standing, [episode(10, None)])
     assert withdrawn == Withdraw(standing[1], 1)
     assert isinstance(change, Change)
     assert change.after.acknowledged_by == DOCTOR
@@ -143,27 +147,103 @@ def test_an_acknowledgement_carries_over_to_the_survivor() -> None:
 
 def test_an_open_survivor_that_stays_open_is_acknowledged_too() -> None:
     standing = [alert(1, 10, 20, acked=True), alert(2, 30, None)]
-    _, change = reconcile(standing, [episode(10, None)])
+    _, change = reconcile(NIGHT, standing, [episode(10, None)])
     assert isinstance(change, Change)
     assert (change.after.id, change.after.state, change.after.acknowledged_by) == (1, AlertState.ACKNOWLEDGED, DOCTOR)
 
 
 def test_the_survivors_own_acknowledgement_is_not_replaced() -> None:
     standing = [alert(1, 10, 20, acked=True), alert(2, 30, 40, acked=True, acknowledged_by=9)]
-    _, change = reconcile(standing, [episode(10, 40)])
+    _, change = reconcile(NIGHT, standing, [episode(10, 40)])
     assert isinstance(change, Change)
     assert change.after.acknowledged_by == DOCTOR
 
 
 def test_what_a_person_resolved_stays_resolved_while_the_episode_goes_on() -> None:
-    closed = alert(1, 10, None, state=AlertState.RESOLVED, resolved_at=15)
-    assert reconcile([closed], [episode(10, None)]) == []
-    (change,) = reconcile([closed], [episode(10, None, Severity.URGENT)])
-    assert isinstance(change, Change)
-    assert (change.after.state, change.actions) == (AlertState.RESOLVED, (Action.SEVERITY_RAISED,))
-    (over,) = reconcile([closed], [episode(10, 30)])
+    closed = alert(1, 10, None, state=AlertState.RESOLVED, resolved_at=15, answered_grade=3)
+    assert reconcile(NIGHT, [closed], [episode(10, None)]) == []
+    (over,) = reconcile(NIGHT, [closed], [episode(10, 30)])
     assert isinstance(over, Change)
     assert (over.after.state, over.after.resolved_at, over.after.running) == (AlertState.RESOLVED, 30, False)
+
+
+def low(value: float | None, severity: Severity = Severity.URGENT, unit: str = "mmol/L") -> Episode:
+    return Episode(10, None, severity, {"lowest_value": value, "lowest_unit": unit})
+
+
+@pytest.mark.parametrize("state", [AlertState.ACKNOWLEDGED, AlertState.SNOOZED, AlertState.RESOLVED])
+@pytest.mark.parametrize(
+    ("answered", "now", "opens"),
+    [
+        (3, low(3.2, Severity.HIGH), False),
+        (3, low(3.0), True),
+        (4, low(2.5), False),
+        (4, low(2.4), True),
+        (4, low(45, unit="mg/dL"), False),
+        (4, low(44, unit="mg/dL"), True),
+        (4, low(None), True),
+        (5, low(2.4), False),
+        (5, low(None), False),
+    ],
+)
+def test_what_is_worse_than_it_was_answered_is_open_again(
+    state: AlertState, answered: int, now: Episode, *, opens: bool
+) -> None:
+    before = alert(
+        1, 10, None, state=state, answered_grade=answered, grade=answered, acknowledged_by=DOCTOR,
+        resolved_at=15 if state is AlertState.RESOLVED else None,
+    )  # fmt: skip
+    (change,) = reconcile(NIGHT, [before], [now])
+    assert isinstance(change, Change)
+    assert change.after.state is (AlertState.OPEN if opens else state)
+    assert (Action.REOPENED in change.actions) is opens
+    assert change.after.resolved_at == (None if opens else before.resolved_at)
+    assert change.after.acknowledged_by == DOCTOR, "who answered before is still said"
+
+
+def test_it_ends_unanswered_unless_it_was_answered_at_its_grade() -> None:
+    for answered, unanswered in ((None, True), (3, True), (4, False), (5, False)):
+        before = alert(1, 10, None, severity=Severity.URGENT, grade=4, answered_grade=answered)
+        (change,) = reconcile(NIGHT, [before], [episode(10, 30, Severity.URGENT)])
+        assert isinstance(change, Change)
+        assert (change.after.state, change.after.unanswered) == (AlertState.RESOLVED, unanswered)
+        assert not before.unanswered
+
+
+def test_every_change_is_told() -> None:
+    before = alert(1, 10, None, finding={"lowest_value": 3.8, "lowest_unit": "mmol/L"})
+    (change,) = reconcile(NIGHT, [before], [low(3.6, Severity.HIGH)])
+    assert isinstance(change, Change)
+    assert change.actions == (Action.UPDATED,)
+
+
+def test_the_gravest_answer_goes_along_when_alerts_merge() -> None:
+    standing = [
+        alert(1, 10, 20, answered_grade=2, acknowledged_by=1),
+        alert(2, 30, 40, answered_grade=3, acknowledged_by=2),
+        alert(3, 50, None, answered_grade=4, acknowledged_by=3),
+    ]
+    *_, change = reconcile(NIGHT, standing, [episode(10, None, Severity.URGENT)])
+    assert isinstance(change, Change)
+    assert (change.after.id, change.after.answered_grade, change.after.acknowledged_by) == (1, 4, 3)
+    assert change.after.state is AlertState.ACKNOWLEDGED
+
+
+@pytest.mark.parametrize(
+    ("rule", "found", "grade"),
+    [
+        (NIGHT, episode(10, None, Severity.LOW), 1),
+        (NIGHT, episode(10, None, Severity.MEDIUM), 2),
+        (NIGHT, low(3.5, Severity.HIGH), 3),
+        (NIGHT, low(3.0), 4),
+        (Rule.URGENT_LOW, low(2.49), 5),
+        (Rule.HYPOGLYCAEMIA, low(2.0, Severity.MEDIUM), 2),
+        (Rule.THRESHOLD, Episode(10, None, Severity.URGENT, {"lowest_value": 1.0, "lowest_unit": "%"}), 4),
+        (Rule.HYPERGLYCAEMIA, Episode(10, None, Severity.HIGH, {"highest_value": None, "highest_unit": "mmol/L"}), 3),
+    ],
+)
+def test_the_grade_of_an_episode(rule: Rule, found: Episode, grade: int) -> None:
+    assert grade_of(rule, found) == grade
 
 
 @st.composite
@@ -187,7 +267,7 @@ def test_after_any_sequence_of_folds_the_alerts_are_the_episodes(
     ids = iter(range(1, 1000))
     for episodes in folds:
         before = dict(alerts)
-        decisions = reconcile(list(before.values()), episodes)
+        decisions = reconcile(NIGHT, list(before.values()), episodes)
         for decision in decisions:
             _apply(decision, alerts, ids)
             openings = [one.opened_at for one in alerts.values()]
@@ -195,19 +275,24 @@ def test_after_any_sequence_of_folds_the_alerts_are_the_episodes(
         assert {(a.opened_at, None if a.running else a.resolved_at, a.severity) for a in alerts.values()} == {
             (e.opened_at, e.resolved_at, e.severity) for e in episodes
         }
-        assert reconcile(list(alerts.values()), episodes) == []
+        assert reconcile(NIGHT, list(alerts.values()), episodes) == []
         _check_identities(before, alerts, decisions)
         for number in data.draw(st.sets(st.sampled_from(sorted(alerts)))) if alerts else set():
             one = alerts[number]
             state = AlertState.ACKNOWLEDGED if one.state is AlertState.OPEN else one.state
-            alerts[number] = replace(one, acknowledged_by=DOCTOR, acknowledged_at=1, state=state)
+            answer = data.draw(st.integers(1, one.grade))
+            if one.running and answer < one.grade:
+                continue
+            alerts[number] = replace(one, acknowledged_by=DOCTOR, acknowledged_at=1, answered_grade=answer, state=state)
 
 
 def _apply(decision: Decision, alerts: dict[int, StandingAlert], ids: "object") -> None:
     match decision:
         case Raise(new):
             number = next(ids)  # type: ignore[call-overload]
-            alerts[number] = replace(alert(number, new.opened_at, new.resolved_at), severity=new.severity)
+            alerts[number] = replace(
+                alert(number, new.opened_at, new.resolved_at), severity=new.severity, grade=grade_of(NIGHT, new)
+            )
         case Change(before, after, _, _):
             assert alerts[after.id] == before
             alerts[after.id] = after

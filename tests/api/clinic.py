@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 
 from api.tokens import AccessToken, Role, sign_access_token
 from gateway.clinic.passwords import hash_password
+from streaming.episodes import Severity
 
 SECRET = "a secret of at least forty-eight bytes, enough for HS384"
 PASSWORD = "correct horse battery staple"
@@ -95,6 +96,7 @@ class Clinic:
                     "patient_id": self.patients[patient],
                     "rule": "nocturnal_hypoglycaemia",
                     "severity": "high",
+                    "grade": Severity(values.get("severity", "high")).rank + 1,
                     "state": "open",
                     "running": True,
                     "opened_at": opened_at,

@@ -14,12 +14,16 @@ from api.alert_actions import FROM, Decision, decide
 from api.alert_view import alert_json
 from tests.api.clinic import START, Clinic, Clock, is_problem
 
+WRITTEN = {"acknowledge": "acknowledged", "resolve": "resolved"}
 ALERTS = "/api/v1/alerts"
 FIELDS = [
     "id",
     "patient_id",
     "rule",
     "severity",
+    "grade",
+    "answered_grade",
+    "unanswered",
     "technical",
     "state",
     "opened_at",
@@ -62,6 +66,9 @@ async def test_an_alert_has_the_shape_of_the_contract(dora: httpx.AsyncClient, c
         "patient_id": str(clinic.patients["Ada"]),
         "rule": "nocturnal_hypoglycaemia",
         "severity": "high",
+        "grade": 3,
+        "answered_grade": None,
+        "unanswered": False,
         "technical": False,
         "state": "open",
         "opened_at": "2026-11-22T03:00:00Z",
@@ -168,6 +175,8 @@ async def test_acknowledging_writes_alert_history_and_outbox(
         ("acknowledged", "nils@clinic.test", "Called her."),
     ]
     assert details["history"][1]["actor"] == str(clinic.users["nils"])
+    assert details["history"][1]["detail"] == {"grade": 3}
+    assert details["answered_grade"] == 3
     assert [(entry["channel"], entry["action"]) for entry in details["deliveries"]] == [
         ("stream", "raised"),
         ("stream", "acknowledged"),
@@ -185,6 +194,38 @@ async def test_resolving_ends_the_alert_but_not_the_episode_in_the_data(
     resolved = (await dora.post(f"{ALERTS}/{ahead}/resolve", json={})).json()
     assert resolved["resolved_at"] == resolved["opened_at"], "a device's clock may run ahead of ours"
     assert clinic.value("select bool_and(running) from alert")
+
+
+@pytest.mark.parametrize("action", ["acknowledge", "resolve"])
+async def test_an_answer_to_something_milder_is_kept_and_the_alert_stays_open(
+    dora: httpx.AsyncClient, clinic: Clinic, action: str
+) -> None:
+    """She saw it at 3.8 mmol/L; it is urgent by the time the answer comes."""
+    alert = clinic.alert("Ada", severity="urgent")
+    late = (await dora.post(f"{ALERTS}/{alert}/{action}", json={"grade": 3, "note": "Juice."})).json()
+    assert (late["state"], late["grade"], late["answered_grade"]) == ("open", 4, 3)
+    assert (late["acknowledged_by"], late["resolved_at"]) == (None, None)
+    *_, last = (await get(dora, f"{ALERTS}/{alert}"))["history"]
+    assert (last["action"], last["note"], last["detail"]) == (WRITTEN[action], "Juice.", {"grade": 3})
+    seen = (await dora.post(f"{ALERTS}/{alert}/{action}", json={"grade": 4})).json()
+    assert (seen["state"], seen["answered_grade"]) == (WRITTEN[action], 4)
+
+
+async def test_an_answer_never_counts_for_less_than_an_earlier_one(dora: httpx.AsyncClient, clinic: Clinic) -> None:
+    alert = clinic.alert("Ada", severity="urgent", grade=5, answered_grade=4)
+    milder = (await dora.post(f"{ALERTS}/{alert}/acknowledge", json={"grade": 2})).json()
+    assert (milder["state"], milder["answered_grade"]) == ("open", 4)
+    answered = (await dora.post(f"{ALERTS}/{alert}/resolve")).json()
+    assert (answered["state"], answered["answered_grade"]) == ("resolved", 5)
+    for grade in (0, 6, "x", 3.5):
+        is_problem(await dora.post(f"{ALERTS}/{alert}/acknowledge", json={"grade": grade}), 422)
+
+
+def test_an_event_from_before_there_were_grades_has_that_of_its_severity(clinic: Clinic) -> None:
+    clinic.alert("Ada", severity="urgent")
+    snapshot = clinic.value("select alert - array['grade', 'answered_grade', 'unanswered'] from outbox")
+    shown = alert_json(snapshot)
+    assert (shown["grade"], shown["answered_grade"], shown["unanswered"]) == (4, None, False)
 
 
 @pytest.mark.parametrize("action", ["acknowledge", "resolve"])

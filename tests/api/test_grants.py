@@ -85,7 +85,8 @@ delete refresh_token         others    all    all     all    all      all       
 COLUMNS = {
     "select app_user": {"id", "email", "role", "password_hash", "disabled_at"},
     "update app_user": {"password_hash"},
-    "update alert": {"state", "acknowledged_by", "acknowledged_at", "snoozed_until", "resolved_at", "updated_at"},
+    "update alert": {"state", "acknowledged_by", "acknowledged_at", "answered_grade", "snoozed_until", "resolved_at"}
+    | {"updated_at"},
     "update pause": {"valid", "ended_at", "ended_by"},
 }
 """Where not every column is granted."""

@@ -54,7 +54,7 @@ def test_the_role_of_the_api_can_write_little(clinic: Clinic) -> None:
 def test_nobody_writes_about_alerts_that_they_cannot_see_or_in_anothers_name(clinic: Clinic) -> None:
     alert = clinic.value("select id from alert where patient_id = %s", clinic.patients["Cleo"])
     for action in ("note", "acknowledged"):
-        told = f"select tell_of_alert({alert}, '{action}', 'Hm.', '2026-01-01')"
+        told = f"select tell_of_alert({alert}, '{action}', 'Hm.', 3, '2026-01-01')"
         for user in ("dora", "nils", "ines", "paul"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 as_api(clinic, user, told)
@@ -64,7 +64,7 @@ def test_nobody_writes_about_alerts_that_they_cannot_see_or_in_anothers_name(cli
         as_api(clinic, "emil", f"{told}; do $$ begin assert {check}; end $$")
     for action in ("raised", "withdrawn", "data_current"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            as_api(clinic, "emil", f"select tell_of_alert({alert}, '{action}', null, '2026-01-01')")
+            as_api(clinic, "emil", f"select tell_of_alert({alert}, '{action}', null, 3, '2026-01-01')")
     history = "insert into alert_history (alert_id, at, action, actor) values ({}, '2026-01-01', 'note', {})"
     event = (
         "insert into outbox (alert_id, patient_id, action, alert, created_at) values ({}, {}, '', '{{}}', '2026-01-01')"

@@ -86,6 +86,41 @@ def test_who_was_there_before_rules_could_be_set_keeps_group_and_nights(empty_da
         assert connection.execute("select patient_group from patient where id = 2").fetchone() == ("fluctuating",)
 
 
+def test_alerts_from_before_there_were_grades_have_the_one_they_reached(empty_database_url: str) -> None:
+    """Rule, severity, lowest, state, running, whether acknowledged; then grade, grade answered, unanswered."""
+    night, day, level_1 = "nocturnal_hypoglycaemia", "urgent_low", "hypoglycaemia"
+    cases = [
+        ((night, "high", "3.8", "mmol/L", "open", True, False), (3, None, False)),
+        ((night, "urgent", "2.5", "mmol/L", "acknowledged", True, True), (4, 4, False)),
+        ((night, "urgent", "2.4", "mmol/L", "acknowledged", True, True), (5, 5, False)),
+        ((day, "urgent", "44", "mg/dL", "resolved", False, False), (5, None, True)),
+        ((day, "urgent", "45", "mg/dL", "resolved", False, True), (4, 4, False)),
+        ((day, "urgent", "null", "mg/dL", "open", True, False), (5, None, False)),
+        ((level_1, "medium", "2.0", "mmol/L", "resolved", True, False), (2, 2, False)),
+        (("missed_dose", "low", None, None, "resolved", False, False), (1, None, True)),
+        (("missed_dose", "high", None, None, "withdrawn", False, False), (3, None, False)),
+    ]
+    migrate(empty_database_url, NOW, load_migrations()[:7])
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("insert into patient (name, created_at) values ('Ana', 'epoch')")
+        connection.execute(
+            "insert into app_user (email, role, password_hash, created_at) values ('d@clinic.test', 'doctor', 'x', 'epoch')"
+        )
+        for n, ((rule, severity, value, unit, state, running, taken), _) in enumerate(cases):
+            finding = "{}" if value is None else f'{{"lowest_value": {value}, "lowest_unit": "{unit}"}}'
+            connection.execute(
+                "insert into alert (patient_id, rule, severity, state, running, opened_at, raised_at, updated_at,"
+                " retrospective, summary, evidence, acknowledged_by, acknowledged_at)"
+                " values (1, %s, %s, %s, %s, to_timestamp(%s), 'epoch', 'epoch', false, '',"
+                " jsonb_build_object('finding', %s::jsonb), %s, %s)",
+                (rule, severity, state, running, n, finding, 1 if taken else None, NOW if taken else None),
+            )
+    migrate(empty_database_url, NOW)
+    with psycopg.connect(empty_database_url) as connection:
+        found = connection.execute("select grade, answered_grade, unanswered from alert order by id").fetchall()
+    assert found == [wanted for _, wanted in cases]
+
+
 def test_migrating_twice_changes_nothing(empty_database_url: str) -> None:
     assert migrate(empty_database_url, NOW) == load_migrations()
     before = schema(empty_database_url)

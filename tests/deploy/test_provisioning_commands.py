@@ -246,8 +246,8 @@ def test_alerts_are_one_a_line(vigil: Vigil, database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         for state in ("open", "withdrawn"):
             connection.execute(
-                "insert into alert (patient_id, rule, severity, state, running, opened_at, raised_at, updated_at,"
-                " retrospective, summary, evidence) values (%s, 'hrv_drift', 'medium', %s, true, '2026-11-02T03:00Z',"
+                "insert into alert (patient_id, rule, severity, grade, state, running, opened_at, raised_at, updated_at,"
+                " retrospective, summary, evidence) values (%s, 'hrv_drift', 'medium', 2, %s, true, '2026-11-02T03:00Z',"
                 " '2026-11-02T03:00Z', '2026-11-02T03:00Z', false, 'a [b] c', '{}')",
                 [ana, state],
             )

@@ -53,7 +53,7 @@ async def acknowledge(clinic: Clinic, alert: int) -> int:
         )
     await clinic.connection.execute(
         "update alert set state = case state when 'open' then 'acknowledged' else state end, acknowledged_by = %s,"
-        " acknowledged_at = %s where id = %s",
+        " acknowledged_at = %s, answered_grade = grade where id = %s",
         (user, EVER, alert),
     )
     return int(user)
@@ -161,18 +161,23 @@ async def test_a_deeper_late_reading_makes_it_urgent(clinic: Clinic, patient: in
     assert await clinic.value("select evidence -> 'finding' ->> 'lowest_value' from alert") == "2.8"
 
 
-async def test_what_a_doctor_resolved_stays_resolved_while_the_low_goes_on(
+async def test_what_a_doctor_resolved_stays_resolved_while_the_low_goes_on_unless_it_gets_worse(
     clinic: Clinic, patient: int, database_url: str
 ) -> None:
     async with pipeline(database_url) as running:
         await send(running, night((10, LOW)))
         alert = await one(clinic, patient)
         await clinic.connection.execute(
-            "update alert set state = 'resolved', resolved_at = from_ms(%s) where id = %s", (at(12), alert.id)
+            "update alert set state = 'resolved', answered_grade = grade, resolved_at = from_ms(%s) where id = %s",
+            (at(12), alert.id),
         )
-        await send(running, night((15, LOW), (20, URGENT)))
+        await send(running, night((15, LOW)))
         still = await one(clinic, patient)
-        assert (still.state, still.running, still.severity) == ("resolved", True, "urgent")
+        assert (still.state, still.running, still.resolved_at) == ("resolved", True, at(12))
+        await send(running, night((20, URGENT)))
+        worse = await one(clinic, patient)
+        assert (worse.state, worse.severity, worse.resolved_at) == ("open", "urgent", None)
+        assert (await history(clinic, alert.id))[-2:] == ["reopened", "severity_raised"]
         await send(running, night((25, WELL), (40, WELL), (50, LOW)))
         first, second = await clinic.alerts(patient)
     assert (first.id, first.span, first.state) == (alert.id, (at(10), at(40)), "resolved")

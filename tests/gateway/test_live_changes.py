@@ -121,7 +121,7 @@ async def somebody_acts(ward: Ward, rng: np.random.Generator) -> None:
         await ward.worker.do("rest", ward.connection, ward.now)
     state = str(rng.choice(["resolved", "snoozed", "acknowledged"]))
     await ward.clinic.connection.execute(
-        "update alert set state = %s, resolved_at = case when %s = 'resolved' then greatest(opened_at, %s) end"
+        "update alert set state = %s, answered_grade = grade, resolved_at = case when %s = 'resolved' then greatest(opened_at, %s) end"
         " where id = (select min(id) from alert where state = 'open')",
         (state, state, moment(ward.now)),
     )

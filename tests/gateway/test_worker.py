@@ -208,9 +208,9 @@ select s.id, s.patient_id, due, due - interval '1 h', due + interval '1 h',
        case when s.patient_id % 20 = 0 and due between '2026-02-20' and '2026-03-10' then s.patient_id end,
        case when due > '2026-03-10' then due + interval '1 h' end, 'epoch'
 from dose_schedule s, generate_series(timestamptz '2026-02-10 08:00', '2026-03-11 08:00', interval '1 day') due;
-insert into alert (patient_id, rule, severity, state, opened_at, resolved_at, running, raised_at, updated_at,
+insert into alert (patient_id, rule, severity, grade, state, opened_at, resolved_at, running, raised_at, updated_at,
                    retrospective, summary, evidence)
-select n % 2000 + 1, 'nocturnal_hypoglycaemia', 'high', 'resolved', at, at, false, at, at, false, '', '{}'
+select n % 2000 + 1, 'nocturnal_hypoglycaemia', 'high', 3, 'resolved', at, at, false, at, at, false, '', '{}'
 from generate_series(0, 19999) n, lateral (select timestamptz '2026-02-10' + n / 2000 * interval '1 day' as at) a;
 """
 
