@@ -54,7 +54,7 @@ def insulin_low(first_low_ms: int, *, level: float = 3.4, low_for_ms: int = 25 *
     Too much evening insulin in somebody who wakes and eats. With a reading every 5 min, the one before `first_low_ms`
     is still above 4.0 if the fall starts at 5.4 mmol/L or more.
     """
-    fall, rise = 18 * MINUTE_MS, 15 * MINUTE_MS
+    fall, rise = 15 * MINUTE_MS, 15 * MINUTE_MS
     into, back = round(0.85 * fall), round(0.32 * rise)
     hold = max(low_for_ms - (fall - into) - back, 0)
     return Dip(first_low_ms - into, fall, hold, rise, level=level)

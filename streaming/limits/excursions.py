@@ -107,13 +107,12 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """An open episode between two folds, always up to date; `beyond` counts its readings beyond the limit.
+    """An open episode between two folds, always up to date, with the count of its readings beyond the limit.
 
     `far_since_ms` says nothing while it is recovering.
     """
 
     episode: Episode
-    beyond: int
     badness: float
     recovering_since_ms: int | None
     last_at_ms: int
@@ -185,7 +184,7 @@ def _opened(rows: JudgedReadings, row: int, far_since_ms: int | None, course: Co
     at_ms = int(rows.at[row])
     evidence = {**rows.opening_evidence(row), **rows.evidence(row), rows.count: 1}
     episode = Episode(at_ms, None, rows.severity_of(row, far_since_ms, course), evidence, rows.subject)
-    return Open(episode, 1, float(rows.badness[row]), None, at_ms, far_since_ms)
+    return Open(episode, float(rows.badness[row]), None, at_ms, far_since_ms)
 
 
 def _follow(state: Open, rows: JudgedReadings, row: int, course: Course) -> tuple[Open, int]:
@@ -212,15 +211,16 @@ def _resolved(state: Open, at_ms: int, ended_as: Mapping[str, JSON]) -> Open:
 
 def _worse(state: Open, rows: JudgedReadings, row: int, course: Course) -> Open:
     """Return the state after one more reading beyond the limit, which also interrupts any recovery."""
-    at_ms, badness, beyond = int(rows.at[row]), float(rows.badness[row]), state.beyond + 1
+    at_ms, badness = int(rows.at[row]), float(rows.badness[row])
     unbroken = state.recovering_since_ms is None and at_ms - state.last_at_ms <= SPLITTING_GAP_MS
     far = rows.far_since(row, state.far_since_ms if unbroken else None)
-    evidence = {**state.episode.evidence, rows.count: beyond}
+    count = state.episode.evidence[rows.count]
+    evidence = {**state.episode.evidence, rows.count: count + 1 if isinstance(count, int) else 1}
     if badness > state.badness:
         evidence |= rows.evidence(row)
     severity = max(state.episode.severity, rows.severity_of(row, far, course), key=lambda one: one.rank)
     episode = replace(state.episode, severity=severity, evidence=evidence)
-    return Open(episode, beyond, max(badness, state.badness), None, at_ms, far)
+    return Open(episode, max(badness, state.badness), None, at_ms, far)
 
 
 def _worth_telling(before: Open | None, after: Open) -> bool:

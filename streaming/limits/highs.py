@@ -22,8 +22,8 @@ from streaming.zones import DAY_MS, HOUR_MS, MINUTE_MS, Int64, ZoneHistory
 # A rise is a difference of decimal numbers in single precision: 8.3 - 7.3 comes out slightly above 1.
 ROUNDING_MMOL: Final = 1e-5
 # How many readings, each higher than the one before, are kept of an hour. A rise of 1 mmol/L takes 10 steps of a sensor
-# in mmol/L and 18 of one in mg/dL; more steps are a larger rise, or a stream of noise that would cost memory.
-MAX_LOWEST: Final = 20
+# in mmol/L and 18 of one in mg/dL, from 19 readings; more are a larger rise, or a stream of noise that would cost memory.
+MAX_LOWEST: Final = 19
 
 
 class Hyperglycaemia:

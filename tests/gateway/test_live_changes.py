@@ -127,9 +127,18 @@ async def somebody_acts(ward: Ward, rng: np.random.Generator) -> None:
     )
 
 
+UNHEARD = """
+select id, state, grade, answered_grade, unanswered from alert
+where state <> 'withdrawn' and (running and state <> 'open' and grade > coalesce(answered_grade, 0)
+    or unanswered <> (not running and grade > coalesce(answered_grade, 0)))
+"""
+"""Alerts that go on, worse than they were answered, and ask nobody; and those that end without saying so."""
+
+
 async def check(ward: Ward, ids: list[int]) -> int:
     """Compare every patient's alerts with one fold over what is stored; return how many there are."""
     await ward.worker.do("rest", ward.connection, ward.now)
+    assert await ward.clinic.rows(UNHEARD) == []
     directory = await load_directory(ward.clinic.connection)
     count = 0
     for patient in ids:

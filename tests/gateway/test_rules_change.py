@@ -81,13 +81,14 @@ async def test_what_a_pause_ended_is_not_told_to_be_open_again(ward: Ward) -> No
     await rest(ward)
     assert await alerts(ward) == [("urgent_low", NOON, pause, "urgent")]
     assert await ward.clinic.value("select evidence #> '{finding,lowest_value}' from alert") == 2.4
-    assert await told(ward) == ["raised", "resolved"]
+    lower = ["raised", "resolved", "updated", "updated"]
+    assert await told(ward) == lower
     await send(ward, (pause - HOUR_MS // 4, 5.0), (pause - 1, 5.0))
     await rest(ward)
     assert await alerts(ward) == [("urgent_low", NOON, pause, "urgent")]
     await send(ward, (pause + DAY_MS, 5.0))
     assert await alerts(ward) == [("urgent_low", NOON, pause, "urgent")]
-    assert await told(ward) == ["raised", "resolved"]
+    assert await told(ward) == lower
 
 
 async def test_a_low_from_before_a_pause_that_comes_after_it_began_is_over(ward: Ward) -> None:
@@ -177,7 +178,7 @@ async def test_a_late_reading_beside_an_episode_changes_what_it_looks_like(ward:
     assert await ward.clinic.value(depth) is None
     await send(ward, (NIGHT - 5 * MINUTE_MS, 5.0))
     assert await ward.clinic.value(depth) == pytest.approx(25.2)
-    assert await told(ward) == ["raised"]
+    assert await told(ward) == ["raised", "updated"]
 
 
 async def test_a_sensor_handed_over_leaves_each_what_was_measured_on_them(ward: Ward) -> None:
