@@ -31,7 +31,7 @@ pytest:
 
 # What depends on the time of day, at every hour of it; tests/hours.py says which tests that are.
 hours: setup
-	$(VENV)/python -m tests.hours $(SIDE_BY_SIDE) -m "hours and not soak" $(PYTEST_ARGS)
+	$(VENV)/pytest $(SIDE_BY_SIDE) --every-hour -m "hours and not soak" $(PYTEST_ARGS)
 
 soak: setup
 	$(VENV)/pytest $(SIDE_BY_SIDE) -m soak --timeout 3600 $(PYTEST_ARGS)

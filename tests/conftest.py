@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from deploy.stack.embedded import (
     temporary_postgres,
 )
 from gateway.runtime import clock
-from tests.hours import clock_readers
+from tests.hours import MOMENTS, depends_on_the_hour, offset_to
 
 # How long an example takes says something of the machine, not of the code.
 settings.register_profile("vigil", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -75,11 +76,37 @@ def _remove_what_killed_runs_left() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of `make hours`."""
+    parser.addoption(
+        "--every-hour", action="store_true", help="run what depends on the time of day at every hour of it"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have what depends on the time of day run at each of MOMENTS, if that is asked for."""
+    definition = metafunc.definition
+    marked = definition.get_closest_marker("hours") is not None
+    if metafunc.config.getoption("every_hour") and (
+        marked or depends_on_the_hour(definition.path, metafunc.fixturenames)
+    ):
+        metafunc.fixturenames.insert(0, "moved_clock")
+        metafunc.parametrize("moved_clock", MOMENTS, indirect=True, ids=[f"{moment}h" for moment in MOMENTS])
+
+
+@pytest.fixture
+def moved_clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make it the hour of the parameter, here and in the programs that the test starts."""
+    moved = clock.OFFSET_MS + round(offset_to(request.param, clock.now()) / timedelta(milliseconds=1))
+    monkeypatch.setattr(clock, "OFFSET_MS", moved)
+    monkeypatch.setenv(clock.OFFSET_VARIABLE, str(moved))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what depends on the time of day, before anything is chosen by its marks."""
     for item in items:
-        if item.path in clock_readers() or "gateway_process" in getattr(item, "fixturenames", ()):
+        if depends_on_the_hour(item.path, getattr(item, "fixturenames", ())):
             item.add_marker("hours")
 
 

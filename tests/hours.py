@@ -1,26 +1,24 @@
-"""`python -m tests.hours [arguments of pytest]`: the tests that depend on the time of day, at every hour of it.
+"""Which tests depend on the time of day, and the moments at which `make hours` runs each of them.
 
 A test depends on it when its file reads the clock, by itself or through a helper of the tests that it imports, or
 when it starts a gateway; `tests/conftest.py` marks those `hours`. One that starts another program which reads the clock
 bears the mark itself. What chooses the time of everything it does is not among them.
 
-The first run begins now, each further one an hour later by its clock than the one before, and the last one a minute
-before midnight, so that it crosses it. They end with the first that is not green.
+With `--every-hour` each of them begins at every hour of the day (at the minute that it is), and once more some seconds
+before midnight, which it then crosses. The clock of the test and of all programs that it starts is moved for that.
 """
 
 import ast
-import os
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Container
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 
-from gateway.runtime import clock
-
 TESTS = Path(__file__).parent
-BEFORE_MIDNIGHT = timedelta(hours=23, minutes=59)
+BEFORE_MIDNIGHT = 24
+MOMENTS = (*range(24), BEFORE_MIDNIGHT)
+CROSSED_AFTER_S = 3
+MOVES_IT_ITSELF = frozenset({TESTS / "deploy" / "test_one_clock.py"})
 
 
 @cache
@@ -65,36 +63,17 @@ def _reads(tree: ast.Module) -> bool:
     )
 
 
-def offset_of(run: int, real_now: datetime) -> timedelta:
-    """Return how far ahead the clock of a run is, never back: nothing that was stored may lie in the future."""
-    if run < 24:
-        return timedelta(hours=run)
-    midnight = real_now.replace(hour=0, minute=0, second=0, microsecond=0)
-    return (midnight + BEFORE_MIDNIGHT - real_now) % timedelta(days=1)
+def depends_on_the_hour(path: Path, fixtures: Container[str]) -> bool:
+    """Return whether the tests of a file that ask for these fixtures do: it reads the clock, or they start a gateway."""
+    return path not in MOVES_IT_ITSELF and (path in clock_readers() or "gateway_process" in fixtures)
 
 
-def _files_of(arguments: Sequence[str]) -> list[str]:
-    """Return the files of the tests that the arguments choose: to look through all of them takes a third of a run."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", *arguments, "-n0"]
-    listed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return [line.partition(":")[0] for line in listed.splitlines() if line.startswith("tests/")]
+def offset_to(moment: int, real_now: datetime) -> timedelta:
+    """Return how far ahead a clock is at which it is that hour now, or, for BEFORE_MIDNIGHT, nearly midnight.
 
-
-def main(arguments: Sequence[str]) -> int:
-    """Run pytest at every hour; return the exit code of the first run that was not green, else 0."""
-    files = _files_of(arguments)
-    for run in range(25):
-        real_now = clock.now() - timedelta(milliseconds=clock.OFFSET_MS)
-        began, offset = clock.monotonic(), offset_of(run, real_now)
-        environment = {**os.environ, clock.OFFSET_VARIABLE: str(round(offset / timedelta(milliseconds=1)))}
-        done = subprocess.run([sys.executable, "-m", "pytest", "-q", *arguments, *files], env=environment, check=False)
-        took = clock.monotonic() - began
-        sys.stdout.write(f"begun at {real_now + offset:%H:%M} UTC: exit code {done.returncode}, {took:.0f} s\n")
-        sys.stdout.flush()
-        if done.returncode:
-            return done.returncode
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    Never back: nothing that is stored may lie in the future.
+    """
+    if moment == BEFORE_MIDNIGHT:
+        midnight = real_now.replace(hour=0, minute=0, second=0, microsecond=0)
+        return (midnight + timedelta(days=1, seconds=-CROSSED_AFTER_S) - real_now) % timedelta(days=1)
+    return timedelta(hours=(moment - real_now.hour) % 24)
