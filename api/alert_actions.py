@@ -8,8 +8,7 @@ from typing import Any, LiteralString
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from alerts.grades import is_answered
-from alerts.reconcile import Action, AlertState
+from alerts.reconcile import Action, AlertState, is_answered
 from api.alert_view import Alert
 from api.dependencies import Session
 from api.problems import ProblemError, not_found

@@ -9,8 +9,7 @@ from fastapi.responses import StreamingResponse
 from psycopg.rows import dict_row
 from pydantic import BaseModel, ConfigDict, Field
 
-from alerts.grades import VERY_LOW
-from alerts.reconcile import Action
+from alerts.reconcile import VERY_LOW, Action
 from api.alert_actions import SQL, act
 from api.alert_view import Alert, AlertState, Severity
 from api.database import fetch_all

@@ -8,8 +8,18 @@ import psycopg
 from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
 
-from alerts.grades import grade_of
-from alerts.reconcile import Action, AlertState, Change, Decision, Raise, StandingAlert, Withdraw, reconcile, state_of
+from alerts.reconcile import (
+    Action,
+    AlertState,
+    Change,
+    Decision,
+    Raise,
+    StandingAlert,
+    Withdraw,
+    grade_of,
+    reconcile,
+    state_of,
+)
 from alerts.words import TECHNICAL, summary
 from gateway.store.queries import load_queries
 from streaming.episodes import JSON, Episode, Rule, Severity

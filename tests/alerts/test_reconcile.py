@@ -7,8 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerts.grades import grade_of
-from alerts.reconcile import Action, AlertState, Change, Decision, Raise, StandingAlert, Withdraw, reconcile, state_of
+from alerts.reconcile import (
+    Action,
+    AlertState,
+    Change,
+    Decision,
+    Raise,
+    StandingAlert,
+    Withdraw,
+    grade_of,
+    reconcile,
+    state_of,
+)
 from streaming.episodes import Episode, Rule, Severity
 
 DOCTOR = 7
