@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,23 @@ import pytest
 
 from deploy.cli import main
 from tests.firmware_sim.peer import Peer
+from tests.gateway.processes import until
 
 VIGIL = Path(sys.executable).parent / "vigil"
 
 
 async def simulate(
-    database_url: str, mqtt_url: str, *arguments: str, end_after_s: float | None = None
+    database_url: str, mqtt_url: str, *arguments: str, end_once: Callable[[], bool] | None = None
 ) -> tuple[int, str, str]:
-    """Run the command; with `end_after_s`, end it as Ctrl-C does."""
+    """Run the command; with `end_once`, end it as Ctrl-C does, once that is so."""
     environment = {**os.environ, "VIGIL_DATABASE_URL": database_url, "VIGIL_MQTT_URL": mqtt_url}
     process = await asyncio.create_subprocess_exec(
         VIGIL, "simulate", *arguments, env=environment,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        if end_after_s is not None:
-            await asyncio.sleep(end_after_s)
+        if end_once is not None:
+            await until(end_once)
             process.send_signal(signal.SIGINT)
         out, err = await asyncio.wait_for(process.communicate(), 60)
     finally:
@@ -69,10 +71,14 @@ async def test_a_clinic_is_provisioned_and_its_history_told(database_url: str, m
 
 async def test_ctrl_c_ends_it_with_a_summary(database_url: str, mqtt_url: str) -> None:
     peer = Peer()
+
+    def online() -> bool:
+        return [said[-1]["online"] for said in peer.statuses.values() if said] == [True, True]
+
     async with peer.running(mqtt_url):
         code, out, err = await simulate(
             database_url, mqtt_url, "--patients", "2", "--days", "0", "--scenario", "steady", "--json",
-            "--report-lateness", end_after_s=4.0,
+            "--report-lateness", end_once=online,
         )  # fmt: skip
     assert code == 0, err
     told = json.loads(out)
