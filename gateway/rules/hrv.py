@@ -49,9 +49,9 @@ class _Span:
 class WindowKeeper:
     """Computes the windows that are marked, once they are over, and the nights they lie in."""
 
-    async def due(self, connection: Connection, now_ms: int) -> dict[int, None]:
+    async def due(self, connection: Connection, now_ms: int, without: Sequence[int] = ()) -> dict[int, None]:
         """Return some patients with marked windows that are over."""
-        values = {"until": _over_before(now_ms), "limit": PATIENTS_AT_ONCE}
+        values = {"until": _over_before(now_ms), "without": list(without), "limit": PATIENTS_AT_ONCE}
         return dict.fromkeys(row[0] for row in await (await connection.execute(SQL.patients_dirty, values)).fetchall())
 
     async def settle(self, patient: int, touched: None, writer: AlertWriter) -> bool:
@@ -133,9 +133,9 @@ class WindowKeeper:
 class NightKeeper:
     """Assesses the nights of patients once they are over, and keeps their drift alerts equal to what is found."""
 
-    async def due(self, connection: Connection, now_ms: int) -> dict[int, None]:
+    async def due(self, connection: Connection, now_ms: int, without: Sequence[int] = ()) -> dict[int, None]:
         """Return some patients with a night that is over and not assessed yet."""
-        values = {"now": now_ms, "limit": PATIENTS_AT_ONCE}
+        values = {"now": now_ms, "without": list(without), "limit": PATIENTS_AT_ONCE}
         return dict.fromkeys(
             row[0] for row in await (await connection.execute(SQL.patients_unsettled, values)).fetchall()
         )

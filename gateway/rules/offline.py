@@ -89,7 +89,7 @@ class _Patient:
 class OfflineKeeper:
     """Keeps the alerts of devices equal to what is known of their contact; any number of workers may do so at once."""
 
-    async def due(self, connection: Connection, now_ms: int) -> dict[int, list[str]]:
+    async def due(self, connection: Connection, now_ms: int, without: Sequence[int] = ()) -> dict[int, list[str]]:
         """Return the patients with devices about which there is news, and these."""
         found: defaultdict[int, list[str]] = defaultdict(list)
         async with looking_at_all(connection):
@@ -97,7 +97,7 @@ class OfflineKeeper:
                 found[row.patient_id].append(row.device)
             for patient, device in await (await connection.execute(SQL.left_behind, {"now": now_ms})).fetchall():
                 found[patient].append(device)
-        return dict(found)
+        return {patient: devices for patient, devices in found.items() if patient not in without}
 
     async def settle(self, patient: int, touched: Sequence[str], writer: AlertWriter) -> bool:
         """Bring the alerts of some of a patient's devices in line; False: somebody else is at it."""

@@ -43,7 +43,7 @@ class Running:
 class RestKeeper:
     """Ends what a rest ends; any number of workers may do so at once."""
 
-    async def due(self, connection: Connection, now_ms: int) -> dict[int, list[Running]]:
+    async def due(self, connection: Connection, now_ms: int, without: Sequence[int] = ()) -> dict[int, list[Running]]:
         """Return the patients with running alerts that a rest ended by now, and these."""
         histories = {patient: rules for patient, rules in (await all_rules(connection)).items() if len(rules.spans) > 1}
         found: defaultdict[int, list[Running]] = defaultdict(list)
@@ -54,7 +54,7 @@ class RestKeeper:
             for one in await (await cursor.execute(SQL.running, values)).fetchall():
                 if rest_of(Rule(one.rule), one.subject, histories[one.patient_id], one.opened_at, now_ms) is not None:
                     found[one.patient_id].append(one)
-        return found
+        return {patient: running for patient, running in found.items() if patient not in without}
 
     async def settle(self, patient: int, touched: Sequence[Running], writer: AlertWriter) -> bool:
         """End some of a patient's alerts; False: somebody else is at it."""

@@ -94,7 +94,7 @@ class _SilenceFacts:
 class SilenceKeeper:
     """Keeps the alerts of missing glucose equal to what is stored; any number of workers may do so at once."""
 
-    async def due(self, connection: Connection, now_ms: int) -> dict[int, list[Touched]]:
+    async def due(self, connection: Connection, now_ms: int, without: Sequence[int] = ()) -> dict[int, list[Touched]]:
         """Return the patients about whose silence there may be news, each with what it may be about."""
         async with looking_at_all(connection):
             histories = await all_rules(connection)
@@ -111,7 +111,7 @@ class SilenceKeeper:
                     found[patient].append(Touched(None, patient, GLUCOSE))
                 if patient in asleep:
                     found[patient].append(Touched(None, patient, NIGHT))
-        return dict(found)
+        return {patient: news for patient, news in found.items() if patient not in without}
 
     async def settle(self, patient: int, touched: Sequence[Touched], writer: AlertWriter) -> bool:
         """Bring one patient's alerts in line; False: somebody else is at it."""

@@ -26,7 +26,8 @@ with recursive awaited as (
     where low.rule = 'low_adherence' and low.running and low.state <> 'withdrawn'
       and exists (select from dose_schedule s where s.patient_id = low.patient_id)
 )
-select patient_id, to_ms(min(due_at)) from due group by patient_id order by patient_id limit %(limit)s;
+select patient_id, to_ms(min(due_at)) from due where patient_id <> all(%(without)s::int[])
+group by patient_id order by min(due_at) nulls first, patient_id limit %(limit)s;
 
 -- name: schedules
 -- A patient's dose schedules; `stale` where the doses are to be computed from the beginning.

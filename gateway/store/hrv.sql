@@ -1,6 +1,7 @@
 -- name: patients_dirty
 -- Patients with 5-min windows to compute: beats changed, and the window is over.
-select patient_id from hrv_dirty where window_start <= from_ms(%(until)s)
+select patient_id from hrv_dirty
+where window_start <= from_ms(%(until)s) and patient_id <> all(%(without)s::int[])
 group by patient_id order by min(window_start) limit %(limit)s;
 
 -- name: take_dirty
@@ -62,7 +63,8 @@ on conflict (patient_id, night) do update set
 
 -- name: patients_unsettled
 -- Patients with nights that are over and not assessed yet.
-select patient_id from hrv_night where not settled and ends_at <= from_ms(%(now)s)
+select patient_id from hrv_night
+where not settled and ends_at <= from_ms(%(now)s) and patient_id <> all(%(without)s::int[])
 group by patient_id order by min(ends_at) limit %(limit)s;
 
 -- name: nights

@@ -26,6 +26,7 @@ from gateway.store.connect import connect
 from gateway.store.errors import AWAY, FAULTS
 from gateway.worker.commands import send_commands
 from gateway.worker.rosters import RosterKeeper
+from gateway.worker.setbacks import Setbacks
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +66,8 @@ class Errand:
 class Keeper(Protocol[T]):
     """Keeps what follows from the store true for one patient after the other; any number of workers may do so at once."""
 
-    async def due(self, connection: Connection, now_ms: int) -> Mapping[int, T]:
-        """Return the patients about whom there may be news, each with what it may be about."""
+    async def due(self, connection: Connection, now_ms: int, without: Sequence[int]) -> Mapping[int, T]:
+        """Return patients about whom there may be news, each with what it may be about; none of those in `without`."""
 
     async def settle(self, patient: int, touched: T, writer: AlertWriter) -> bool:
         """Bring one patient up to date, in the open transaction of the writer; False: somebody else is at it."""
@@ -96,17 +97,25 @@ class Worker:
 
     def _of_patients(self, name: str, every_s: float, keeper: Keeper[T], *, again: bool = False) -> Duty:
         """Return the duty of a keeper; `again`: it gives some patients at a time, so once some are done there may be more."""
+        setbacks = Setbacks(round(every_s * 1000))
 
         async def step(connection: Connection, now_ms: int) -> int:
             settled = 0
-            for patient, touched in (await keeper.due(connection, now_ms)).items():
-                settled += await self._settle(name, keeper, patient, touched, connection, now_ms)
+            for patient, touched in (await keeper.due(connection, now_ms, setbacks.waiting(now_ms))).items():
+                settled += await self._settle(name, keeper, patient, touched, connection, now_ms, setbacks)
             return settled if again else 0
 
         return Duty(name, every_s, step)
 
     async def _settle(
-        self, name: str, keeper: Keeper[T], patient: int, touched: T, connection: Connection, now_ms: int
+        self,
+        name: str,
+        keeper: Keeper[T],
+        patient: int,
+        touched: T,
+        connection: Connection,
+        now_ms: int,
+        setbacks: Setbacks,
     ) -> bool:
         """Settle a patient in a transaction of their own: one who cannot be does not keep the others waiting."""
         writer = AlertWriter(connection, now_ms, self._settings.retrospective_after_ms)
@@ -117,7 +126,9 @@ class Worker:
         except FAULTS:
             log.exception("a patient could not be settled", extra={"patient": patient, "duty": name})
             self._metrics.failures.labels(name).inc()
+            setbacks.failed(patient, now_ms)
             return False
+        setbacks.settled(patient)
         self._metrics.alerts.inc(len(writer.raised))
         return settled
 

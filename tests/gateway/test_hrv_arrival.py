@@ -9,6 +9,7 @@ import pytest
 
 from gateway.ingest.source import Message
 from gateway.store.connect import connect
+from gateway.worker.setbacks import LONGEST_PAUSE_MS
 from streaming.hrv.drift import fold_nights
 from streaming.hrv.nights import NightValue, night_bounds
 from streaming.hrv.rr_cleaning import RRRun
@@ -256,6 +257,7 @@ async def test_one_whose_heart_cannot_be_computed_does_not_keep_the_others_waiti
     assert (await verdict(ward, eve))[0]
     assert await stored(ward, ada) == []
     await ward.connection.execute("drop trigger broken_window on hrv_window; drop trigger broken_night on hrv_night")
+    ward.now += LONGEST_PAUSE_MS
     for name in ("hrv windows", "hrv nights"):
         while await ward.worker.do(name, ward.connection, ward.now):
             pass

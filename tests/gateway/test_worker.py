@@ -221,7 +221,13 @@ async def test_a_tick_with_nothing_due_reads_next_to_nothing(ward: Ward) -> None
         if statement.strip():
             await ward.connection.execute(statement.encode())
     await ward.connection.execute("analyze")
-    now: dict[str, Any] = {"now": START, "horizon": START + 13 * HOUR_MS, "limit": 20, "since": START - 30 * MINUTE_MS}
+    now: dict[str, Any] = {
+        "now": START,
+        "horizon": START + 13 * HOUR_MS,
+        "limit": 20,
+        "without": [],
+        "since": START - 30 * MINUTE_MS,
+    }
     now["rules"] = [rule.value for rule in GLUCOSE_RULES]
     for query in (DOSES.patients_due, WORKER.silent):
         assert await (await ward.connection.execute(query.encode(), now)).fetchall() == []

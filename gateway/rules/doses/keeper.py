@@ -97,11 +97,15 @@ class DoseKeeper:
                 whose = DosesOf(patient, directory.zone(patient), directory.rules_of(patient), schedules)
                 await self._settle(whose, oldest[patient], writer, now_ms)
 
-    async def due(self, connection: Connection, now_ms: int) -> dict[int, int | None]:
-        """Return some patients with something to settle now, each with the oldest dose (its `due_at`) that it is about."""
+    async def due(self, connection: Connection, now_ms: int, without: Sequence[int] = ()) -> dict[int, int | None]:
+        """Return some patients with something to settle now, each with the oldest dose (its `due_at`) that it is about.
+
+        Whose schedules have to be computed come first, then the oldest dose.
+        """
         horizon_ms = now_ms + RECOMPUTE_AHEAD_MS
         cursor = await connection.execute(
-            SQL.patients_due, {"now": now_ms, "horizon": horizon_ms, "limit": PATIENTS_AT_ONCE}
+            SQL.patients_due,
+            {"now": now_ms, "horizon": horizon_ms, "without": list(without), "limit": PATIENTS_AT_ONCE},
         )
         return dict(await cursor.fetchall())
 
