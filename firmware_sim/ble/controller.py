@@ -39,8 +39,10 @@ class RadioLink(LocalLink):
         self.radios: list[RadioController] = []
 
     def remove_controller(self, controller: Controller) -> None:
-        """Take a controller off the air."""
+        """Take a controller off the air: what is on its way to it arrives nowhere, and it connects to nobody any more."""
         super().remove_controller(controller)
+        if isinstance(controller, RadioController):
+            controller.muted = True
         self.radios = [radio for radio in self.radios if radio is not controller]
 
     def advertiser(self, address: Address) -> tuple["RadioController", Advertiser] | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from bleak.exc import BleakError
+from bumble.ll import AdvertisingPdu
 
 from firmware_sim.ble.backend import Central
 from firmware_sim.ble.hci_tcp import serve_hci, tcp_backend
@@ -171,3 +172,26 @@ async def test_a_request_that_is_cancelled_at_any_moment_leaves_the_radio_free(
             async with client(central, near, timeout=4) as connection:
                 assert connection.is_connected
         await asyncio.wait({asking})
+
+
+async def test_a_controller_that_left_connects_to_nobody_that_it_has_yet_to_hear(
+    radio: VirtualRadio, port: int
+) -> None:
+    """Its host is killed between an advertisement and its arrival: the device must stay free for the next one."""
+    band = await Monitor().start(radio)
+    async with remote(port) as central:
+        device = await find(central)
+        (ghost,) = [one for one in radio.link.radios if one is not band.device.controller]
+        on_its_way: list[AdvertisingPdu] = []
+        arrives = ghost.on_ll_advertising_pdu
+        ghost.on_ll_advertising_pdu = on_its_way.append  # type: ignore[method-assign, assignment]
+        asking = asyncio.create_task(client(central, device, timeout=20).connect())
+        await until(lambda: bool(on_its_way) and ghost.pending_le_connection is not None)
+        radio.link.remove_controller(ghost)
+        arrives(on_its_way[-1])
+        await asyncio.sleep(0.05)
+        assert not band.device.connections
+        asking.cancel()
+        await asyncio.wait({asking})
+    async with remote(port) as other, client(other, await find(other)) as connection:
+        assert connection.is_connected
