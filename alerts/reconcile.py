@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from devices.vocabulary import Unit
+from devices.units import glucose_limit
+from devices.vocabulary import UNIT_BY_UCUM
 from streaming.episodes import JSON, Episode, Rule, Severity
 
 VERY_LOW: Final = 5
 """Urgent, and below 2.5 mmol/L (45 mg/dL) or LO; the others are 1 low, 2 medium, 3 high, 4 urgent."""
-_VERY_LOW_BELOW: Final = {Unit.MMOL_L.ucum: 2.5, Unit.MG_DL.ucum: 45.0}
+_VERY_LOW_MMOL: Final = 2.5
 _LOWS: Final = frozenset({Rule.NOCTURNAL_HYPOGLYCAEMIA, Rule.URGENT_LOW})
 
 
@@ -168,7 +169,9 @@ def _is_very_low(episode: Episode) -> bool:
     if "lowest_unit" not in episode.evidence:
         return False
     lowest, unit = episode.evidence.get("lowest_value"), episode.evidence["lowest_unit"]
-    return lowest is None or (isinstance(lowest, int | float) and lowest < _VERY_LOW_BELOW.get(str(unit), 0.0))
+    if lowest is None:
+        return True
+    return isinstance(lowest, int | float) and lowest < glucose_limit(_VERY_LOW_MMOL, UNIT_BY_UCUM[str(unit)])
 
 
 def state_of(*, running: bool, answered: bool) -> AlertState:

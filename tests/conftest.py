@@ -36,7 +36,7 @@ settings.load_profile("vigil")
 
 _TEMPLATE = "vigil_template"
 _MEMORY = Path("/dev/shm")
-_MEMORY_NEEDED = 4 << 30  # bytes; a run fills about a quarter of that
+_MEMORY_NEEDED = 4 << 30  # bytes; the most that a run has filled is a sixth of that
 _IN_MEMORY = pytest.StashKey[Path]()
 _numbers = count(1)
 

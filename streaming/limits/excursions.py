@@ -45,9 +45,10 @@ class JudgedReadings:
 
     `beyond`: beyond the limit. `opens`: beyond it, and able to open an episode of this rule. `ends`: an open episode
     ends here whatever the reading is, with `ended_as` as evidence. `grave`: makes the episode grave at once; `far`: so
-    far beyond the limit that an unbroken run of such readings, `Course.grave_ms` long, makes it grave. `badness` is higher the worse the reading is; the
-    worst one becomes evidence as `{worst}_value`, `{worst}_unit`, `{worst}_at`, and the number of readings beyond as
-    `{count}`. `opening_evidence` returns further evidence of an episode that opens with a given row.
+    far beyond the limit that an unbroken run of such readings, `Course.grave_ms` long, makes it grave. `badness` is
+    higher the worse the reading is; the worst one becomes evidence as `{worst}_value`, `{worst}_unit`, `{worst}_at`,
+    and the number of readings beyond as `{count}`. `opening_evidence` returns further evidence of an episode that opens
+    with a given row.
     """
 
     at: Int64

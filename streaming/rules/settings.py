@@ -87,8 +87,9 @@ MAX_HIGH_LIMIT_MMOL: Final = 33.3
 class HyperglycaemiaSettings:
     """The level 2 high (Danne 2017, 10.2337/dc17-1600), above 13.9 mmol/L (250 mg/dL) for a duration; the fasting high.
 
-    `high_limit_mmol`: above it for `high_minutes`, or at HI, a level 2 high becomes `high`. The fasting high: `fasting_limit_mmol` at `fasting_start_minute` to `fasting_end_minute` local, without a rise of
-    more than `fasting_rise_mmol` in the hour before.
+    `high_limit_mmol`: above it for `high_minutes`, or at HI, a level 2 high becomes `high`. The fasting high:
+    `fasting_limit_mmol` at `fasting_start_minute` to `fasting_end_minute` local, without a rise of more than
+    `fasting_rise_mmol` in the hour before.
     """
 
     limit_mmol: float = 13.9
